@@ -1,0 +1,153 @@
+"""The sections of a run's configuration, one for each component; a component is given its own and no other.
+
+Names carry their unit. Counts that say "auto" are resolved from the machine when a run starts.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveReal = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Real = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A frozen section that refuses keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetworkConfig(Section):
+    """Shape and arithmetic of the network. `precision` "auto" takes the fastest that the device really has."""
+
+    blocks: Positive = 3
+    channels: Positive = 32
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+
+
+class SearchConfig(Section):
+    """How moves are found.
+
+    `full_share` of the moves are searched with `simulations` and recorded, the others with `cheap_simulations`
+    and not recorded (playout-cap randomisation, Wu 2019, arXiv 1902.10565 §3.1).
+    """
+
+    algorithm: Literal["gumbel", "puct"] = "gumbel"
+    simulations: Positive = 32
+    cheap_simulations: Positive = 8
+    full_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
+    root_symmetry: bool = True
+
+    gumbel_considered_actions: Positive = 16
+    gumbel_visit_offset: Real = 50.0
+    gumbel_value_scale: PositiveReal = 1.0
+
+    puct_exploration: PositiveReal = 1.5
+    dirichlet_alpha: PositiveReal = 0.3
+    dirichlet_share: Share = 0.25
+    temperature: Real = 1.0
+    temperature_plies: Count = 10
+
+    @model_validator(mode="after")
+    def _cheap_is_cheaper(self) -> "SearchConfig":
+        if self.cheap_simulations > self.simulations:
+            raise ValueError("cheap_simulations must not exceed simulations")
+        return self
+
+
+class ActorsConfig(Section):
+    """Who plays. Each actor keeps `groups_per_actor` groups of games: one thinks while another waits."""
+
+    count: Positive | Auto = "auto"
+    groups_per_actor: Annotated[int, Field(ge=1, le=16)] = 2
+    games_per_group: Annotated[int, Field(ge=1, le=8192)] = 64
+    random_opening_plies: Count = 0
+    chunk_rows: Positive = 2048
+    flush_seconds: PositiveReal = 2.0
+
+
+class InferenceConfig(Section):
+    """How positions are evaluated. The cache holds evaluations of the current weights only; 0 turns it off."""
+
+    servers: Positive | Auto = "auto"
+    max_batch_rows: Annotated[int, Field(ge=1, le=65536)] = 1024
+    idle_wait_ms: Real = 1.0
+    max_queued_rows: Positive = 65536
+    cache_positions: Count = 0
+    models_in_memory: Positive = 4
+    compile: bool = False
+
+
+class ReplayConfig(Section):
+    """What is kept and how often it is used.
+
+    The window holds `min_rows` at first and grows with all rows ever made as a power law until `capacity_rows`
+    (window_exponent 1 keeps everything); see replay.window. `samples_per_insert` is how often the learner may
+    draw each inserted row on average.
+    """
+
+    capacity_rows: Positive = 500_000
+    min_rows: Positive = 5_000
+    window_exponent: Annotated[float, Field(gt=0.0, le=1.0)] = 0.75
+    window_growth: PositiveReal = 0.5
+    samples_per_insert: PositiveReal = 4.0
+    samples_per_insert_slack_rows: Positive = 20_000
+
+
+class LearnerConfig(Section):
+    """How the network is fitted. `batch_rows` is the rows of one optimiser step, in microbatches of at most
+    `microbatch_rows`. `value_mix` blends the search's own value into the target (0: the game's outcome alone)."""
+
+    batch_rows: Positive = 512
+    microbatch_rows: Positive = 512
+    learning_rate: PositiveReal = 2e-3
+    weight_decay: Real = 1e-4
+    warmup_steps: Count = 50
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    schedule_steps: Positive = 10_000
+    final_learning_rate_share: Share = 0.1
+    clip_norm: PositiveReal = 5.0
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    policy_weight: Real = 1.0
+    value_weight: Real = 1.0
+    value_mix: Share = 0.0
+    publish_every_steps: Positive = 50
+    checkpoint_every_seconds: PositiveReal = 60.0
+    checkpoints_kept: Annotated[int, Field(ge=2)] = 4
+    max_lag_versions: Positive = 1_000_000
+
+
+class EvaluationConfig(Section):
+    """Matches against a fixed ladder while the run goes on."""
+
+    every_seconds: PositiveReal = 60.0
+    games: Count = 40
+    simulations: Positive = 32
+    opponents: tuple[str, ...] = ("random", "mcts:64")
+
+
+class StopConfig(Section):
+    """When a run is finished: at the first bound reached. None of them: it runs until it is interrupted."""
+
+    minutes: PositiveReal | None = None
+    games: Positive | None = None
+    learner_steps: Positive | None = None
+
+
+class RunConfig(Section):
+    """Everything that determines a run. Only `cluster` sees the whole."""
+
+    game: str
+    seed: Count = 0
+    network: NetworkConfig = NetworkConfig()
+    search: SearchConfig = SearchConfig()
+    actors: ActorsConfig = ActorsConfig()
+    inference: InferenceConfig = InferenceConfig()
+    replay: ReplayConfig = ReplayConfig()
+    learner: LearnerConfig = LearnerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    stop: StopConfig = StopConfig()

@@ -1,0 +1,1 @@
+"""What every folder may lean on: messages, names, files, seeds, metrics and errors. No torch, no ray."""
