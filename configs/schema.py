@@ -22,7 +22,7 @@ class Section(BaseModel):
 
 
 class NetworkConfig(Section):
-    """Shape and arithmetic of the network. `precision` "auto" takes the fastest that the device really has."""
+    """Shape and arithmetic of the network. `precision` "auto" takes the fastest that the device has."""
 
     blocks: Positive = 3
     channels: Positive = 32
@@ -32,8 +32,8 @@ class NetworkConfig(Section):
 class SearchConfig(Section):
     """How moves are found.
 
-    `full_share` of the moves are searched with `simulations` and recorded, the others with `cheap_simulations`
-    and not recorded (playout-cap randomisation, Wu 2019, arXiv 1902.10565 §3.1).
+    `full_share` of the moves are searched with `simulations` and recorded, the others with
+    `cheap_simulations` and not recorded (playout-cap randomisation, Wu 2019, arXiv 1902.10565 §3.1).
     """
 
     algorithm: Literal["gumbel", "puct"] = "gumbel"
@@ -66,12 +66,12 @@ class ActorsConfig(Section):
     groups_per_actor: Annotated[int, Field(ge=1, le=16)] = 2
     games_per_group: Annotated[int, Field(ge=1, le=8192)] = 64
     random_opening_plies: Count = 0
-    chunk_rows: Positive = 2048
+    chunk_rows: Annotated[int, Field(ge=1, le=65536)] = 2048
     flush_seconds: PositiveReal = 2.0
 
 
 class InferenceConfig(Section):
-    """How positions are evaluated. The cache holds evaluations of the current weights only; 0 turns it off."""
+    """How positions are evaluated. The cache holds evaluations of the current weights; 0 turns it off."""
 
     servers: Positive | Auto = "auto"
     max_batch_rows: Annotated[int, Field(ge=1, le=65536)] = 1024
@@ -85,9 +85,11 @@ class InferenceConfig(Section):
 class ReplayConfig(Section):
     """What is kept and how often it is used.
 
-    The window holds `min_rows` at first and grows with all rows ever made as a power law until `capacity_rows`
-    (window_exponent 1 keeps everything); see replay.window. `samples_per_insert` is how often the learner may
-    draw each inserted row on average.
+    Nothing is drawn before `min_rows` rows are there. From then on the window of the newest rows grows with
+    all rows ever made as a power law, by `window_growth` rows a row at first, until `capacity_rows`
+    (window_exponent 1 and window_growth 1 keep everything); see replay.window. `samples_per_insert` is how
+    often the learner may draw each inserted row on average; it may be ahead or behind by
+    `samples_per_insert_slack_rows` drawn rows, see replay.rate_limiter.
     """
 
     capacity_rows: Positive = 500_000
@@ -97,10 +99,19 @@ class ReplayConfig(Section):
     samples_per_insert: PositiveReal = 4.0
     samples_per_insert_slack_rows: Positive = 20_000
 
+    @model_validator(mode="after")
+    def _enough_rows_fit(self) -> "ReplayConfig":
+        if self.min_rows > self.capacity_rows:
+            raise ValueError("min_rows must not exceed capacity_rows")
+        return self
+
 
 class LearnerConfig(Section):
-    """How the network is fitted. `batch_rows` is the rows of one optimiser step, in microbatches of at most
-    `microbatch_rows`. `value_mix` blends the search's own value into the target (0: the game's outcome alone)."""
+    """How the network is fitted.
+
+    `batch_rows` is the rows of one optimiser step, in microbatches of at most `microbatch_rows`. `value_mix`
+    blends the search's own value into the target (0: the game's outcome alone).
+    """
 
     batch_rows: Positive = 512
     microbatch_rows: Positive = 512

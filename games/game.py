@@ -15,17 +15,16 @@ import numpy as np
 from core.messages import Arrays, BoardSpec
 
 States: TypeAlias = Any
-"""A pool as the game keeps it: a NamedTuple of numpy arrays for compiled games, a list of objects for others."""
+"""A pool as the game keeps it: a NamedTuple of arrays for compiled games, a list of objects for others."""
 
 
 class Game(Protocol):
     """Rules of one two-player, zero-sum game of perfect information without chance.
 
     Attributes:
-        name: how presets, records and model cards call it ("hex5"); `games.catalog.make_game(name)` gives it back.
+        name: how presets, records and model cards call it ("hex5"); `games.catalog.make_game(name)` makes it.
         num_actions: A. Actions are 0 … A-1.
         max_plies: no game is longer.
-        board: what a network needs to know.
         num_symmetries: symmetries that leave the side to move what it is; 0 is the identity.
         views: int16 [V, A]: the logit of action a stands at views[v, a] in the policy of a network that was
             shown view v. A view may turn the board so that the player to move always sees the same goal.
@@ -34,9 +33,13 @@ class Game(Protocol):
     name: str
     num_actions: int
     max_plies: int
-    board: BoardSpec
     num_symmetries: int
     views: np.ndarray
+
+    @property
+    def board(self) -> BoardSpec:
+        """What a network needs to know. Raises UsageError in a game that cannot be shown to one."""
+        ...
 
     def new_states(self, capacity: int) -> States:
         """Make a pool of `capacity` rows; what is in them is undefined until `new`."""
@@ -53,7 +56,7 @@ class Game(Protocol):
     def play(self, states: States, parents: np.ndarray, actions: np.ndarray, children: np.ndarray) -> None:
         """Make children[i] the position after actions[i] in parents[i]; [B] each.
 
-        A child may be its own parent. Actions must be legal and parents not terminal: the caller's duty, unchecked.
+        A child may be its own parent. Actions must be legal and parents not terminal; that is not checked.
         """
         ...
 
@@ -66,11 +69,11 @@ class Game(Protocol):
         ...
 
     def outcome(self, states: States, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (terminal bool [B], value float32 [B] from the view of the player to move; 0 where not terminal)."""
+        """Return (terminal bool [B], value float32 [B] for the player to move; 0 where not terminal)."""
         ...
 
     def encode(self, states: States, rows: np.ndarray, symmetries: np.ndarray) -> tuple[Arrays, np.ndarray]:
-        """Return (the arrays that `board.inputs` names, views int16 [B]) for rows under symmetries; int [B] each."""
+        """Return (the arrays of `board.inputs`, views int16 [B]) for rows under symmetries; int [B] each."""
         ...
 
     def snapshot(self, states: States, row: int) -> bytes:

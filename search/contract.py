@@ -22,7 +22,7 @@ class Decisions:
         policies: float32 [B, A], the improved policy: what a network should have said. Sums to 1, 0 on illegal moves.
         values: float32 [B], in [-1, 1], the search's estimate of each position.
         visits: int32 [B, A], simulations that went through each move.
-        weights_version: the oldest weights that took part.
+        weights_version: the oldest weights that took part; -1 when no model was asked.
     """
 
     actions: np.ndarray
@@ -50,7 +50,8 @@ class Search(Protocol):
         budgets: np.ndarray,
         keys: np.ndarray,
         model: str,
-        explore: np.ndarray,
+        noise: np.ndarray,
+        sample: np.ndarray,
     ) -> Steps[Decisions]:
         """Search the positions in `roots`, none of them terminal, and return a decision for each.
 
@@ -60,7 +61,8 @@ class Search(Protocol):
             keys: uint64 [B], all randomness of a row derives from its key, so that a decision does not depend
                 on which other games stand beside it.
             model: name of the model to ask.
-            explore: bool [B], whether to add the noise and sampling of self-play, or to play the best move.
+            noise: bool [B], whether to look beyond the model's preferences, as a search that is learned from should.
+            sample: bool [B], whether to draw the move, as early in a game of self-play, or to play the best one.
         """
         ...
 

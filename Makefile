@@ -1,0 +1,68 @@
+# Everything a person or CI does with a checkout; `make` alone lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# The suites measure nothing but still want the machine to themselves, also under `make -j`.
+.NOTPARALLEL:
+
+# Tried in this order; requirements.lock was made with the first.
+PYTHON ?= python3.11 python3.12 python3.13 python3
+BIN := .venv/bin
+READY := .venv/ready
+PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest
+
+export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba
+# Otherwise pyright asks the network at each run whether there is a newer one.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.PHONY: help setup demo format check test test-system soak bench
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+setup: $(READY) ## make .venv with everything in it; does nothing when it is there
+
+demo: $(READY) ## watch a program learn a small game
+	@$(BIN)/tamen demo
+
+format: $(READY) ## lay out the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: $(READY) ## layout, lint, types, and who may import whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+test: $(READY) ## the tests: minutes, no services, no accelerator
+	$(PYTEST) -m "not system and not soak" --session-timeout=480
+
+test-system: $(READY) ## the tests that run whole programs
+	$(PYTEST) -m system --session-timeout=1200 || [ $$? -eq 5 ] # 5: there is none of them
+
+soak: $(READY) ## the tests that run for many minutes
+	$(PYTEST) -m soak || [ $$? -eq 5 ]
+
+bench: $(READY) ## measure what the README claims
+	$(BIN)/tamen bench
+
+$(READY): requirements.lock pyproject.toml | $(BIN)/python
+	@echo "installing what requirements.lock names (minutes the first time)"
+	@$(PIP) -r requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	@if [ -f cluster/warm.py ]; then $(BIN)/python -m cluster.warm; fi
+	@touch $@
+
+$(BIN)/python:
+	@for name in $(PYTHON); do \
+	  if "$$name" -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "making .venv with $$name"; exec "$$name" -m venv --clear .venv; \
+	  fi; \
+	done; \
+	echo "tamen was not set up: there is no Python it can use" >&2; \
+	echo "  why: it needs Python 3.11 or newer with the venv module; tried $(PYTHON)" >&2; \
+	echo "  do:  apt-get install python3 python3-venv (on Debian), or make setup PYTHON=/path/to/python" >&2; \
+	exit 1

@@ -1,0 +1,1 @@
+"""Make experience: self-play and matches. No torch, no ray."""

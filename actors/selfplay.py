@@ -1,0 +1,163 @@
+"""Self-play: endless groups of games, and the loop in which one group thinks while another waits.
+
+Shapes: `G` games of a group, `A` actions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Never
+
+import numpy as np
+
+from actors.harvest import FinishedGame, Row
+from configs.schema import SearchConfig
+from core.errors import EvaluationError
+from core.messages import Steps
+from core.seeds import derive_seed, mix_keys, unit_floats
+from games.game import Game
+from search.contract import Decisions, Search
+
+# Streams of randomness that all derive from a game's key; the ply is added to each.
+_OPENING, _BUDGET, _SEARCH, _SYMMETRY = (stream << 32 for stream in range(1, 5))
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One game in play: what has happened since it began."""
+
+    key: np.uint64
+    began: float
+    opening_plies: int
+    actions: list[int]
+    values: list[float]
+    recorded: list[bool]
+    versions: list[int]
+    rows: list[Row]
+
+
+class GameGroup:
+    """G games of one kind in lockstep; a finished game goes to `finish` and its slot begins anew.
+
+    Args:
+        game: the rules.
+        search: decides the moves; its trees have room for `num_games` games.
+        settings: playout caps and temperature.
+        model: name of the model that the search asks.
+        seed: from which every game's key derives.
+        finish: called with each finished game.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        search: Search,
+        settings: SearchConfig,
+        *,
+        num_games: int,
+        random_opening_plies: int,
+        model: str,
+        seed: int,
+        finish: Callable[[FinishedGame], None],
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self._game = game
+        self._search = search
+        self._settings = settings
+        self._random_opening_plies = random_opening_plies
+        self._model = model
+        self._seed = seed
+        self._finish = finish
+        self._clock = clock
+        self._states = game.new_states(num_games * search.rows_per_game)
+        self._roots = (np.arange(num_games) * search.rows_per_game).astype(np.int32)
+        self._games_begun = 0
+        self._slots = [self._begin(slot) for slot in range(num_games)]
+        self.moves = 0
+        self.set_aside: dict[str, int] = {}
+
+    def play(self) -> Steps[Never]:
+        """Play for ever: search every game's position, play the moves, hand over what is finished."""
+        while True:
+            keys = np.array([slot.key for slot in self._slots], np.uint64)
+            plies = np.array([len(slot.actions) for slot in self._slots])
+            full = unit_floats(mix_keys(keys, _BUDGET + plies)) < self._settings.full_share
+            try:
+                decisions = yield from self._search.decide(
+                    self._game,
+                    self._states,
+                    self._roots,
+                    budgets=np.where(
+                        full, self._settings.simulations, self._settings.cheap_simulations
+                    ).astype(np.int32),
+                    keys=mix_keys(keys, _SEARCH + plies),
+                    model=self._model,
+                    noise=full,
+                    sample=plies < self._settings.temperature_plies,
+                )
+            except EvaluationError as error:
+                self._set_all_aside(error)
+                continue
+            self._record(decisions, full, mix_keys(keys, _SYMMETRY + plies))
+            self._game.play(self._states, self._roots, decisions.actions, self._roots)
+            self._hand_over_finished()
+
+    def _record(self, decisions: Decisions, full: np.ndarray, keys: np.ndarray) -> None:
+        symmetries = (keys % np.uint64(self._game.num_symmetries)).astype(np.int8)
+        arrays, views = self._game.encode(self._states, self._roots, symmetries)
+        movers = self._game.to_play(self._states, self._roots)
+        for g, slot in enumerate(self._slots):
+            if full[g]:
+                policy = np.empty(self._game.num_actions, np.float16)
+                policy[self._game.views[views[g]]] = decisions.policies[g]
+                inputs = {name: array[g].copy() for name, array in arrays.items()}
+                slot.rows.append(Row(len(slot.actions), int(movers[g]), inputs, policy))
+            slot.actions.append(int(decisions.actions[g]))
+            slot.values.append(float(decisions.values[g]))
+            slot.recorded.append(bool(full[g]))
+            slot.versions.append(decisions.weights_version)
+        self.moves += len(self._slots)
+
+    def _hand_over_finished(self) -> None:
+        terminal, values = self._game.outcome(self._states, self._roots)
+        movers = self._game.to_play(self._states, self._roots)
+        for g in np.flatnonzero(terminal):
+            slot = self._slots[g]
+            outcome = float(values[g]) if movers[g] == 0 else -float(values[g])
+            self._finish(
+                FinishedGame(
+                    actions=slot.actions,
+                    outcome=outcome,
+                    values=slot.values,
+                    recorded=slot.recorded,
+                    versions=slot.versions,
+                    rows=slot.rows,
+                    opening_plies=slot.opening_plies,
+                    seconds=self._clock() - slot.began,
+                )
+            )
+            self._slots[g] = self._begin(int(g))
+
+    def _begin(self, slot: int) -> _Slot:
+        """Start a game in a slot, after a random number of random moves that leave it undecided."""
+        root = self._roots[slot : slot + 1]
+        key = np.uint64(derive_seed(self._seed, self._games_begun))
+        self._games_begun += 1
+        draws = np.random.default_rng(int(mix_keys(key, _OPENING)))
+        self._game.new(self._states, root)
+        opening: list[int] = []
+        for _ in range(int(draws.integers(self._random_opening_plies + 1))):
+            action = int(draws.choice(np.flatnonzero(self._game.legal(self._states, root)[0])))
+            self._game.play(self._states, root, np.array([action], np.int16), root)
+            opening.append(action)
+            if self._game.outcome(self._states, root)[0][0]:
+                self._game.new(self._states, root)
+                opening = []
+                break
+        nothing = [0.0] * len(opening), [False] * len(opening), [-1] * len(opening)
+        return _Slot(key, self._clock(), len(opening), opening, *nothing, [])
+
+    def _set_all_aside(self, error: EvaluationError) -> None:
+        """Give up this group's games after a second failure: their searches are void. Counted by reason."""
+        self.set_aside[error.why] = self.set_aside.get(error.why, 0) + len(self._slots)
+        self._slots = [self._begin(slot) for slot in range(len(self._slots))]

@@ -1,0 +1,161 @@
+"""The inner loop of every actor: one group of games thinks while the others wait for the brain."""
+
+import time
+from collections.abc import Callable, Generator, Hashable
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.harvest import Harvest
+from core.errors import EvaluationError
+from core.messages import Reply, Request
+from inference_server.client import Client
+from replay.records import Ack
+
+Group = Generator[tuple[Request, ...], tuple[Reply, ...], None]
+
+
+class Delivery(Protocol):
+    """Carries encoded chunks to the replay, one at a time, and sends again what was not acknowledged."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is on its way."""
+        ...
+
+    def send(self, chunk: bytes | None) -> None:
+        """Put a chunk on its way, or only the question whether to go on; call when not `busy`."""
+        ...
+
+    def poll(self, timeout_seconds: float) -> Ack | None:
+        """Return the acknowledgement of what is on its way; None if it has not come within the time."""
+        ...
+
+
+@dataclass(slots=True)
+class TimeShares:
+    """Where an actor's time went, in seconds since it began.
+
+    Attributes:
+        search: playing and searching.
+        wait: waiting for the brain with nothing else to do.
+        deliver: encoding chunks, and waiting for the replay to take them.
+        held_back: waiting for the learner, which the rate limiter keeps in step with the actors.
+    """
+
+    search: float = 0.0
+    wait: float = 0.0
+    deliver: float = 0.0
+    held_back: float = 0.0
+
+
+class Worker:
+    """Runs groups of games against a client and delivers what they finish.
+
+    Args:
+        groups: endless generators of requests; with two or more, thinking and waiting overlap.
+        client: the way to the brain.
+        harvest: where the groups put finished games.
+        delivery: the way to the replay.
+        chunk_rows: a chunk leaves when this many rows wait,
+        flush_seconds: or when this time has passed since the last one left.
+    """
+
+    def __init__(
+        self,
+        groups: list[Group],
+        client: Client,
+        harvest: Harvest,
+        delivery: Delivery,
+        *,
+        chunk_rows: int,
+        flush_seconds: float,
+        clock: Callable[[], float] = time.perf_counter,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._unstarted = groups
+        self._pending: dict[Hashable, Group] = {}
+        self._client = client
+        self._harvest = harvest
+        self._delivery = delivery
+        self._chunk_rows = chunk_rows
+        self._flush_seconds = flush_seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._last_sent = clock()
+        self._hold_back = False
+        self.spent = TimeShares()
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Play until told to stop, then deliver every finished game."""
+        while not should_stop():
+            self.step(timeout_seconds=0.1)
+        self.flush(timeout_seconds=10.0)
+
+    def step(self, timeout_seconds: float) -> None:
+        """Let one group think on and send its next requests, unless the replay or the learner must catch up."""
+        self._collect_acknowledgement(0.0)
+        if self._delivery.busy and self._harvest.rows_waiting >= 2 * self._chunk_rows:
+            # Playing on would pile up games that a crash could take.
+            self._collect_acknowledgement(timeout_seconds)
+        elif self._hold_back:
+            self._wait_for_learner(timeout_seconds)
+        else:
+            self._play(timeout_seconds)
+            self._send_if_due()
+
+    def flush(self, timeout_seconds: float) -> bool:
+        """Deliver all finished games; return whether the replay acknowledged them within the time."""
+        deadline = self._clock() + timeout_seconds
+        while self._delivery.busy or self._harvest.games_waiting:
+            if self._clock() > deadline:
+                return False
+            self._collect_acknowledgement(0.1)
+            self._send()
+        return True
+
+    def _play(self, timeout_seconds: float) -> None:
+        while self._unstarted:
+            group = self._unstarted.pop(0)
+            self._pending[self._client.submit(next(group))] = group
+        asked = self._clock()
+        answer = self._client.wait_any(self._pending, timeout_seconds=timeout_seconds)
+        answered = self._clock()
+        self.spent.wait += answered - asked
+        if answer is None:
+            return
+        handle, replies = answer
+        group = self._pending.pop(handle)
+        requests = group.throw(replies) if isinstance(replies, EvaluationError) else group.send(replies)
+        self._pending[self._client.submit(requests)] = group
+        self.spent.search += self._clock() - answered
+
+    def _send_if_due(self) -> None:
+        overdue = self._clock() - self._last_sent >= self._flush_seconds
+        if overdue or self._harvest.rows_waiting >= self._chunk_rows:
+            self._send()
+
+    def _send(self) -> None:
+        if self._delivery.busy:
+            return
+        began = self._clock()
+        chunk = self._harvest.take_chunk()
+        if chunk is not None:
+            self._delivery.send(chunk.encode())
+        self._last_sent = self._clock()
+        self.spent.deliver += self._last_sent - began
+
+    def _collect_acknowledgement(self, timeout_seconds: float) -> None:
+        if not self._delivery.busy:
+            return
+        began = self._clock()
+        acknowledged = self._delivery.poll(timeout_seconds)
+        self.spent.deliver += self._clock() - began
+        if acknowledged is not None:
+            self._hold_back = acknowledged.pause_seconds > 0
+
+    def _wait_for_learner(self, timeout_seconds: float) -> None:
+        began = self._clock()
+        self._sleep(timeout_seconds)
+        if not self._delivery.busy:
+            self._delivery.send(None)
+        self.spent.held_back += self._clock() - began

@@ -1,0 +1,61 @@
+"""Which part holds a run back, and what to change."""
+
+from typing import NamedTuple
+
+from cluster.snapshot import Measured, Snapshot
+from cluster.terminal import UNKNOWN, percent
+
+HIGH_SHARE = 0.25
+"""An actor that idles less than this has so little to gain that another part is not worth changing for it."""
+BUSY = 0.7
+SMALL_BATCH_ROWS = 64
+"""A small network on one core does 1,100 positions/s one by one and 9,900 in batches of 256."""
+
+
+class Bottleneck(NamedTuple):
+    """The part that the others wait for, and what to do about it."""
+
+    name: str
+    advice: str
+
+
+def bottleneck(snapshot: Snapshot) -> Bottleneck:
+    """Name the part that limits games per hour, by following what the actors wait for.
+
+    Everything begins with the actors, so their idle time points at the culprit: the learner that holds them back,
+    the replay that is slow to take their games, the brain that is busy or, when it is not, the way to it. Actors
+    that hardly idle are the limit themselves.
+    """
+    actors = snapshot.actors
+    if actors.search_share is None or actors.wait_share is None:
+        return Bottleneck(UNKNOWN, "measuring")
+    if _at_least(actors.held_back_share, HIGH_SHARE):
+        held = percent(actors.held_back_share)
+        return Bottleneck("learner", f"actors are held back {held} for it: lower replay.samples_per_insert")
+    if _at_least(actors.deliver_share, HIGH_SHARE):
+        return Bottleneck(
+            "replay", f"actors spend {percent(actors.deliver_share)} on it: raise actors.chunk_rows"
+        )
+    if actors.wait_share >= HIGH_SHARE:
+        return _slow_evaluation(snapshot)
+    searching = f"actors search {percent(actors.search_share)}"
+    if _at_least(snapshot.inference.busy_ratio, BUSY):
+        busy = percent(snapshot.inference.busy_ratio)
+        return Bottleneck("none", f"{searching}, the brain is busy {busy}: well balanced")
+    return Bottleneck("search", f"{searching}, the brain has time: raise actors.count where cores are free")
+
+
+def _slow_evaluation(snapshot: Snapshot) -> Bottleneck:
+    waiting = f"actors wait {percent(snapshot.actors.wait_share)}"
+    rows, busy = snapshot.inference.mean_batch_rows, snapshot.inference.busy_ratio
+    if rows is not None and rows < SMALL_BATCH_ROWS:
+        advice = f"{waiting}, batches hold only {rows:.0f} rows: raise actors.games_per_group"
+        return Bottleneck("batches", advice)
+    if _at_least(busy, BUSY):
+        advice = f"{waiting}, it is busy {percent(busy)}: lower network.channels or add inference.servers"
+        return Bottleneck("brain", advice)
+    return Bottleneck("round trip", f"{waiting}, the brain has time: raise actors.groups_per_actor")
+
+
+def _at_least(share: Measured, bound: float) -> bool:
+    return share is not None and share >= bound

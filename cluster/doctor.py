@@ -1,0 +1,127 @@
+"""`tamen doctor`: is this machine fit to run, and what mends what is not?"""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cluster.environment import token_path
+from cluster.program import Machine
+
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        verdict: "ok"; "warn", when it works but not well; "bad", when it does not work.
+        fix: what to do, empty when ok.
+    """
+
+    subject: str
+    said: str
+    verdict: Literal["ok", "warn", "bad"]
+    fix: str = ""
+
+
+def examine(runs: Path) -> Iterator[Finding]:
+    """Yield what there is to say about this machine, quick checks first; `runs` is where runs are written."""
+    yield _python()
+    yield from _versions()
+    yield _machine()
+    yield _memory()
+    yield _shared_memory()
+    yield _disk(runs)
+    yield _token(token_path())
+    yield _kernels()
+    yield _precision()
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    if sys.version_info < (3, 11):
+        return Finding("python", version, "bad", "install Python 3.11 or newer and run `make setup` again")
+    return Finding("python", f"{version} at {sys.prefix}", "ok")
+
+
+def _versions() -> Iterator[Finding]:
+    for package in ("ray", "torch", "numpy", "numba"):
+        try:
+            yield Finding(package, importlib.metadata.version(package), "ok")
+        except importlib.metadata.PackageNotFoundError:
+            yield Finding(package, "not installed", "bad", "run `make setup`")
+
+
+def _machine() -> Finding:
+    machine = Machine.here()
+    said = f"{machine.cpus} cores, {machine.gpus} GPUs"
+    if machine.cpus < 2:
+        return Finding("machine", said, "warn", "with one core actors, brain and learner take turns; two or more are better")
+    return Finding("machine", said, "ok")
+
+
+def _memory() -> Finding:
+    available = _meminfo("MemAvailable")
+    said = f"{available / GIB:.1f} GiB available"
+    if available < 3 * GIB:
+        return Finding("memory", said, "bad", "a run on Ray needs about 3 GiB; close something, or use `--engine local`")
+    return Finding("memory", said, "ok")
+
+
+def _shared_memory() -> Finding:
+    if not os.path.isdir("/dev/shm"):
+        return Finding("shared memory", "no /dev/shm", "warn", "Ray will keep objects on disk, which is slow")
+    free = shutil.disk_usage("/dev/shm").free
+    said = f"{free / GIB:.1f} GiB free in /dev/shm"
+    if free < GIB / 2:
+        return Finding("shared memory", said, "warn", "in a container start it with --shm-size=2g; else empty /dev/shm")
+    return Finding("shared memory", said, "ok")
+
+
+def _disk(runs: Path) -> Finding:
+    there = next(folder for folder in (runs.resolve(), *runs.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    said = f"{free / GIB:.0f} GiB free at {there}"
+    if not os.access(there, os.W_OK):
+        return Finding("disk", f"{there} cannot be written", "bad", "choose another folder with --runs")
+    if free < 2 * GIB:
+        return Finding("disk", said, "warn", "a long run writes a few GiB; make room or choose another folder with --runs")
+    return Finding("disk", said, "ok")
+
+
+def _token(path: Path) -> Finding:
+    if not path.exists():
+        return Finding("ray token", "none yet; made at the first run, readable by you alone", "ok")
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        return Finding("ray token", f"{path} has mode {mode:o}", "bad", f"others can read it: chmod 600 {path}")
+    return Finding("ray token", f"{path}, readable by you alone", "ok")
+
+
+def _kernels() -> Finding:
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    compiled = len(list(folder.rglob("*.nbi"))) if folder.is_dir() else 0
+    if not compiled:
+        return Finding("kernels", "not compiled yet", "warn", "the first run compiles for a minute; `make setup` does it ahead")
+    return Finding("kernels", f"{compiled} compiled in {folder}", "ok")
+
+
+def _precision() -> Finding:
+    from networks.precision import resolve
+
+    device = "cuda" if Machine.here().gpus else "cpu"
+    return Finding("precision", f"{resolve('auto', device).name} on {device}", "ok")
+
+
+def _meminfo(key: str) -> int:
+    """Return an entry of /proc/meminfo in bytes."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))

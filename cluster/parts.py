@@ -1,0 +1,126 @@
+"""Builds each part of a run from its section of the configuration; both assemblies use the same parts."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from actors.harvest import Harvest
+from actors.selfplay import GameGroup
+from actors.worker import Delivery, Worker
+from cluster.program import Machine
+from cluster.run_folder import RunFolder
+from configs.schema import RunConfig
+from core.messages import Reply, Request
+from core.metrics import Metrics
+from core.seeds import derive_seed
+from games.catalog import make_game
+from inference_server.client import Client
+from replay.buffer import ObjectStore, ReplayBuffer
+from search.factory import make_search
+
+if TYPE_CHECKING:
+    from networks.weights import Weights
+
+MODEL = "main"
+"""Name of the model that a run trains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Player:
+    """A worker with the parts whose counters its stats come from."""
+
+    worker: Worker
+    groups: tuple[GameGroup, ...]
+    harvest: Harvest
+
+    def stats(self) -> dict[str, Any]:
+        """Return counters since the actor began, and the seconds that each activity took."""
+        spent = self.worker.spent
+        return {
+            "games": self.harvest.games,
+            "plies": self.harvest.plies,
+            "game_seconds": self.harvest.game_seconds,
+            "moves": sum(group.moves for group in self.groups),
+            "set_aside": sum(sum(group.set_aside.values()) for group in self.groups),
+            "search_seconds": spent.search,
+            "wait_seconds": spent.wait,
+            "deliver_seconds": spent.deliver,
+            "held_back_seconds": spent.held_back,
+        }
+
+
+def make_player(
+    config: RunConfig, *, run: str, actor: int, epoch: int, client: Client, delivery: Delivery, **worker_options: Any
+) -> Player:
+    """Build actor number `actor` in its life `epoch`: its groups of games and the loop that plays them."""
+    game = make_game(config.game)
+    harvest = Harvest(game.board, run=run, game=game.name, actor=actor, epoch=epoch)
+    groups = tuple(
+        GameGroup(
+            game,
+            make_search(config.search, game, config.actors.games_per_group),
+            config.search,
+            num_games=config.actors.games_per_group,
+            random_opening_plies=config.actors.random_opening_plies,
+            model=MODEL,
+            seed=derive_seed(config.seed, "self-play", actor, epoch, group),
+            finish=harvest.add,
+        )
+        for group in range(config.actors.groups_per_actor)
+    )
+    worker = Worker(
+        [group.play() for group in groups],
+        client,
+        harvest,
+        delivery,
+        chunk_rows=config.actors.chunk_rows,
+        flush_seconds=config.actors.flush_seconds,
+        **worker_options,
+    )
+    return Player(worker, groups, harvest)
+
+
+def make_replay(config: RunConfig, folder: RunFolder, objects: ObjectStore, *, limited: bool) -> ReplayBuffer:
+    return ReplayBuffer(
+        folder.root,
+        config.replay,
+        run=folder.name,
+        game=make_game(config.game),
+        seed=config.seed,
+        objects=objects,
+        limited=limited,
+    )
+
+
+def make_store(folder: RunFolder) -> Any:
+    from inference_server.weights_store import WeightsStore
+
+    return WeightsStore(folder.models)
+
+
+def make_host(config: RunConfig, *, fetch: Any) -> Any:
+    import torch
+
+    from inference_server.model_host import ModelHost
+
+    torch.set_num_threads(1)
+    return ModelHost(config.inference, precision=config.network.precision, device=device(), fetch=fetch)
+
+
+def make_server(config: RunConfig, host: Any, metrics: Metrics) -> Any:
+    from inference_server.server import InferenceServer
+
+    return InferenceServer(host, config.inference, metrics=metrics)
+
+
+def make_local_evaluate(config: RunConfig, weights: "Weights") -> Callable[[Request], Reply]:
+    """Return an evaluator in this process that answers every request with `weights`, whatever model it names."""
+    host = make_host(config, fetch=lambda model: dataclasses.replace(weights, model=model))
+    return lambda request: host.evaluate(request.model, request.arrays)
+
+
+def device() -> str:
+    """Return the torch device name of this machine's first accelerator, else the CPU."""
+    return "cuda" if Machine.here().gpus else "cpu"
+

@@ -1,0 +1,76 @@
+"""Who takes part in a run, how many of each, and whom each one asks: the topology as data.
+
+    actors ──positions──► inference ◄──weights── store ◄──weights── learner
+      └───────games──────► replay ──────rows──────────────────────────┘
+
+`cluster.local` runs a program in one process, `cluster.ray_program` runs the same parts as Ray actors.
+"""
+
+import os
+from dataclasses import dataclass
+
+from configs.schema import RunConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What one machine offers."""
+
+    cpus: int
+    gpus: int
+
+    @staticmethod
+    def here() -> "Machine":
+        """Count this process's usable cores, and the GPUs that CUDA's driver lists (without importing torch)."""
+        gpus = len([name for name in os.listdir("/proc/driver/nvidia/gpus")]) if _has_nvidia() else 0
+        return Machine(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One kind of part.
+
+    Attributes:
+        count: how many of it run.
+        num_cpus, num_gpus: Ray's bookkeeping for each; coordinators take none.
+        asks: the roles whose handles it holds.
+    """
+
+    name: str
+    count: int
+    num_cpus: float
+    num_gpus: float
+    asks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """All roles of a run; the order is the order in which they start."""
+
+    roles: tuple[Role, ...]
+
+    def role(self, name: str) -> Role:
+        return next(role for role in self.roles if role.name == name)
+
+    def count(self, name: str) -> int:
+        return sum(role.count for role in self.roles if role.name == name)
+
+
+def plan(config: RunConfig, machine: Machine, *, learn: bool = True) -> Program:
+    """Return the program of a run on one machine; without `learn` it only plays with the weights that are there."""
+    servers = config.inference.servers if config.inference.servers != "auto" else max(1, machine.gpus or machine.cpus // 2)
+    actors = config.actors.count if config.actors.count != "auto" else max(1, machine.cpus - 2 if machine.gpus else machine.cpus // 2)
+    gpu_share = machine.gpus / (servers + 1) if machine.gpus else 0.0
+    roles = [
+        Role("store", 1, 0.0, 0.0, ()),
+        Role("replay", 1, 0.0, 0.0, ()),
+        Role("learner", 1, 0.0, gpu_share, ("replay", "store")),
+        Role("inference", servers, 0.0, gpu_share, ("store",)),
+        Role("actor", actors, 0.0, 0.0, ("inference", "replay")),
+        Role("evaluator", 1, 0.0, 0.0, ("inference", "store")),
+    ]
+    return Program(tuple(role for role in roles if learn or role.name not in ("learner", "evaluator")))
+
+
+def _has_nvidia() -> bool:
+    return os.path.isdir("/proc/driver/nvidia/gpus")

@@ -1,0 +1,113 @@
+"""The floor that inference is judged by: the network doing nothing but forwards, one thread a process.
+
+Run as `python -m cluster.raw_forward GAME NETWORK_JSON SECONDS [compile]`; prints one JSON object.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from configs.schema import NetworkConfig
+from core.seeds import derive_rng
+from games.catalog import make_game
+from games.game import Game
+
+BATCH_ROWS = (64, 128, 256, 512, 1024)
+
+
+def random_positions(game: Game, count: int, *, seed: int) -> dict[str, np.ndarray]:
+    """Return `count` encoded positions of uniformly random play, from all plies: named arrays [count, ...]."""
+    rng = derive_rng(seed, "random positions")
+    states = game.new_states(count)
+    rows = np.arange(count, dtype=np.int32)
+    game.new(states, rows)
+    stop_at = rng.integers(game.max_plies, size=count)
+    for ply in range(game.max_plies):
+        legal = game.legal(states, rows)
+        playing = np.flatnonzero((stop_at > ply) & legal.any(axis=1)).astype(np.int32)
+        if not len(playing):
+            break
+        actions = np.where(legal[playing], rng.random((len(playing), game.num_actions)), -1.0).argmax(axis=1)
+        ended = _play_if_undecided(game, states, playing, actions.astype(np.int16))
+        stop_at[playing[ended]] = 0
+    arrays, _ = game.encode(states, rows, np.zeros(count, np.int8))
+    return dict(arrays)
+
+
+def _play_if_undecided(game: Game, states: Any, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Play one move in every row and take it back where it ends the game; return bool [B] where it did."""
+    before = [game.snapshot(states, int(row)) for row in rows]
+    game.play(states, rows, actions, rows)
+    ended = game.outcome(states, rows)[0]
+    for index in np.flatnonzero(ended):
+        game.restore(states, int(rows[index]), before[index])
+    return ended
+
+
+def measure(game_name: str, network: NetworkConfig, *, seconds: float, compiled: bool) -> dict[str, Any]:
+    """Return the best positions per second over all batch sizes, on real positions, and where it was.
+
+    Args:
+        seconds: for each batch size, and as much again for each when `compiled`.
+        compiled: also try `torch.compile`, which needs a C++ compiler and up to a minute for each size.
+    """
+    import torch
+
+    from networks.build import new_board_net
+    from networks.precision import resolve
+
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = resolve(network.precision, device)
+    game = make_game(game_name)
+    net = precision.prepare(new_board_net(game.board, network, seed=0))
+    modes: dict[str, Callable[..., Any]] = {"eager": net}
+    if compiled:
+        modes["compiled"] = torch.compile(net, dynamic=False)
+    rates: dict[str, float] = {}
+    with torch.inference_mode():
+        for rows in BATCH_ROWS:
+            positions = random_positions(game, rows, seed=rows)
+            inputs = {name: torch.from_numpy(array).to(device) for name, array in positions.items()}
+            for mode, forward in modes.items():
+                rates[f"{mode}-{rows}"] = rows * _calls_per_second(forward, inputs, seconds, torch.cuda.synchronize if device == "cuda" else None)
+    best = max(rates, key=rates.__getitem__)
+    return {"positions_per_s": rates[best], "best": best, "precision": precision.name, "rates": rates}
+
+
+def _calls_per_second(
+    forward: Callable[..., Any], inputs: dict[str, Any], seconds: float, synchronize: Callable[[], None] | None
+) -> float:
+    for _ in range(3):
+        forward(inputs)
+    calls, began = 0, time.perf_counter()
+    while (now := time.perf_counter()) - began < seconds:
+        forward(inputs)
+        calls += 1
+        if synchronize is not None:
+            synchronize()
+    return calls / (now - began)
+
+
+def measure_processes(
+    game: str, network: NetworkConfig, *, seconds: float, processes: int, compiled: bool = False
+) -> list[dict[str, Any]]:
+    """Run `processes` measurements at the same time, each in a process of its own; return what each says."""
+    command = [sys.executable, "-m", "cluster.raw_forward", game, network.model_dump_json(), str(seconds)]
+    command += ["compile"] if compiled else []
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]  # noqa: S603
+    answers = [process.communicate(timeout=600 + 40 * seconds)[0] for process in running]
+    return [json.loads(answer.strip().splitlines()[-1]) for answer in answers]
+
+
+if __name__ == "__main__":
+    name, description, duration, *rest = sys.argv[1:]
+    measured = measure(
+        name, NetworkConfig.model_validate_json(description), seconds=float(duration), compiled="compile" in rest
+    )
+    sys.stdout.write(json.dumps(measured) + "\n")

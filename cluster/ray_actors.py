@@ -1,0 +1,214 @@
+"""Plain parts dressed as Ray actors: each class below builds one, forwards its methods, and adds nothing else.
+
+Long loops run as one remote call, `run`, beside a small concurrency group "control" that always answers, so no
+health call ever waits behind a forward, an optimiser step or a game.
+"""
+
+import asyncio
+import dataclasses
+import os
+import threading
+import time
+from typing import Any
+
+from actors.evaluator import Evaluator
+from cluster import parts
+from cluster.metrics_sinks import RayMetrics
+from cluster.ray_client import LOST, Handle, RayClient, RayDelivery, RayObjects, RayReplaySource, call
+from cluster.parts import MODEL
+from cluster.run_folder import RunFolder
+from configs.schema import RunConfig
+from core.errors import TamenError
+from core.messages import Arrays, Request
+from networks.weights import Weights
+
+FOLLOW_SECONDS = 0.25
+
+
+class StoreActor:
+    """`inference_server.weights_store.WeightsStore`; encodes nothing: weights travel as the bytes of their file."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._store = parts.make_store(folder)
+
+    def publish(self, data: bytes) -> None:
+        self._store.publish(Weights.from_bytes(data, source="published weights"))
+
+    def newest_version(self, model: str) -> int | None:
+        return self._store.newest_version(model)
+
+    def get(self, model: str, version: int | None = None) -> bytes:
+        return self._store.get(model, version).to_bytes()
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class InferenceActor:
+    """`inference_server.server.InferenceServer` behind async methods that only enqueue."""
+
+    def __init__(self, config: RunConfig, store: Handle) -> None:
+        self._store = store
+        self._metrics = RayMetrics({"role": "inference"})
+        self._host = parts.make_host(config, fetch=self._fetch)
+        self._server = parts.make_server(config, self._host, self._metrics)
+        self._sync_seconds = 0.0
+        self._server.start()
+        threading.Thread(target=self._follow, name="follow-weights", daemon=True).start()
+
+    async def infer(self, model: str, arrays: Arrays) -> tuple[dict[str, Any], int]:
+        while self._server.full:
+            await asyncio.sleep(0.001)
+        reply = await asyncio.wrap_future(self._server.submit(Request(model, arrays)))
+        return dict(reply.arrays), reply.weights_version
+
+    async def stats(self) -> dict[str, Any]:
+        """Return the server's counters, the host's, and which versions answer."""
+        return dataclasses.asdict(self._server.stats) | {
+            "forward_seconds": self._host.forward_seconds,
+            "forward_rows": self._host.forward_rows,
+            "cached_rows": self._host.cached_rows,
+            "version": self._host.version(MODEL),
+            "sync_seconds": self._sync_seconds,
+            "process_seconds": time.process_time(),
+            "pid": os.getpid(),
+        }
+
+    def _fetch(self, model: str) -> Weights:
+        """Return the weights of "name" (newest) or "name@version" under the name that was asked for."""
+        name, _, version = model.partition("@")
+        data = call(self._store.get, name, int(version) if version else None)
+        return dataclasses.replace(Weights.from_bytes(data, source=model), model=model)
+
+    def _follow(self) -> None:
+        """Offer every new version to the server. Polling finds them even when an announcement was lost."""
+        while self._server.alive:
+            time.sleep(FOLLOW_SECONDS)
+            try:
+                newest = call(self._store.newest_version, MODEL)
+                held = self._host.version(MODEL)
+                if newest is not None and held is not None and newest > held:
+                    began = time.monotonic()
+                    self._server.offer(self._fetch(MODEL))
+                    self._sync_seconds = time.monotonic() - began
+                    self._metrics.observe("tamen_weights_sync_seconds", self._sync_seconds)
+                self._metrics.gauge("tamen_inference_busy_ratio", self._server.stats.busy_ratio(time.monotonic()))
+            except (TamenError, *LOST):
+                continue  # the store restarts; the versions held go on answering
+
+
+class ReplayActor:
+    """`replay.buffer.ReplayBuffer` with its chunks in Ray's object store."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, limited: bool) -> None:
+        self._buffer = parts.make_replay(config, folder, RayObjects(), limited=limited)
+        self._metrics = RayMetrics({"role": "replay"})
+
+    def open_epoch(self, actor: int) -> int:
+        return self._buffer.open_epoch(actor)
+
+    def add(self, chunk: bytes) -> Any:
+        acknowledged = self._buffer.add(chunk)
+        self._metrics.count("tamen_games_total", acknowledged.accepted_games)
+        return acknowledged
+
+    def admission(self) -> Any:
+        return self._buffer.admission()
+
+    def sample(self, num_rows: int) -> Any:
+        return self._buffer.sample(num_rows)
+
+    def handles(self, chunk_ids: list[int]) -> Any:
+        return self._buffer.handles(chunk_ids)
+
+    def live_chunks(self) -> Any:
+        return self._buffer.live_chunks()
+
+    def restore_counters(self, *counters: int) -> None:
+        self._buffer.restore_counters(*counters)
+
+    def stats(self) -> dict[str, Any]:
+        stats = self._buffer.stats()
+        self._metrics.gauge("tamen_replay_rows", stats["rows"])
+        return stats | {"pid": os.getpid()}
+
+
+class LearnerActor:
+    """`learner.loop.Learner` over the replay and the store."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, replay: Handle, store: Handle) -> None:
+        self._stopping = threading.Event()
+        self._learner = parts.make_learner(config, folder, RayReplaySource(replay), _Publisher(store))
+
+    def run(self) -> None:
+        self._learner.resume()
+        self._learner.run(self._stopping.is_set)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def stats(self) -> dict[str, Any]:
+        return self._learner.stats() | {"pid": os.getpid(), "process_seconds": time.process_time()}
+
+
+class SelfPlayActor:
+    """`actors.worker.Worker` with its groups of games."""
+
+    def __init__(self, config: RunConfig, run: str, index: int, servers: list[Handle], replay: Handle) -> None:
+        self._stopping = threading.Event()
+        epoch = call(replay.open_epoch, index)
+        self._client = RayClient(servers)
+        self._delivery = RayDelivery(replay)
+        self._player = parts.make_player(
+            config, run=run, actor=index, epoch=epoch, client=self._client, delivery=self._delivery
+        )
+
+    def run(self) -> None:
+        self._player.worker.run(self._stopping.is_set)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def stats(self) -> dict[str, Any]:
+        return self._player.stats() | {
+            "resent_requests": self._client.resent_requests,
+            "refused_chunks": self._delivery.refused_chunks,
+            "trouble": self._delivery.last_trouble,
+            "process_seconds": time.process_time(),
+            "pid": os.getpid(),
+        }
+
+
+class EvaluatorActor:
+    """`actors.evaluator.Evaluator`: matches against the ladder while the run goes on."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, servers: list[Handle], store: Handle) -> None:
+        self._stopping = threading.Event()
+        self._evaluator = Evaluator(
+            config,
+            client=RayClient(servers),
+            newest_version=lambda: call(store.newest_version, MODEL),
+            results_file=folder.evaluations_file,
+        )
+
+    def run(self) -> None:
+        self._evaluator.run(self._stopping.is_set)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def stats(self) -> dict[str, Any]:
+        return self._evaluator.stats() | {"pid": os.getpid()}
+
+
+class _Publisher:
+    """The learner's way to the store."""
+
+    def __init__(self, store: Handle) -> None:
+        self._store = store
+
+    def publish(self, weights: Weights) -> None:
+        call(self._store.publish, weights.to_bytes())
+
+    def newest_version(self) -> int | None:
+        return call(self._store.newest_version, MODEL)

@@ -1,0 +1,188 @@
+"""The ways between Ray actors: plain protocols of the floors below, fulfilled by remote calls.
+
+Every wait has a timeout. What was not answered because the other side died is asked again, of its successor or
+of a sister, until `PATIENCE_SECONDS` have passed; inference and deliveries may be repeated without harm.
+"""
+
+import time
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RaySystemError, WorkerCrashedError
+
+from core.errors import ClusterError, DataError, EvaluationError, TamenError
+from core.messages import Reply, Request
+from replay.records import Ack
+
+PATIENCE_SECONDS = 120.0
+RETRY_SECONDS = 0.25
+LOST = (RayActorError, ObjectLostError, WorkerCrashedError, RaySystemError, GetTimeoutError)
+"""What Ray raises when the other side, or what it had made, is gone: counted and tried again, never fatal at once."""
+
+Handle = Any
+"""A Ray actor handle; Ray gives them no usable type."""
+
+
+def call(method: Any, *arguments: object, timeout_seconds: float = 30.0) -> Any:
+    """Call a remote method and wait for its result, trying again while the other side restarts.
+
+    Raises:
+        ClusterError: when it has not answered within `PATIENCE_SECONDS`.
+        TamenError: what the method itself raised.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return ray.get(method.remote(*arguments), timeout=timeout_seconds)
+        except LOST as error:
+            if time.monotonic() > deadline:
+                raise _gone(error) from error
+            time.sleep(RETRY_SECONDS)
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Requests that belong together, each with the reference of its current attempt, or its reply."""
+
+    requests: tuple[Request, ...]
+    deadline: float
+    replies: dict[int, Reply] = field(default_factory=dict)
+
+
+class RayClient:
+    """Sends requests to inference actors; each goes to the server with the fewest rows of ours outstanding.
+
+    Args:
+        servers: handles of the inference actors; a restarted actor keeps its handle.
+    """
+
+    def __init__(self, servers: list[Handle]) -> None:
+        self._servers = servers
+        self._outstanding_rows = [0] * len(servers)
+        self._asked: dict[int, _Asked] = {}
+        self._in_flight: dict[ray.ObjectRef, tuple[int, int, int, int]] = {}
+        self._next_handle = 0
+        self.resent_requests = 0
+
+    def submit(self, requests: tuple[Request, ...]) -> int:
+        handle = self._next_handle
+        self._next_handle += 1
+        self._asked[handle] = _Asked(requests, time.monotonic() + PATIENCE_SECONDS)
+        for position in range(len(requests)):
+            self._send(handle, position)
+        return handle
+
+    def wait_any(
+        self, handles: Collection[Hashable], *, timeout_seconds: float
+    ) -> tuple[Hashable, tuple[Reply, ...] | EvaluationError] | None:
+        """Wait until all requests of one handle are answered. Every handle in flight counts, as a caller has them all."""
+        deadline = time.monotonic() + timeout_seconds
+        while (left := deadline - time.monotonic()) > 0:
+            ready, _ = ray.wait(list(self._in_flight), num_returns=1, timeout=left)
+            for reference in ready:
+                finished = self._collect(reference)
+                if finished is not None:
+                    return finished
+        return None
+
+    def _send(self, handle: int, position: int) -> None:
+        request = self._asked[handle].requests[position]
+        server = min(range(len(self._servers)), key=self._outstanding_rows.__getitem__)
+        reference = self._servers[server].infer.remote(request.model, dict(request.arrays))
+        self._in_flight[reference] = (handle, position, server, request.num_rows)
+        self._outstanding_rows[server] += request.num_rows
+
+    def _collect(self, reference: ray.ObjectRef) -> tuple[int, tuple[Reply, ...] | EvaluationError] | None:
+        handle, position, server, rows = self._in_flight.pop(reference)
+        self._outstanding_rows[server] -= rows
+        asked = self._asked.get(handle)
+        if asked is None:  # a sister request of this handle has failed for good
+            return None
+        try:
+            asked.replies[position] = Reply(*ray.get(reference, timeout=PATIENCE_SECONDS))
+        except EvaluationError as error:
+            del self._asked[handle]
+            return handle, error
+        except LOST as error:
+            if time.monotonic() > asked.deadline:
+                del self._asked[handle]
+                return handle, EvaluationError("the brain does not answer", why=str(error), fix="see its log")
+            self.resent_requests += 1
+            time.sleep(RETRY_SECONDS)
+            self._send(handle, position)
+        if len(asked.replies) < len(asked.requests):
+            return None
+        del self._asked[handle]
+        return handle, tuple(asked.replies[i] for i in range(len(asked.requests)))
+
+
+class RayDelivery:
+    """Carries chunks to the replay actor, one at a time, until each is acknowledged."""
+
+    def __init__(self, replay: Handle) -> None:
+        self._replay = replay
+        self._chunk: bytes | None = None
+        self._reference: ray.ObjectRef | None = None
+        self.refused_chunks = 0
+        self.last_trouble = ""
+
+    @property
+    def busy(self) -> bool:
+        return self._reference is not None
+
+    def send(self, chunk: bytes | None) -> None:
+        self._chunk = chunk
+        self._reference = self._replay.admission.remote() if chunk is None else self._replay.add.remote(chunk)
+
+    def poll(self, timeout_seconds: float) -> Ack | None:
+        ready, _ = ray.wait([self._reference], timeout=timeout_seconds)
+        if not ready:
+            return None
+        try:
+            acknowledged = ray.get(self._reference, timeout=PATIENCE_SECONDS)
+        except DataError as error:  # the chunk itself is bad: the same bytes would be refused for ever
+            self.refused_chunks += 1
+            self.last_trouble = str(error)
+            acknowledged = Ack.nothing()
+        except (*LOST, TamenError) as error:  # a restarting replay, a full disk: what was not acknowledged is sent again
+            self.last_trouble = str(error)
+            time.sleep(RETRY_SECONDS)
+            self.send(self._chunk)
+            return None
+        self._chunk = self._reference = None
+        return acknowledged
+
+
+class RayObjects:
+    """Keeps chunks in Ray's object store, owned by the process that made this object: the replay actor."""
+
+    def put(self, data: bytes) -> list[ray.ObjectRef]:
+        # Wrapped, so that passing the handle along does not fetch what it points to.
+        return [ray.put(data)]
+
+
+class RayReplaySource:
+    """Draws samples from the replay actor for the learner."""
+
+    def __init__(self, replay: Handle) -> None:
+        self._replay = replay
+
+    def sample(self, num_rows: int) -> Any:
+        return call(self._replay.sample, num_rows)
+
+    def fetch(self, chunk_ids: list[int]) -> list[bytes]:
+        """Return the encoded chunks; one that the object store lost is asked for again."""
+        wrapped = call(self._replay.handles, chunk_ids)
+        return ray.get([reference for (reference,) in wrapped], timeout=PATIENCE_SECONDS)
+
+
+def _gone(error: Exception) -> ClusterError:
+    return ClusterError(
+        "a part of the run does not answer",
+        why=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+        fix="look at the run's log.txt; the same command resumes the run",
+    )
+
+

@@ -1,0 +1,59 @@
+"""The engine of `tamen train` on Ray: a connection, a program, and their end."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+
+from cluster.program import Machine, plan
+from cluster.ray_program import RayProgram, connect
+from cluster.run_folder import RunFolder
+from configs.schema import RunConfig
+
+SUPERVISE_SECONDS = 0.1
+
+
+class RayEngine:
+    """Runs a configuration on a Ray cluster; see `cluster.train.Engine`.
+
+    Args:
+        address: of a cluster to join; None starts one on this machine, and ends it at `stop`.
+        report: told in one line of what a person should know.
+        learn: False plays only, with the weights that are in the folder.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        *,
+        address: str | None,
+        report: Callable[[str], None],
+        learn: bool = True,
+    ) -> None:
+        self._address = address
+        self._machine = Machine.here()
+        program = plan(config, self._machine, learn=learn)
+        self._program = RayProgram(config, folder, program, report=report)
+        self._connected = False
+
+    def start(self) -> None:
+        if not ray.is_initialized():
+            connect(self._address, cpus=self._machine.cpus)
+            self._connected = True
+        self._program.start()
+
+    def advance(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self._program.supervise()
+            time.sleep(SUPERVISE_SECONDS)
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        return self._program.collect_stats(timeout_seconds=1.0)
+
+    def stop(self) -> None:
+        self._program.stop()
+        if self._connected:
+            ray.shutdown()

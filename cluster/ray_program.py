@@ -1,0 +1,245 @@
+"""A program on Ray: parts as actors on this or a given cluster, watched, restarted and stopped by the driver.
+
+The driver only starts, watches and stops: no position, game or weight passes through it.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster import ray_actors
+from cluster.environment import CHECKOUT
+from cluster.program import Program
+from cluster.ray_client import LOST, Handle, call
+from cluster.run_folder import RunFolder
+from cluster.supervision import RestartPolicy
+from configs.schema import RunConfig
+from core.errors import ClusterError, TamenError
+
+START_TIMEOUT_SECONDS = 120.0
+SILENT_SECONDS = 30.0
+
+
+def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
+    """Join the Ray cluster at `address`, or start one on this machine.
+
+    Raises:
+        ClusterError: when the address does not answer, or the local cluster does not start.
+    """
+    try:
+        if address is None:
+            ray.init(
+                num_cpus=cpus,
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                object_store_memory=_object_store_bytes(),
+                log_to_driver=False,
+                logging_level="ERROR",
+                configure_logging=True,
+            )
+        else:
+            excluded = [".venv", ".cache", "runs", ".git", "tests"]
+            runtime_env = {"working_dir": str(CHECKOUT), "excludes": excluded, "env_vars": _shared_environment()}
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
+    except Exception as error:  # noqa: BLE001  Ray raises a dozen kinds, all meaning the same to the user
+        raise ClusterError(
+            f"cannot reach a Ray cluster at {address!r}" if address else "cannot start Ray on this machine",
+            why=(str(error) or type(error).__name__).strip().splitlines()[0],
+            fix="check `ray status` there, the address, and RAY_AUTH_MODE with the token of that cluster"
+            if address
+            else "run `tamen doctor`; `--engine local` trains without Ray",
+        ) from error
+
+
+@dataclass(slots=True)
+class Part:
+    """One actor of the program, as the driver sees it.
+
+    Attributes:
+        running: reference of its `run` call; None for parts that only answer.
+        restart_at: when `run` is to be called again after a failure.
+        stats: its newest answer, and `asked`/`asked_at` the question on its way.
+    """
+
+    name: str
+    handle: Handle
+    loops: bool
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
+    running: Any = None
+    restart_at: float | None = None
+    stats: dict[str, Any] = field(default_factory=dict)
+    asked: Any = None
+    asked_at: float = 0.0
+    restarts: int = 0
+
+
+class RayProgram:
+    """Starts the parts of `program`, keeps them alive and stops them.
+
+    Args:
+        report: told in one line of everything that a person should know (restarts, silence).
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder,
+        program: Program,
+        *,
+        report: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._program = program
+        self._report = report
+        self.parts: dict[str, Part] = {}
+
+    def start(self) -> None:
+        """Create every actor, wait until there are weights to play with, then set the loops going."""
+        config, folder, learns = self._config, self._folder, self._program.count("learner") > 0
+        store = self._create("store", ray_actors.StoreActor, folder)
+        replay = self._create("replay", ray_actors.ReplayActor, config, folder, learns)
+        if learns:
+            self._create("learner", ray_actors.LearnerActor, config, folder, replay, store, loops=True)
+        servers = [
+            self._create("inference", ray_actors.InferenceActor, config, store, index=index)
+            for index in range(self._program.count("inference"))
+        ]
+        for index in range(self._program.count("actor")):
+            self._create(
+                "actor", ray_actors.SelfPlayActor, config, folder.name, index, servers, replay, index=index, loops=True
+            )
+        if learns and config.evaluation.games:
+            self._create("evaluator", ray_actors.EvaluatorActor, config, folder, servers, store, loops=True)
+        if learns:
+            self._run(self.parts["learner"])
+        self._wait_for_weights(store)
+        for part in self.parts.values():
+            if part.loops and part.running is None:
+                self._run(part)
+
+    def supervise(self) -> None:
+        """Restart loops that failed, once their delay is over.
+
+        Raises:
+            TamenError: what a part raised that no restart would mend, or that it keeps failing.
+        """
+        now = time.monotonic()
+        for part in self.parts.values():
+            if part.restart_at is not None and now >= part.restart_at:
+                part.restart_at = None
+                self._run(part)
+            elif part.running is not None and ray.wait([part.running], timeout=0)[0]:
+                self._notice_end(part, now)
+
+    def collect_stats(self, timeout_seconds: float) -> dict[str, dict[str, Any]]:
+        """Ask every part how it is; return the newest answer of each, however old."""
+        now = time.monotonic()
+        for part in self.parts.values():
+            if part.asked is None and part.name != "store":
+                part.asked, part.asked_at = part.handle.stats.remote(), now
+        asked = [part.asked for part in self.parts.values() if part.asked is not None]
+        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_seconds)
+        for part in self.parts.values():
+            if part.asked in ready:
+                self._take_answer(part)
+            elif part.asked is not None and now - part.asked_at > SILENT_SECONDS:
+                self._report(f"{part.name} has not answered for {now - part.asked_at:.0f} s")
+                part.asked = None
+        return {part.name: part.stats for part in self.parts.values()}
+
+    def stop(self, timeout_seconds: float = 30.0) -> None:
+        """Stop actors first, so that their games reach the replay, then the learner, which saves its last step."""
+        deadline = time.monotonic() + timeout_seconds
+        for prefix in ("actor", "evaluator", "learner"):
+            stopping = [p for n, p in self.parts.items() if n.startswith(prefix) and p.running is not None]
+            for part in stopping:
+                part.handle.stop.remote()
+            left = max(1.0, deadline - time.monotonic())
+            ready, late = ray.wait([p.running for p in stopping], num_returns=len(stopping), timeout=left) if stopping else ([], [])
+            if late:
+                self._report(f"{prefix} did not stop within {left:.0f} s; what it had acknowledged is safe")
+        for part in self.parts.values():
+            ray.kill(part.handle)
+        self.parts.clear()
+
+    def _create(self, role: str, actor: type, *arguments: object, index: int | None = None, loops: bool = False) -> Handle:
+        """Create one actor beside the driver, where the run's folder is."""
+        name = role if index is None else f"{role}-{index}"
+        details = self._program.role(role)
+        handle = (
+            ray.remote(concurrency_groups={"control": 2})(actor) if loops else ray.remote(actor)
+        ).options(
+            num_cpus=details.num_cpus,
+            num_gpus=details.num_gpus,
+            max_restarts=-1,
+            max_concurrency=1000 if role == "inference" else 1,
+            enable_task_events=False,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+        ).remote(*arguments)
+        self.parts[name] = Part(name, handle, loops)
+        return handle
+
+    def _run(self, part: Part) -> None:
+        part.running = part.handle.run.remote()
+
+    def _wait_for_weights(self, store: Handle) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while call(store.newest_version, ray_actors.MODEL) is None:
+            self.supervise()
+            if time.monotonic() > deadline:
+                raise ClusterError(
+                    "no weights were published",
+                    why=f"the learner has not started within {START_TIMEOUT_SECONDS:.0f} s",
+                    fix="look at the run's log.txt, and at free memory (`tamen doctor`)",
+                )
+            time.sleep(0.05)
+
+    def _notice_end(self, part: Part, now: float) -> None:
+        running, part.running = part.running, None
+        try:
+            ray.get(running, timeout=1.0)
+        except LOST as error:
+            self._plan_restart(part, now, type(error).__name__)
+        except TamenError:
+            raise
+        except Exception as error:  # noqa: BLE001  an unexpected failure of one part is not the end of the run
+            self._plan_restart(part, now, str(error).strip().splitlines()[-1])
+
+    def _plan_restart(self, part: Part, now: float, reason: str) -> None:
+        delay = part.policy.failed(now)
+        if delay is None:
+            raise ClusterError(
+                f"{part.name} keeps failing",
+                why=f"{part.policy.max_failures} failures within {part.policy.window_seconds:.0f} s, the last: {reason}",
+                fix="look at the run's log.txt; the same command resumes the run",
+            )
+        part.restart_at = now + delay
+        part.restarts += 1
+        self._report(f"{part.name} died ({reason}); it is started again")
+
+    def _take_answer(self, part: Part) -> None:
+        asked, part.asked = part.asked, None
+        with contextlib.suppress(*LOST):
+            stats = ray.get(asked, timeout=1.0)
+            if part.stats and not part.loops and stats["pid"] != part.stats["pid"]:
+                part.restarts += 1
+                self._report(f"{part.name} died; it is back")
+            part.stats = stats
+
+
+def _object_store_bytes() -> int:
+    """Return a size that fits this machine's /dev/shm with room to spare; chunks and weights are small."""
+    status = os.statvfs("/dev/shm") if os.path.isdir("/dev/shm") else None
+    free = status.f_bavail * status.f_frsize if status else 0
+    return int(min(max(free * 0.3, 100e6), 2e9))
+
+
+def _shared_environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("NUMBA_CACHE_DIR", "OMP_NUM_THREADS") if name in os.environ}

@@ -1,0 +1,183 @@
+"""From a preset and what was typed behind it to the configuration of a run, and back to text."""
+
+import difflib
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from configs.plain_yaml import parse_yaml
+from configs.schema import RunConfig, Section
+from configs.words import allowed_values
+from core.errors import UsageError
+
+PRESETS_FOLDER = Path(__file__).parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Return the names that `load` knows, sorted."""
+    return sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml"))
+
+
+def load(preset: str, overrides: Sequence[str] = (), size: Literal["cpu", "gpu"] = "cpu") -> RunConfig:
+    """Return the configuration of a preset.
+
+    Args:
+        preset: a name from `preset_names`.
+        overrides: texts such as "learner.batch_rows=256" or "evaluation.opponents=[random]"; the value is
+            YAML, and the last one of a key counts.
+        size: "gpu" puts what stands under `gpu:` in the preset over the rest of it.
+
+    Raises:
+        UsageError: for a preset, key or value that does not exist, with the nearest that does.
+    """
+    if preset not in preset_names():
+        raise UsageError(
+            f"there is no preset called {preset!r}",
+            why=f"the presets are {', '.join(preset_names())}",
+            fix=_did_you_mean(preset, preset_names()),
+        )
+    settings = _read(PRESETS_FOLDER / f"{preset}.yaml")
+    for_gpu = settings.pop("gpu", {})
+    layers = [settings, for_gpu if size == "gpu" else {}, *map(_override, overrides)]
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        _check_keys(layer)
+        merged = _merged(merged, layer)
+    return _validated(merged)
+
+
+def load_file(path: Path) -> RunConfig:
+    """Return the configuration in a file that holds what `dump` returned. Raises UsageError like `load`."""
+    settings = _read(path)
+    _check_keys(settings)
+    return _validated(settings)
+
+
+def dump(config: RunConfig) -> str:
+    """Return every setting as YAML; `load_file` reads it back to an equal configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def setting_names() -> list[str]:
+    """Return the dotted name of every setting, in the order of the schema."""
+    names = []
+    for name in RunConfig.model_fields:
+        section = _section(name)
+        names += [name] if section is None else [f"{name}.{key}" for key in section.model_fields]
+    return names
+
+
+def _section(name: str) -> type[Section] | None:
+    annotation = RunConfig.model_fields[name].annotation
+    return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{path} cannot be read", why=str(error), fix="check the path, and that it is a YAML file"
+        ) from error
+    settings = parse_yaml(text, source=str(path))
+    if not isinstance(settings, dict):
+        raise UsageError(
+            f"{path} holds no settings",
+            why="its top level is not made of lines such as 'game: hex5'",
+            fix="compare it with a file in configs/presets",
+        )
+    return settings
+
+
+def _override(text: str) -> dict[str, Any]:
+    """Return "section.key=value" as {section: {key: value}}."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(
+            f"{text!r} is not a setting",
+            why="a setting is written section.key=value",
+            fix="write for example learner.batch_rows=256",
+        )
+    settings = parse_yaml(value, source=f"the value of {name}")
+    for part in reversed(name.strip().split(".")):
+        settings = {part: settings}
+    return settings
+
+
+def _check_keys(settings: Mapping[Any, Any]) -> None:
+    """Raise UsageError at the first name in `settings` that the schema does not have."""
+    for name, value in settings.items():
+        if name not in RunConfig.model_fields:
+            raise _no_such_setting(str(name), "a run", RunConfig.model_fields)
+        section = _section(name)
+        if section is None:
+            continue
+        if not isinstance(value, dict):
+            raise UsageError(
+                f"{name} = {value!r} is not allowed",
+                why=f"{name} is a section with the settings {', '.join(section.model_fields)}",
+                fix=f"write for example {name}.{next(iter(section.model_fields))}=…",
+            )
+        for key in value:
+            if key not in section.model_fields:
+                raise _no_such_setting(f"{name}.{key}", name, section.model_fields)
+
+
+def _no_such_setting(name: str, parent: str, siblings: Iterable[str]) -> UsageError:
+    key = name.rpartition(".")[2]
+    elsewhere = [known for known in setting_names() if known.endswith(f".{key}")]
+    return UsageError(
+        f"there is no setting called {name!r}",
+        why=f"{parent} has {', '.join(siblings)}",
+        fix=_did_you_mean(name, [*RunConfig.model_fields, *setting_names()], certain=elsewhere),
+    )
+
+
+def _did_you_mean(word: str, known: Sequence[str], *, certain: Sequence[str] = ()) -> str:
+    near = list(certain) or difflib.get_close_matches(word, dict.fromkeys(known), n=2)
+    return f"did you mean {' or '.join(near)}?" if near else "choose one of them"
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with the settings of `above` in their place, section by section."""
+    merged = dict(below)
+    for name, value in above.items():
+        both_sections = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = merged[name] | value if both_sections else value
+    return merged
+
+
+def _validated(settings: Mapping[str, Any]) -> RunConfig:
+    # By way of JSON, strictly: there a list may become a tuple, but `yes` no number and "3" neither.
+    try:
+        return RunConfig.model_validate_json(json.dumps(settings, default=str), strict=True)
+    except ValidationError as error:
+        raise _wrong_value(error, settings) from error
+
+
+def _wrong_value(error: ValidationError, settings: Mapping[str, Any]) -> UsageError:
+    """Return the first problem that pydantic found, in the words of the schema."""
+    first = error.errors()[0]
+    section, *rest = map(str, first["loc"])
+    name = f"{section}.{rest[0]}" if rest and _section(section) else section
+    if first["type"] == "missing":
+        return UsageError(f"the setting {name} is missing", why="it has no default", fix=f"add {name}=…")
+    if first["type"] == "value_error":
+        return UsageError(
+            f"the settings of {name} do not go together",
+            why=first["msg"].removeprefix("Value error, "),
+            fix=f"change one of them, e.g. with {name}.KEY=VALUE",
+        )
+    given = settings[section]
+    value = given[rest[0]] if _section(section) else given
+    allowed, example = allowed_values(_section(section) or RunConfig, name.rpartition(".")[2])
+    return UsageError(
+        f"{name} = {value!r} is not allowed",
+        why=f"it must be {allowed}",
+        fix=f"write {shlex.quote(f'{name}={example}')}",
+    )

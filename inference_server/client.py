@@ -1,0 +1,69 @@
+"""How an actor reaches the brain. No torch: a game actor's process stays small and starts fast."""
+
+from collections.abc import Callable, Collection, Hashable
+from typing import Protocol, TypeVar
+
+from core.errors import EvaluationError
+from core.messages import Reply, Request, Steps
+
+T = TypeVar("T")
+Replies = tuple[Reply, ...]
+
+
+class Client(Protocol):
+    """Sends requests and hands back replies in the order in which they become ready."""
+
+    def submit(self, requests: tuple[Request, ...]) -> Hashable:
+        """Send requests that belong together; return the handle under which their replies will come."""
+        ...
+
+    def wait_any(
+        self, handles: Collection[Hashable], *, timeout_seconds: float
+    ) -> tuple[Hashable, Replies | EvaluationError] | None:
+        """Wait until one of `handles` is answered or failed for good; None when the time is up first."""
+        ...
+
+
+class InlineClient:
+    """Answers in the caller's own thread, oldest handle first: deterministic, for one process and for tests."""
+
+    def __init__(self, evaluate: Callable[[Request], Reply]) -> None:
+        self._evaluate = evaluate
+        self._waiting: dict[int, tuple[Request, ...]] = {}
+        self._next_handle = 0
+
+    def submit(self, requests: tuple[Request, ...]) -> int:
+        handle = self._next_handle
+        self._next_handle += 1
+        self._waiting[handle] = requests
+        return handle
+
+    def wait_any(
+        self, handles: Collection[Hashable], *, timeout_seconds: float
+    ) -> tuple[Hashable, Replies | EvaluationError] | None:
+        handle = next((h for h in self._waiting if h in handles), None)
+        if handle is None:
+            return None
+        try:
+            return handle, tuple(self._evaluate(request) for request in self._waiting.pop(handle))
+        except EvaluationError as error:
+            return handle, error
+
+
+def drive(steps: Steps[T], client: Client, *, should_stop: Callable[[], bool]) -> T | None:
+    """Run one computation to its end through a client; None when told to stop before.
+
+    Raises:
+        EvaluationError: when the computation gives up on one.
+    """
+    try:
+        requests = next(steps)
+        while True:
+            handle = client.submit(requests)
+            while (answer := client.wait_any([handle], timeout_seconds=0.2)) is None:
+                if should_stop():
+                    return None
+            replies = answer[1]
+            requests = steps.throw(replies) if isinstance(replies, EvaluationError) else steps.send(replies)
+    except StopIteration as stop:
+        return stop.value

@@ -1,0 +1,160 @@
+"""Models in memory: validates requests, runs forwards, swaps weights between batches, remembers evaluations."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+
+from configs.schema import InferenceConfig
+from core.errors import EvaluationError
+from core.messages import ArraySpec, Arrays, Reply
+from inference_server.cache import EvaluationCache, distinct, hash_rows
+from networks.build import build_board_net, load_into
+from networks.precision import resolve
+from networks.tower import BoardNet
+from networks.weights import Weights
+
+Fetch = Callable[[str], Weights]
+"""Gives the newest weights of a model by name; raises UsageError for a name it does not know."""
+
+
+@dataclass(slots=True)
+class _Loaded:
+    version: int
+    digest: str
+    net: BoardNet
+    cache: EvaluationCache | None
+
+
+class ModelHost:
+    """Evaluates rows with named models; used by one thread at a time.
+
+    Args:
+        config: batch and cache sizes.
+        precision: of every forward; see networks.precision.
+        device: torch device name.
+        fetch: where a model comes from when it is first asked for.
+    """
+
+    def __init__(self, config: InferenceConfig, *, precision: str, device: str, fetch: Fetch) -> None:
+        self._config = config
+        self.precision = resolve(precision, device)
+        self._fetch = fetch
+        self._models: OrderedDict[str, _Loaded] = OrderedDict()
+        self.forward_seconds = 0.0
+        self.forward_rows = 0
+        self.cached_rows = 0
+
+    def load(self, weights: Weights) -> None:
+        """Make `weights` the ones that answer for their model. A model in memory is never recompiled or rebuilt.
+
+        Raises:
+            DataError: when the digest does not match; the old weights then stay.
+        """
+        weights.verify()
+        loaded = self._models.get(weights.model)
+        if loaded is None or loaded.net.network != weights.network:
+            net = self.precision.prepare(build_board_net(weights))
+            cache = EvaluationCache(self._config.cache_positions) if self._config.cache_positions else None
+            loaded = self._models[weights.model] = _Loaded(weights.version, weights.digest, net, cache)
+        elif loaded.digest != weights.digest:
+            load_into(loaded.net, weights)
+            if loaded.cache is not None:
+                loaded.cache.clear()
+        loaded.version, loaded.digest = weights.version, weights.digest
+        self._models.move_to_end(weights.model)
+        while len(self._models) > self._config.models_in_memory:
+            self._models.popitem(last=False)
+
+    def version(self, model: str) -> int | None:
+        """Return the version that answers for `model`, None when it is not in memory."""
+        loaded = self._models.get(model)
+        return loaded.version if loaded else None
+
+    def check(self, model: str, arrays: Arrays) -> None:
+        """Raise EvaluationError when `arrays` are not what `model` takes: names, dtypes, shapes, equal B."""
+        specs = {spec.name: spec for spec in self._model(model).net.spec.inputs}
+        problem = _mismatch(specs, arrays)
+        if problem is not None:
+            raise EvaluationError(
+                f"a request to model {model!r} does not fit",
+                why=problem,
+                fix="send the arrays that the game's `encode` gives for the game this model was trained on",
+            )
+
+    def evaluate(self, model: str, arrays: Arrays) -> Reply:
+        """Return the evaluation of `arrays`, equal positions computed once and known ones not at all.
+
+        Raises:
+            EvaluationError: for an unknown model or a forward that fails; the host stays usable.
+        """
+        loaded = self._model(model)
+        if loaded.cache is None:
+            return Reply(self._forward(model, loaded.net, arrays), loaded.version)
+        hashes = hash_rows(arrays)
+        first, inverse = distinct(hashes)
+        unique = hashes[first]
+        places = loaded.cache.lookup(unique)
+        known = places >= 0
+        unknown = np.flatnonzero(~known)
+        fresh: Arrays = {}
+        if len(unknown):
+            fresh = self._forward(model, loaded.net, {k: v[first[unknown]] for k, v in arrays.items()})
+        held = loaded.cache.read(places[known]) if known.any() else {}
+        outputs = {}
+        for name in (fresh or held).keys():
+            example = fresh[name] if fresh else held[name]
+            rows = np.empty((len(unique), *example.shape[1:]), example.dtype)
+            if fresh:
+                rows[unknown] = fresh[name]
+            if held:
+                rows[known] = held[name]
+            outputs[name] = rows[inverse]
+        if fresh:
+            loaded.cache.insert(unique[unknown], fresh)
+        self.cached_rows += len(inverse) - len(unknown)
+        return Reply(outputs, loaded.version)
+
+    def _model(self, model: str) -> _Loaded:
+        if model not in self._models:
+            self.load(self._fetch(model))
+        self._models.move_to_end(model)
+        return self._models[model]
+
+    def _forward(self, model: str, net: BoardNet, arrays: Arrays) -> dict[str, np.ndarray]:
+        began = perf_counter()
+        rows = len(next(iter(arrays.values())))
+        try:
+            slices = [self._forward_slice(net, arrays, start) for start in range(0, rows, self._config.max_batch_rows)]
+        except RuntimeError as error:  # torch's own errors, out of memory among them
+            raise EvaluationError(
+                f"model {model!r} failed on a batch of {rows} rows",
+                why=str(error).splitlines()[0],
+                fix="lower inference.max_batch_rows if memory is short; the server goes on",
+            ) from error
+        self.forward_seconds += perf_counter() - began
+        self.forward_rows += rows
+        return slices[0] if len(slices) == 1 else {k: np.concatenate([s[k] for s in slices]) for k in slices[0]}
+
+    def _forward_slice(self, net: BoardNet, arrays: Arrays, start: int) -> dict[str, np.ndarray]:
+        stop = start + self._config.max_batch_rows
+        with torch.inference_mode():
+            # The copy makes arrays that came read-only out of a message writable, as torch wants them.
+            device = self.precision.device
+            outputs = net({k: torch.from_numpy(v[start:stop].copy()).to(device) for k, v in arrays.items()})
+        dtypes = {spec.name: np.dtype(spec.dtype) for spec in net.spec.outputs}
+        return {k: v.float().cpu().numpy().astype(dtypes[k], copy=False) for k, v in outputs.items()}
+
+
+def _mismatch(specs: dict[str, ArraySpec], arrays: Arrays) -> str | None:
+    if specs.keys() != arrays.keys():
+        return f"it holds the arrays {sorted(arrays)}, the model takes {sorted(specs)}"
+    problem = next((p for name, spec in specs.items() if (p := spec.mismatch(arrays[name])) is not None), None)
+    if problem is not None:
+        return problem
+    if len({len(array) for array in arrays.values()}) != 1 or not len(next(iter(arrays.values()))):
+        return f"its arrays have {[len(array) for array in arrays.values()]} rows; all need the same number, at least 1"
+    return None

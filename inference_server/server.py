@@ -1,0 +1,205 @@
+"""The inference server: callers enqueue from any thread, one thread runs the model, futures carry replies back.
+
+Counters of `stats` only ever grow, so a reader takes differences between two moments.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from time import monotonic
+
+import numpy as np
+
+from configs.schema import InferenceConfig
+from core.errors import EvaluationError, TamenError
+from core.messages import Arrays, Reply, Request
+from core.metrics import Metrics
+from inference_server.batcher import Batcher, Ticket
+from inference_server.model_host import ModelHost
+from networks.weights import Weights
+
+
+@dataclass(slots=True)
+class ServerStats:
+    """What the serving thread did since it started: counts, and seconds of its own clock."""
+
+    batches: int = 0
+    requests: int = 0
+    rows: int = 0
+    failed_requests: int = 0
+    weights_swaps: int = 0
+    weights_refused: int = 0
+    last_refusal: str = ""
+    busy_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    batch_rows: list[int] = field(default_factory=lambda: [0] * 18)
+    """Histogram: batch_rows[k] batches had 2^k ≤ rows < 2^(k+1)."""
+    started: float = 0.0
+
+    def busy_ratio(self, now: float) -> float:
+        """Return the share of the time since the start that went into batches."""
+        return self.busy_seconds / max(1e-9, now - self.started)
+
+
+class InferenceServer:
+    """Batches requests across everyone who asks.
+
+    Args:
+        host: the models; owned by the serving thread once started.
+        config: batch limits.
+        metrics: where counts go.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        host: ModelHost,
+        config: InferenceConfig,
+        *,
+        metrics: Metrics,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._host = host
+        self._config = config
+        self._metrics = metrics
+        self._clock = clock
+        self._batcher = Batcher(config.max_batch_rows, config.idle_wait_ms / 1000)
+        self._changed = threading.Condition()
+        self._offered: dict[str, Weights] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
+        self.stats = ServerStats(started=clock())
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """Answer what is queued, then end the serving thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join(timeout_seconds)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def full(self) -> bool:
+        """Whether callers should hold back: the queue holds its bound of rows."""
+        return self._batcher.queued_rows >= self._config.max_queued_rows
+
+    def submit(self, request: Request) -> Future[Reply]:
+        """Queue a request and return at once; the future gives the reply or raises EvaluationError."""
+        ticket = Ticket(request, self._clock())
+        with self._changed:
+            self._batcher.add(ticket)
+            self._changed.notify()
+        return ticket.future
+
+    def offer(self, weights: Weights) -> None:
+        """Hand over new weights; they answer from the next batch on. Of several offers the last counts."""
+        with self._changed:
+            self._offered[weights.model] = weights
+            self._changed.notify()
+
+    def _serve(self) -> None:
+        while True:
+            batch = self._next_batch()
+            self._swap_weights()
+            if batch:
+                self._run(batch)
+            elif self._stopping:
+                return
+
+    def _next_batch(self) -> list[Ticket]:
+        """Wait for a batch that is due; an empty one when weights were offered or the server stops."""
+        idle = False
+        with self._changed:
+            while True:
+                wait = self._batcher.wait_seconds(self._clock(), idle=idle)
+                if wait == 0.0:
+                    return self._batcher.take()
+                if wait is None:
+                    if self._stopping or self._offered:
+                        return []
+                    idle = True
+                self._changed.wait(wait)
+
+    def _swap_weights(self) -> None:
+        with self._changed:
+            offered, self._offered = self._offered, {}
+        for weights in offered.values():
+            try:
+                self._host.load(weights)
+                self.stats.weights_swaps += 1
+            except TamenError as error:
+                self.stats.weights_refused += 1
+                self.stats.last_refusal = str(error)
+
+    def _run(self, batch: list[Ticket]) -> None:
+        began = self._clock()
+        fitting = [ticket for ticket in batch if self._fits(ticket)]
+        if not fitting:
+            return
+        model = fitting[0].request.model
+        try:
+            reply = self._host.evaluate(model, _joined([ticket.request.arrays for ticket in fitting]))
+        except Exception as error:  # noqa: BLE001  every waiting caller must hear of it, and the server goes on
+            self._fail(fitting, error)
+        else:
+            _scatter(reply, fitting)
+        self._account(fitting, began)
+
+    def _fits(self, ticket: Ticket) -> bool:
+        try:
+            self._host.check(ticket.request.model, ticket.request.arrays)
+        except Exception as error:  # noqa: BLE001  a bad request is its sender's trouble, not its neighbours'
+            self._fail([ticket], error)
+            return False
+        return True
+
+    def _fail(self, tickets: list[Ticket], error: Exception) -> None:
+        told = error if isinstance(error, EvaluationError) else _as_evaluation_error(error)
+        self.stats.failed_requests += len(tickets)
+        for ticket in tickets:
+            if ticket.future.set_running_or_notify_cancel():
+                ticket.future.set_exception(told)
+
+    def _account(self, batch: list[Ticket], began: float) -> None:
+        rows = sum(ticket.request.num_rows for ticket in batch)
+        waited = sum(began - ticket.arrived for ticket in batch)
+        stats = self.stats
+        stats.batches += 1
+        stats.requests += len(batch)
+        stats.rows += rows
+        stats.wait_seconds += waited
+        stats.busy_seconds += self._clock() - began
+        stats.batch_rows[min(rows.bit_length() - 1, len(stats.batch_rows) - 1)] += 1
+        self._metrics.count("tamen_positions_evaluated_total", rows)
+        self._metrics.observe("tamen_inference_batch_size", rows)
+        self._metrics.observe("tamen_inference_wait_seconds", waited / len(batch))
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+    return parts[0] if len(parts) == 1 else {k: np.concatenate([part[k] for part in parts]) for k in parts[0]}
+
+
+def _scatter(reply: Reply, tickets: list[Ticket]) -> None:
+    start = 0
+    for ticket in tickets:
+        stop = start + ticket.request.num_rows
+        rows = {name: array[start:stop] for name, array in reply.arrays.items()}
+        # A caller may have cancelled or died meanwhile; its neighbours' replies go out all the same.
+        if ticket.future.set_running_or_notify_cancel():
+            ticket.future.set_result(Reply(rows, reply.weights_version))
+        start = stop
+
+
+def _as_evaluation_error(error: Exception) -> EvaluationError:
+    if isinstance(error, TamenError):
+        return EvaluationError(error.what, why=error.why, fix=error.fix)
+    return EvaluationError(
+        "the brain failed on a batch", why=f"{type(error).__name__}: {error}", fix="see the server's log for the traceback"
+    )

@@ -1,0 +1,163 @@
+"""One version of a network's weights as an immutable object and as a safetensors file. Needs no torch.
+
+The file is plain safetensors, readable by any program that knows the format. Its metadata has one key, "tamen",
+with a JSON object of model, version, game, network, digest and seal. (One key, because the library writes
+several in an order of its own, and equal weights shall be equal bytes.) The digest covers the names, shapes and
+numbers of all tensors, so it names what the net computes; the seal covers the rest of what the metadata says.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors_numpy
+
+from configs.schema import NetworkConfig
+from core.errors import DataError
+from core.files import digest
+from core.messages import BoardSpec
+
+METADATA_KEY = "tamen"
+MAX_HEADER_BYTES = 1 << 20
+_IDENTITY = ("model", "version", "game", "network", "digest")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """All parameters of a network at one moment of its training.
+
+    Attributes:
+        model: the name it is published under.
+        version: 0 for the untrained net, one more with each publication.
+        game: name of the game it was trained on.
+        network: plain description of the architecture and board; see `network_description`.
+        tensors: float32 arrays by the names that the torch module gives its parameters; not to be written to.
+        digest: of `tensors`, 32 hexadecimal digits.
+    """
+
+    model: str
+    version: int
+    game: str
+    network: Mapping[str, Any]
+    tensors: Mapping[str, np.ndarray]
+    digest: str
+
+    @staticmethod
+    def pack(
+        tensors: Mapping[str, np.ndarray], *, model: str, version: int, game: str, network: Mapping[str, Any]
+    ) -> "Weights":
+        """Return float32 `tensors` as weights, with their digest.
+
+        Raises:
+            DataError: when a number is NaN or infinite: such weights must never be published or saved.
+        """
+        for name, tensor in tensors.items():
+            bad = np.count_nonzero(~np.isfinite(tensor))
+            if bad:
+                raise DataError(
+                    f"weights {model!r} version {version} are refused",
+                    why=f"{bad} of {tensor.size} numbers of {name!r} are not finite",
+                    fix="go back to the last checkpoint; if it happens again, lower learner.learning_rate",
+                )
+        return Weights(model, version, game, network, tensors, tensors_digest(tensors))
+
+    def verify(self) -> None:
+        """Raise DataError unless the tensors are what the digest says."""
+        if tensors_digest(self.tensors) != self.digest:
+            raise _damaged(
+                f"weights {self.model!r} version {self.version}", "the tensors do not match their digest"
+            )
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a safetensors file; equal weights give equal bytes."""
+        identity = {name: getattr(self, name) for name in _IDENTITY}
+        metadata = _canonical(identity | {"seal": digest(_canonical(identity).encode())})
+        arrays = {name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}
+        return safetensors_numpy.save(arrays, metadata={METADATA_KEY: metadata})
+
+    @staticmethod
+    def from_bytes(data: bytes, *, source: str) -> "Weights":
+        """Return what `to_bytes` wrote.
+
+        Args:
+            data: content of the file.
+            source: what to call it in an error.
+
+        Raises:
+            DataError: when a byte is missing or altered, or the file is no weights of ours.
+        """
+        if len(data) < 8 or int.from_bytes(data[:8], "little") > MAX_HEADER_BYTES:
+            raise _damaged(
+                source, f"its header is cut short, or longer than the {MAX_HEADER_BYTES} bytes allowed"
+            )
+        try:
+            tensors = safetensors_numpy.load(data)
+        except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that numpy does not have
+            raise _damaged(source, f"safetensors says {error}") from error
+        identity = _read_identity(data, source=source)
+        weights = Weights(tensors=tensors, **identity)
+        if any(tensor.dtype != np.float32 for tensor in tensors.values()):
+            raise _damaged(source, "a tensor is not float32")
+        if tensors_digest(tensors) != weights.digest:
+            raise _damaged(source, "the tensors do not match their digest")
+        return weights
+
+
+def network_description(spec: BoardSpec, config: NetworkConfig) -> dict[str, Any]:
+    """Return what, with the tensors, makes the same network again; survives JSON unchanged."""
+    return {
+        "kind": "board tower",
+        "blocks": config.blocks,
+        "channels": config.channels,
+        "board": asdict(spec),
+    }
+
+
+def network_parts(network: Mapping[str, Any]) -> tuple[BoardSpec, NetworkConfig]:
+    """Return the board and the configuration of a description. Raises DataError when it is none."""
+    try:
+        config = NetworkConfig(blocks=network["blocks"], channels=network["channels"])
+        spec = BoardSpec(**network["board"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged("the description of a network", f"{type(error).__name__}: {error}") from error
+    if network_description(spec, config) != network:
+        raise _damaged("the description of a network", f"{dict(network)} is none that this program knows")
+    return spec, config
+
+
+def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
+    """Return the digest of names, shapes and numbers, whatever the order of the mapping."""
+    total = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = np.ascontiguousarray(tensors[name], dtype="<f4")
+        total.update(json.dumps([name, tensor.shape]).encode())
+        total.update(tensor.tobytes())
+    return total.hexdigest()
+
+
+def _read_identity(data: bytes, *, source: str) -> dict[str, Any]:
+    """Return the metadata without its seal, which has to fit."""
+    length = int.from_bytes(data[:8], "little")
+    try:
+        metadata = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][METADATA_KEY])
+        identity = {name: metadata[name] for name in _IDENTITY}
+        sealed = metadata["seal"] == digest(_canonical(identity).encode())
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _damaged(source, f"it has no metadata of ours ({type(error).__name__})") from error
+    if not sealed:
+        raise _damaged(source, "its metadata do not match their seal")
+    return identity
+
+
+def _canonical(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _damaged(source: str, why: str) -> DataError:
+    return DataError(
+        f"{source} cannot be used", why=why, fix="restore it from a copy, or use another version"
+    )

@@ -1,0 +1,275 @@
+"""The files of a replay, in the folder of its run.
+
+    replay/00000017.chunk     a stored chunk
+    replay/ledger.sealed      what outlives the chunks, see replay.ledger
+    games/00000017.trmph      the same chunk's games as text, one a line; .txt for games other than hex
+
+The atomic write of a chunk's file commits it. The text of its games, the counters and the marks of seen games
+follow from the chunk files and the ledger when the folder is opened again, so that a kill at any instant
+leaves nothing half done. A file that is damaged keeps its name with `.damaged` behind it; none is deleted for
+that.
+"""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import DataError, TamenError
+from core.files import sync_folder, unseal, write_atomic
+from games.game import Game
+from replay.codec import decode, encode
+from replay.ledger import Ledger
+from replay.records import Chunk
+
+STORED_CHUNK_VERSION = 1
+
+_NUMBERED = re.compile(r"(\d{8,})\.(chunk|trmph|txt)(\.damaged)?")
+# After its ledger was lost, a replay cannot know which lives it gave out; none reached this many.
+_EPOCH_LEAP = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk as it lies on disk, with the counters of the replay when it was written.
+
+    Attributes:
+        total_rows, total_games: ever accepted, this chunk's included.
+        draws, sampled_rows: made for the learner before it came.
+        chunk: as `Chunk.encode` gives it.
+    """
+
+    total_rows: int
+    total_games: int
+    draws: int
+    sampled_rows: int
+    chunk: bytes
+
+    def encode(self) -> bytes:
+        """Return the stored chunk as sealed bytes."""
+        return encode(
+            {
+                "record": "stored chunk",
+                "version": STORED_CHUNK_VERSION,
+                "total_rows": self.total_rows,
+                "total_games": self.total_games,
+                "draws": self.draws,
+                "sampled_rows": self.sampled_rows,
+                "chunk": self.chunk,
+            }
+        )
+
+    @staticmethod
+    def decode(data: bytes, *, source: str) -> "StoredChunk":
+        """Return what was encoded. Raises DataError when it is damaged or of another version."""
+        match decode(data, source=source):
+            case {
+                "record": "stored chunk",
+                "version": 1,
+                "total_rows": int(total_rows),
+                "total_games": int(total_games),
+                "draws": int(draws),
+                "sampled_rows": int(sampled_rows),
+                "chunk": bytes(chunk),
+            }:
+                return StoredChunk(total_rows, total_games, draws, sampled_rows, chunk)
+        raise DataError(
+            f"{source} is not a stored chunk of version {STORED_CHUNK_VERSION}",
+            why="its fields are not those of this version",
+            fix="open the run with the release that wrote it",
+        )
+
+
+class Archive:
+    """Reads and writes the files of one replay, and keeps its ledger.
+
+    Args:
+        run_folder: folder of the run; it and the two inside are made when they are missing.
+        run, game: whose experience it is.
+
+    Raises:
+        DataError: when the ledger is of another run or game, or of another version.
+        TamenError: when the folder cannot be read or written.
+
+    Attributes:
+        ledger: counters and seen games; `read` and `store` bring it up to date.
+        damaged: names of the files that were set aside.
+        restored_texts: texts of games that were missing and were written again.
+    """
+
+    def __init__(self, run_folder: Path, *, run: str, game: Game) -> None:
+        self._game = game
+        self._replay = run_folder / "replay"
+        self._texts = run_folder / "games"
+        # Boards with goal edges are hex, the one game whose text form has a name of its own.
+        self._text_suffix = ".trmph" if game.board.goal_edges else ".txt"
+        self.ledger = Ledger(run, game.name)
+        self.damaged: list[str] = []
+        self.restored_texts = 0
+        with _touching(run_folder):
+            for folder in (self._replay, self._texts):
+                folder.mkdir(parents=True, exist_ok=True)
+                _remove_half_written(folder)
+            self._open_ledger()
+
+    def read(self) -> Iterator[tuple[int, Chunk, bytes]]:
+        """Yield (number, chunk, encoded chunk) of each intact chunk by arrival; call once, to the end.
+
+        Raises:
+            DataError: when one is of another run or game, or of another version.
+            TamenError: when one cannot be read.
+        """
+        for number in self.numbers():
+            with _touching(self.chunk_file(number)):
+                data = self._read_intact(self.chunk_file(number))
+            if data is None:
+                continue
+            source = str(self.chunk_file(number))
+            stored = StoredChunk.decode(data, source=source)
+            chunk = Chunk.decode(stored.chunk, source=source)
+            self.refuse_foreign(chunk.run, chunk.game, source=source)
+            if number >= self.ledger.next_number:
+                self._count(number, stored)
+            self.ledger.enter(chunk)
+            if not self.text_file(number).exists():
+                with _touching(self.text_file(number)):
+                    self._write_text(number, chunk)
+                self.restored_texts += 1
+            yield number, chunk, stored.chunk
+        self._finish_reading()
+
+    def new_epoch(self, actor: int) -> int:
+        """Return a life that `actor` never had, on disk by now. Raises TamenError when it cannot be."""
+        epoch = self.ledger.new_epoch(actor)
+        self.write_ledger()
+        return epoch
+
+    def store(self, chunk: Chunk, data: bytes) -> int:
+        """Make a chunk durable and return its number. `data` is the chunk, encoded.
+
+        Raises:
+            TamenError: when it cannot be written; then nothing of it is left.
+        """
+        number = self.ledger.next_number
+        stored = StoredChunk(
+            total_rows=self.ledger.total_rows + chunk.num_rows,
+            total_games=self.ledger.total_games + len(chunk.games),
+            draws=self.ledger.draws,
+            sampled_rows=self.ledger.sampled_rows,
+            chunk=data,
+        )
+        with _touching(self.chunk_file(number)):
+            try:
+                write_atomic(self.chunk_file(number), stored.encode())
+                self._write_text(number, chunk)
+            except BaseException:
+                self.chunk_file(number).unlink(missing_ok=True)
+                self.text_file(number).unlink(missing_ok=True)
+                raise
+        self._count(number, stored)
+        self.ledger.enter(chunk)
+        return number
+
+    def drop(self, numbers: list[int]) -> None:
+        """Delete chunks, once the ledger covers them. Raises TamenError when that fails; call it again."""
+        self.write_ledger()
+        with _touching(self._replay):
+            for number in numbers:
+                self.chunk_file(number).unlink(missing_ok=True)
+            sync_folder(self._replay)
+
+    def write_ledger(self) -> None:
+        """Make the ledger durable. Raises TamenError when it cannot be written."""
+        with _touching(self._ledger_file):
+            write_atomic(self._ledger_file, self.ledger.encode())
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of the chunk files, rising."""
+        return sorted(
+            _number(path) for path in self._replay.glob("*.chunk") if _NUMBERED.fullmatch(path.name)
+        )
+
+    def chunk_file(self, number: int) -> Path:
+        return self._replay / f"{number:08d}.chunk"
+
+    def text_file(self, number: int) -> Path:
+        return self._texts / f"{number:08d}{self._text_suffix}"
+
+    def refuse_foreign(self, run: str, game: str, *, source: str) -> None:
+        """Raise DataError unless `run` and `game` are those of this replay."""
+        if (run, game) != (self.ledger.run, self.ledger.game):
+            raise DataError(
+                f"{source} is of run {run!r} and game {game!r}",
+                why=f"this replay is of run {self.ledger.run!r} and game {self.ledger.game!r}",
+                fix="give this run another name, or move the folder away",
+            )
+
+    @property
+    def _ledger_file(self) -> Path:
+        return self._replay / "ledger.sealed"
+
+    def _open_ledger(self) -> None:
+        data = self._read_intact(self._ledger_file) if self._ledger_file.exists() else None
+        self._lost_ledger = data is None and self._free_number() > 0
+        if data is not None:
+            source = str(self._ledger_file)
+            ledger = Ledger.decode(data, source=source)
+            self.refuse_foreign(ledger.run, ledger.game, source=source)
+            self.ledger = ledger
+
+    def _finish_reading(self) -> None:
+        self.ledger.next_number = max(self.ledger.next_number, self._free_number())
+        if self._lost_ledger:
+            self.ledger.first_epoch = max(self.ledger.next_epochs.values(), default=0) + _EPOCH_LEAP
+        self.write_ledger()
+
+    def _count(self, number: int, stored: StoredChunk) -> None:
+        self.ledger.next_number = number + 1
+        self.ledger.total_rows = stored.total_rows
+        self.ledger.total_games = stored.total_games
+        self.ledger.draws = stored.draws
+        self.ledger.sampled_rows = stored.sampled_rows
+
+    def _write_text(self, number: int, chunk: Chunk) -> None:
+        lines = [f"{self._game.game_line(game.actions.tolist(), game.outcome)}\n" for game in chunk.games]
+        write_atomic(self.text_file(number), "".join(lines).encode())
+
+    def _read_intact(self, path: Path) -> bytes | None:
+        """Return the bytes of a sealed file, or set it aside and return None when they are damaged."""
+        data = path.read_bytes()
+        try:
+            unseal(data, source=str(path))
+        except DataError:
+            path.rename(path.with_name(f"{path.name}.damaged"))
+            sync_folder(path.parent)
+            self.damaged.append(path.name)
+            return None
+        return data
+
+    def _free_number(self) -> int:
+        """Return the lowest number above all that names of files tell of, damaged ones and texts included."""
+        paths = [*self._replay.iterdir(), *self._texts.iterdir()]
+        return 1 + max((_number(path) for path in paths if _NUMBERED.fullmatch(path.name)), default=-1)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.split(".")[0])
+
+
+def _remove_half_written(folder: Path) -> None:
+    """Remove what a killed `write_atomic` leaves under its temporary name."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _touching(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TamenError(
+            f"{path} could not be read or written",
+            why=str(error),
+            fix="see to the disk; nothing that was acknowledged is lost, and the rest is sent again",
+        ) from error

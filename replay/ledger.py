@@ -1,0 +1,152 @@
+"""What a replay remembers of experience beyond the chunks that it still holds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from core.errors import DataError
+from replay.codec import decode, encode
+from replay.records import Chunk
+
+LEDGER_VERSION = 1
+
+
+class SeenGames:
+    """A set of games, by (actor, epoch, seq), kept as ranges of seq.
+
+    An actor numbers its games one by one and delivers them in order, so a life is one range however long it
+    is. Deliveries that overtake each other or are missing cost a range each.
+    """
+
+    def __init__(self) -> None:
+        self._ranges: dict[tuple[int, int], list[tuple[int, int]]] = {}
+
+    def add(self, actor: int, epoch: int, seqs: Iterable[int]) -> None:
+        """Add games of one life."""
+        self._add_ranges(actor, epoch, [(seq, seq) for seq in seqs])
+
+    def has(self, actor: int, epoch: int, seq: int) -> bool:
+        return any(first <= seq <= last for first, last in self._ranges.get((actor, epoch), ()))
+
+    def missing(self) -> int:
+        """Return how many games lie between those that came, or before them, and did not come themselves."""
+        missing = 0
+        for ranges in self._ranges.values():
+            expected = ranges[-1][1] + 1
+            missing += expected - sum(last - first + 1 for first, last in ranges)
+        return missing
+
+    def to_array(self) -> np.ndarray:
+        """Return int64 [n, 4]: actor, epoch, first seq and last seq of each range."""
+        rows = [(*life, *span) for life, spans in self._ranges.items() for span in spans]
+        return np.array(rows, np.int64).reshape(-1, 4)
+
+    def add_array(self, array: np.ndarray) -> None:
+        """Add the games of an array that `to_array` made."""
+        for actor, epoch, first, last in array.tolist():
+            self._add_ranges(actor, epoch, [(first, last)])
+
+    def _add_ranges(self, actor: int, epoch: int, added: list[tuple[int, int]]) -> None:
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted(self._ranges.get((actor, epoch), []) + added):
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+            else:
+                merged.append((first, last))
+        if merged:
+            self._ranges[actor, epoch] = merged
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The counters of a replay, and which games it has seen.
+
+    Attributes:
+        run, game: whose experience it is.
+        seen: every game ever accepted.
+        next_epochs: by actor, the next life to give out,
+        first_epoch: unless this is more.
+        next_number: of the next chunk.
+        total_rows, total_games: ever accepted.
+        draws, sampled_rows: made for the learner, and rows drawn in all of them.
+    """
+
+    run: str
+    game: str
+    seen: SeenGames = field(default_factory=SeenGames)
+    next_epochs: dict[int, int] = field(default_factory=dict)
+    first_epoch: int = 0
+    next_number: int = 0
+    total_rows: int = 0
+    total_games: int = 0
+    draws: int = 0
+    sampled_rows: int = 0
+
+    def new_epoch(self, actor: int) -> int:
+        """Return a life that was never given to `actor` before."""
+        epoch = max(self.next_epochs.get(actor, 0), self.first_epoch)
+        self.next_epochs[actor] = epoch + 1
+        return epoch
+
+    def enter(self, chunk: Chunk) -> None:
+        """Mark the games of a chunk as seen; its actor's life was evidently given out."""
+        self.seen.add(chunk.actor, chunk.epoch, [game.seq for game in chunk.games])
+        self.next_epochs[chunk.actor] = max(self.next_epochs.get(chunk.actor, 0), chunk.epoch + 1)
+
+    def encode(self) -> bytes:
+        """Return the ledger as sealed bytes."""
+        epochs = np.array(list(self.next_epochs.items()), np.int64).reshape(-1, 2)
+        return encode(
+            {
+                "record": "replay ledger",
+                "version": LEDGER_VERSION,
+                "run": self.run,
+                "game": self.game,
+                "seen": self.seen.to_array(),
+                "next_epochs": epochs,
+                "first_epoch": self.first_epoch,
+                "next_number": self.next_number,
+                "total_rows": self.total_rows,
+                "total_games": self.total_games,
+                "draws": self.draws,
+                "sampled_rows": self.sampled_rows,
+            }
+        )
+
+    @staticmethod
+    def decode(data: bytes, *, source: str) -> "Ledger":
+        """Return the ledger that was encoded. Raises DataError when it is damaged or of another version."""
+        match decode(data, source=source):
+            case {
+                "record": "replay ledger",
+                "version": 1,
+                "run": str(run),
+                "game": str(game),
+                "seen": np.ndarray(ndim=2) as seen,
+                "next_epochs": np.ndarray(ndim=2) as epochs,
+                "first_epoch": int(first_epoch),
+                "next_number": int(next_number),
+                "total_rows": int(total_rows),
+                "total_games": int(total_games),
+                "draws": int(draws),
+                "sampled_rows": int(sampled_rows),
+            } if seen.shape[1] == 4 and epochs.shape[1] == 2:
+                ledger = Ledger(
+                    run=run,
+                    game=game,
+                    next_epochs=dict(epochs.tolist()),
+                    first_epoch=first_epoch,
+                    next_number=next_number,
+                    total_rows=total_rows,
+                    total_games=total_games,
+                    draws=draws,
+                    sampled_rows=sampled_rows,
+                )
+                ledger.seen.add_array(seen)
+                return ledger
+        raise DataError(
+            f"{source} is not a replay ledger of version {LEDGER_VERSION}",
+            why="its fields are not those of this version",
+            fix="open the run with the release that wrote it",
+        )

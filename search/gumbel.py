@@ -1,0 +1,314 @@
+"""Gumbel AlphaZero: a search that improves the policy even with two simulations.
+
+After Danihelka, Guez, Schrittwieser and Silver (2022), "Policy improvement by planning with Gumbel"
+(https://openreview.net/forum?id=bERaNdoegnO), as in their library mctx (`gumbel_muzero_policy`):
+
+1. The root's moves get the score g + log prior, g being Gumbel noise; the best m of them are considered.
+2. Sequential halving shares the simulations among these, and drops the worse half by g + log prior + sigma(q) again
+   and again. The move to play is the best of those that were visited most.
+3. Below the root, the move is selected whose visits lag most behind the improved policy.
+4. The improved policy is softmax(log prior + sigma(completed q)), where a move that was not visited gets the mixed value:
+   the model's value and the values of the visited moves, weighted by their priors.
+
+Here sigma(q) = (c_visit + most visits of a move) · c_scale · q, with q moved from [-1, 1] to [0, 1], so that the paper's
+c_visit = 50 and c_scale = 1 mean what they mean there. mctx stretches the values of each node to all of [0, 1] and takes
+c_scale = 0.1; in a game with an outcome that would turn the smallest difference into a certainty.
+
+The value of a decision is that of its improved policy, the sum of pi'(a) · completed q(a). mctx gives the mean of all
+simulations, which the visits that halving owes to bad moves pull down.
+
+Shapes: `G` trees, `M` considered moves, `A` actions, `S` simulations.
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from configs.schema import SearchConfig
+from core.messages import Steps
+from games.game import Game, States
+from search.contract import Decisions
+from search.lockstep import Batch, cut_leaves, evaluate_roots, new_leaves, simulate
+from search.randomness import GUMBEL, gumbel
+from search.tree import NO_ACTION, NO_NODE, add_child, back_up, count_visits, make_trees, move_value
+
+
+class Halving(NamedTuple):
+    """Sequential halving at the roots of G trees.
+
+    Attributes:
+        counts: int32 [G], moves considered.
+        actions: int16 [G, M], the considered moves by their scores, best first.
+        scores: float64 [G, M], g + log prior.
+        children: int32 [G, M], their nodes, NO_NODE before the first visit.
+        schedule: int32 [G, S], how many visits a move must have had to be selected by the root's simulation s.
+    """
+
+    counts: np.ndarray
+    actions: np.ndarray
+    scores: np.ndarray
+    children: np.ndarray
+    schedule: np.ndarray
+
+
+class GumbelSearch:
+    """Gumbel AlphaZero for up to `games` games at once; holds their trees, so one `decide` at a time.
+
+    Both `noise` and `sample` draw Gumbel noise. A row with neither takes g = 0: the best move it can find.
+    """
+
+    def __init__(self, config: SearchConfig, game: Game, *, games: int) -> None:
+        self.rows_per_game = config.simulations + 1
+        self._value_scale = (config.gumbel_visit_offset, config.gumbel_value_scale)
+        self._num_symmetries = game.num_symmetries if config.root_symmetry else 1
+        self._trees = make_trees(games, max_nodes=self.rows_per_game, num_actions=game.num_actions)
+        considered = min(config.gumbel_considered_actions, game.num_actions)
+        self._halving = Halving(
+            counts=np.zeros(games, np.int32),
+            actions=np.zeros((games, considered), np.int16),
+            scores=np.zeros((games, considered)),
+            children=np.zeros((games, considered), np.int32),
+            schedule=np.zeros((games, config.simulations), np.int32),
+        )
+
+    def decide(
+        self,
+        game: Game,
+        states: States,
+        roots: np.ndarray,
+        *,
+        budgets: np.ndarray,
+        keys: np.ndarray,
+        model: str,
+        noise: np.ndarray,
+        sample: np.ndarray,
+    ) -> Steps[Decisions]:
+        """See `search.contract.Search`."""
+        trees, halving = self._trees, self._halving
+        batch = Batch(
+            game=game,
+            states=states,
+            roots=roots,
+            budgets=budgets,
+            keys=keys,
+            trees=trees,
+            num_symmetries=self._num_symmetries,
+        )
+        root_version = yield from evaluate_roots(batch, model)
+        _consider(trees, halving, keys, noise | sample, budgets)
+        select = partial(_select, trees, halving, self._value_scale, budgets)
+        version = yield from simulate(batch, model, select)
+        actions, policies, values = _conclude(trees, halving, self._value_scale, len(roots))
+        return Decisions(
+            actions=actions,
+            policies=policies,
+            values=values,
+            visits=count_visits(trees, len(roots)),
+            weights_version=root_version if version is None else min(version, root_version),
+        )
+
+
+@njit(cache=True, nogil=True)
+def fill_schedule(schedule, considered, simulations):
+    """Write into schedule[:simulations] the visits a move must have had to be selected by each simulation.
+
+    Each of the ⌈log2 considered⌉ phases gets the same number of simulations, shared evenly by its moves. The half that
+    is dropped needs no list of names: it is the moves that are left behind at a lower count.
+    """
+    phases = max(1, math.ceil(math.log2(considered)))
+    done = visits = 0
+    while done < simulations:
+        for _ in range(max(1, simulations // (phases * considered))):
+            end = min(done + considered, simulations)
+            schedule[done:end] = visits
+            done = end
+            visits += 1
+        considered = min(considered, max(2, considered // 2))
+
+
+@njit(cache=True, nogil=True)
+def _consider(trees, halving, keys, noise, budgets):
+    """Choose the considered moves of every freshly evaluated root, and plan their visits."""
+    scores = np.empty(trees.open_priors.shape[2])
+    for tree in range(len(keys)):
+        num_legal = 0
+        for action in range(len(scores)):
+            prior = trees.open_priors[tree, 0, action]
+            scores[action] = -np.inf
+            if prior > 0.0:
+                num_legal += 1
+                scores[action] = math.log(np.float64(prior))
+                if noise[tree]:
+                    scores[action] += gumbel(keys[tree], GUMBEL, action)
+        count = min(num_legal, halving.actions.shape[1])
+        for rank in range(count):
+            best = np.argmax(scores)
+            halving.actions[tree, rank] = best
+            halving.scores[tree, rank] = scores[best]
+            halving.children[tree, rank] = NO_NODE
+            scores[best] = -np.inf
+        halving.counts[tree] = count
+        fill_schedule(halving.schedule[tree], count, budgets[tree])
+
+
+@njit(cache=True, nogil=True)
+def _select(trees, halving, value_scale, budgets, searching, left):
+    """Select a leaf in each of the trees; see `search.lockstep.Select`."""
+    leaves, count = new_leaves(len(searching)), 0
+    for tree in searching:
+        while left[tree] > 0:
+            visits = halving.schedule[tree, budgets[tree] - left[tree]]
+            left[tree] -= 1
+            rank = _choose_considered(trees, halving, value_scale, tree, visits)
+            parent, action, child = 0, halving.actions[tree, rank], halving.children[tree, rank]
+            while child != NO_NODE and not trees.nodes[tree, child].ended:
+                parent = child
+                action, child = _choose_below_root(trees, value_scale, tree, parent)
+            if child != NO_NODE:
+                back_up(trees, tree, child, trees.nodes[tree, child].value)
+                continue
+            child = add_child(trees, tree, parent, action)
+            if parent == 0:
+                halving.children[tree, rank] = child
+            leaves.trees[count] = tree
+            leaves.parents[count] = parent
+            leaves.actions[count] = action
+            leaves.nodes[count] = child
+            count += 1
+            break
+    return cut_leaves(leaves, count)
+
+
+@njit(cache=True, nogil=True)
+def _choose_considered(trees, halving, value_scale, tree, visits):
+    """Return the rank of the best considered move of those that have had this many visits."""
+    root = trees.nodes[tree, 0]
+    scale = _sigma_scale(trees, value_scale, tree, 0)
+    best, best_score = -1, -np.inf
+    for rank in range(halving.counts[tree]):
+        score = halving.scores[tree, rank]
+        child = halving.children[tree, rank]
+        if child != NO_NODE:
+            node = trees.nodes[tree, child]
+            if node.visits != visits:
+                continue
+            score += scale * _to_unit(move_value(root, node))
+        elif visits > 0:
+            continue
+        if score > best_score:
+            best, best_score = rank, score
+    return best
+
+
+@njit(cache=True, nogil=True)
+def _choose_below_root(trees, value_scale, tree, index):
+    """Return (action, child or NO_NODE) with the highest pi'(a) - N(a) / (1 + N), so that visits follow pi'."""
+    node = trees.nodes[tree, index]
+    best_action, best_child, best_score = node.best_open, NO_NODE, -np.inf
+    if node.first_child == NO_NODE:
+        return best_action, best_child
+    open_share, _ = _improve(trees, value_scale, tree, index)
+    if best_action != NO_ACTION:
+        best_score = trees.open_priors[tree, index, best_action] * open_share
+    child = node.first_child
+    while child != NO_NODE:
+        below = trees.nodes[tree, child]
+        score = below.weight - below.visits / node.visits
+        if score > best_score or (score == best_score and below.action < best_action):
+            best_action, best_child, best_score = below.action, child, score
+        child = below.next_sibling
+    return best_action, best_child
+
+
+@njit(cache=True, nogil=True)
+def _improve(trees, value_scale, tree, index):
+    """Compute the improved policy pi' = softmax(log prior + sigma(completed q)) of a node that has children.
+
+    Its children get their pi' as `weight`.
+
+    Returns:
+        (x, mixed value): pi' of an open move is x times its prior.
+    """
+    node = trees.nodes[tree, index]
+    mixed = _mixed_value(trees, tree, index)
+    scale = _sigma_scale(trees, value_scale, tree, index)
+    top = mixed if node.best_open != NO_ACTION else -1.0
+    child = node.first_child
+    while child != NO_NODE:
+        below = trees.nodes[tree, child]
+        top = max(top, move_value(node, below))
+        child = below.next_sibling
+    # exp(log prior + sigma(q)) without a logarithm; relative to the best value it cannot overflow.
+    open_share = math.exp(scale * (_to_unit(mixed) - _to_unit(top)))
+    total = node.open_mass * open_share
+    child = node.first_child
+    while child != NO_NODE:
+        below = trees.nodes[tree, child]
+        below.weight = below.prior * math.exp(scale * (_to_unit(move_value(node, below)) - _to_unit(top)))
+        total += below.weight
+        child = below.next_sibling
+    child = node.first_child
+    while child != NO_NODE:
+        trees.nodes[tree, child].weight /= total
+        child = trees.nodes[tree, child].next_sibling
+    return open_share / total, mixed
+
+
+@njit(cache=True, nogil=True)
+def _mixed_value(trees, tree, index):
+    """Return what a move without visits is taken to be worth: (v + N · mean q of the visited, by prior) / (1 + N)."""
+    node = trees.nodes[tree, index]
+    weighted = mass = 0.0
+    child = node.first_child
+    while child != NO_NODE:
+        below = trees.nodes[tree, child]
+        weighted += below.prior * move_value(node, below)
+        mass += below.prior
+        child = below.next_sibling
+    # A node's visits are those of its children and the one of its own evaluation.
+    return (node.value + (node.visits - 1) * weighted / mass) / node.visits
+
+
+@njit(cache=True, nogil=True)
+def _sigma_scale(trees, value_scale, tree, index):
+    """Return (c_visit + most visits of a move) · c_scale."""
+    visit_offset, scale = value_scale
+    most = 0
+    child = trees.nodes[tree, index].first_child
+    while child != NO_NODE:
+        most = max(most, trees.nodes[tree, child].visits)
+        child = trees.nodes[tree, child].next_sibling
+    return (visit_offset + most) * scale
+
+
+@njit(cache=True, nogil=True)
+def _to_unit(value):
+    return 0.5 * (value + 1.0)
+
+
+@njit(cache=True, nogil=True)
+def _conclude(trees, halving, value_scale, num_trees):
+    """Return (actions int16 [B], policies float32 [B, A], values float32 [B]) of finished searches."""
+    actions = np.empty(num_trees, np.int16)
+    policies = np.empty((num_trees, trees.open_priors.shape[2]), np.float32)
+    values = np.empty(num_trees, np.float32)
+    for tree in range(num_trees):
+        root = trees.nodes[tree, 0]
+        open_share, mixed = _improve(trees, value_scale, tree, 0)
+        value = root.open_mass * open_share * mixed
+        most = 0
+        for action in range(policies.shape[1]):
+            policies[tree, action] = trees.open_priors[tree, 0, action] * open_share
+        child = root.first_child
+        while child != NO_NODE:
+            node = trees.nodes[tree, child]
+            policies[tree, node.action] = node.weight
+            value += node.weight * move_value(root, node)
+            most = max(most, node.visits)
+            child = node.next_sibling
+        actions[tree] = halving.actions[tree, _choose_considered(trees, halving, value_scale, tree, most)]
+        values[tree] = min(max(value, -1.0), 1.0)
+    return actions, policies, values

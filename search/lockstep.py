@@ -1,0 +1,224 @@
+"""What searches that grow trees have in common: many trees take their next simulation at the same time.
+
+One step selects a move in every tree, plays them all, asks the model about the new positions in one request, and
+backs the values up. `K` is the number of trees that take part in something.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numba import njit
+
+from core.errors import EvaluationError
+from core.messages import Reply, Request, Steps
+from games.game import Game, States
+from search.contract import ask
+from search.randomness import SYMMETRY, random_bits
+from search.tree import Trees, back_up, open_moves, plant
+
+_ROUNDS_PER_STEP = 4
+"""How often a tree may begin anew within a step because its simulation met the end of a game. More would fill
+requests better, but each round costs the calls of a whole step and serves fewer trees than the one before."""
+
+
+class Leaves(NamedTuple):
+    """New nodes: actions[i] from node parents[i] of tree trees[i] leads to nodes[i]. int32 [K], actions int16."""
+
+    trees: np.ndarray
+    parents: np.ndarray
+    actions: np.ndarray
+    nodes: np.ndarray
+
+
+@njit(cache=True, nogil=True)
+def new_leaves(most):
+    """Return room for up to `most` leaves."""
+    return Leaves(
+        np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.int16), np.empty(most, np.int32)
+    )
+
+
+@njit(cache=True, nogil=True)
+def cut_leaves(leaves, count):
+    """Return the first `count` leaves."""
+    return Leaves(leaves.trees[:count], leaves.parents[:count], leaves.actions[:count], leaves.nodes[:count])
+
+
+Select: TypeAlias = Callable[[np.ndarray, np.ndarray], Leaves]
+"""Takes (trees int32 [K], simulations left int32 [G]) and gives one leaf for each tree, and counts `left` down.
+
+A simulation that ends in a node where the game is over is backed up and counted on the way, and the next is tried;
+a tree that has none left then has no leaf.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Positions that are searched in lockstep; tree i grows from the position in row roots[i].
+
+    Attributes:
+        game, states: the rules and the pool.
+        roots: int32 [B].
+        budgets: int32 [B], simulations.
+        keys: uint64 [B].
+        trees: at least B trees, of at least one node more than the highest budget.
+        num_symmetries: a position is shown to the model under one of this many, drawn for each node; 1 turns it off.
+    """
+
+    game: Game
+    states: States
+    roots: np.ndarray
+    budgets: np.ndarray
+    keys: np.ndarray
+    trees: Trees
+    num_symmetries: int = 1
+
+    def __post_init__(self) -> None:
+        # Kernels do not check bounds.
+        games, max_nodes = self.trees.nodes.shape
+        if len(self.roots) > games:
+            raise ValueError(f"{len(self.roots)} games for a search that was made for {games}")
+        if self.budgets.max() >= max_nodes:
+            raise ValueError(f"a budget of {self.budgets.max()} where the most is {max_nodes - 1}")
+
+
+def evaluate_roots(batch: Batch, model: str) -> Steps[int]:
+    """Plant the trees and ask about their roots; return the version of the weights."""
+    plant(batch.trees, batch.game.to_play(batch.states, batch.roots))
+    everyone = np.arange(len(batch.roots), dtype=np.int32)
+    return evaluate(batch, model, everyone, np.zeros_like(everyone))
+
+
+def simulate(batch: Batch, model: str, select: Select) -> Steps[int | None]:
+    """Spend the budgets; return the oldest version of the weights that took part, None if none did."""
+    left = batch.budgets.astype(np.int32)
+    oldest = None
+    while left.any():
+        trees, nodes = find_leaves(batch, left, select)
+        if trees.size:
+            version = yield from evaluate(batch, model, trees, nodes)
+            oldest = version if oldest is None else min(oldest, version)
+    return oldest
+
+
+def find_leaves(batch: Batch, left: np.ndarray, select: Select) -> tuple[np.ndarray, np.ndarray]:
+    """Begin a simulation in every tree that has some `left`; return (trees, nodes) int32 [K] that need a value.
+
+    A simulation that ends with the game is backed up at once, and its tree begins the next: requests stay full.
+    """
+    game, states, roots = batch.game, batch.states, batch.roots
+    searching = np.flatnonzero(left).astype(np.int32)
+    trees, nodes = [], []
+    for _ in range(_ROUNDS_PER_STEP):
+        leaves = select(searching, left)
+        if not leaves.trees.size:
+            break
+        bases = roots[leaves.trees]
+        rows = bases + leaves.nodes
+        game.play(states, bases + leaves.parents, leaves.actions, rows)
+        ended, values = game.outcome(states, rows)
+        players = game.to_play(states, rows)
+        in_play_trees, in_play_nodes, searching = _settle(batch.trees, leaves, players, ended, values, left)
+        trees.append(in_play_trees)
+        nodes.append(in_play_nodes)
+        if not searching.size:
+            break
+    if len(trees) == 1:
+        return trees[0], nodes[0]
+    nobody = np.empty(0, np.int32)
+    return np.concatenate([nobody, *trees]), np.concatenate([nobody, *nodes])
+
+
+def evaluate(batch: Batch, model: str, trees: np.ndarray, nodes: np.ndarray) -> Steps[int]:
+    """Ask about nodes [K], open their moves and back their values up; return the version of the weights.
+
+    Raises:
+        EvaluationError: when the evaluation failed twice, or is not one of this game.
+    """
+    game, states = batch.game, batch.states
+    rows = batch.roots[trees] + nodes
+    symmetries = _draw_symmetries(batch.keys, trees, nodes, batch.num_symmetries)
+    arrays, views = game.encode(states, rows, symmetries)
+    legal = game.legal(states, rows)
+    (reply,) = yield from ask((Request(model, arrays),))
+    logits, values = _read(reply, model, (len(rows), game.board.num_actions))
+    usable = _take_in(batch.trees, trees, nodes, logits, game.views, views, legal, values)
+    if not usable.all():
+        raise _foreign(
+            model, f"logits must be finite and values in [-1, 1], in state rows {rows[~usable]} they are not"
+        )
+    return reply.weights_version
+
+
+def _read(reply: Reply, model: str, policy_shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return (logits float32 [K, A], values float32 [K]) of a reply."""
+    shapes = {name: array.shape for name, array in reply.arrays.items()}
+    expected = {"policy": policy_shape, "value": policy_shape[:1]}
+    if shapes != expected:
+        raise _foreign(model, f"it gave arrays of {shapes} where {expected} was expected")
+    # numba has no float16 on CPUs.
+    logits = np.ascontiguousarray(reply.arrays["policy"], np.float32)
+    return logits, np.ascontiguousarray(reply.arrays["value"], np.float32)
+
+
+def _foreign(model: str, why: str) -> EvaluationError:
+    return EvaluationError(
+        f"what model {model!r} said cannot be used",
+        why=why,
+        fix="check that the model was trained for this game, and that its training did not diverge",
+    )
+
+
+@njit(cache=True, nogil=True)
+def _draw_symmetries(keys, trees, nodes, count):
+    symmetries = np.zeros(len(trees), np.int16)
+    if count > 1:
+        for i in range(len(trees)):
+            symmetries[i] = random_bits(keys[trees[i]], SYMMETRY, nodes[i]) % np.uint64(count)
+    return symmetries
+
+
+@njit(cache=True, nogil=True)
+def _settle(trees, leaves, players, ended, values, left):
+    """Note what the rules say of the leaves, and back up those where the game is over.
+
+    Returns:
+        (trees, nodes) of those where it is not, and the trees of the others that have simulations left.
+    """
+    in_play_trees = np.empty_like(leaves.trees)
+    in_play_nodes = np.empty_like(leaves.nodes)
+    again = np.empty_like(leaves.trees)
+    num_in_play = num_again = 0
+    for i in range(len(leaves.trees)):
+        tree = leaves.trees[i]
+        node = trees.nodes[tree, leaves.nodes[i]]
+        node.player = players[i]
+        node.ended = ended[i]
+        if not ended[i]:
+            in_play_trees[num_in_play] = tree
+            in_play_nodes[num_in_play] = leaves.nodes[i]
+            num_in_play += 1
+            continue
+        node.value = values[i]
+        back_up(trees, tree, leaves.nodes[i], values[i])
+        if left[tree] > 0:
+            again[num_again] = tree
+            num_again += 1
+    return in_play_trees[:num_in_play], in_play_nodes[:num_in_play], again[:num_again]
+
+
+@njit(cache=True, nogil=True)
+def _take_in(trees, which, nodes, logits, places, views, legal, values):
+    """Open the moves of evaluated nodes and back their values up; return bool [K], which evaluations are usable."""
+    usable = np.empty(len(which), np.bool_)
+    for i in range(len(which)):
+        tree, node = which[i], nodes[i]
+        usable[i] = abs(values[i]) <= 1.0 and open_moves(
+            trees, tree, node, logits[i], places[views[i]], legal[i]
+        )
+        if usable[i]:
+            trees.nodes[tree, node].value = values[i]
+            back_up(trees, tree, node, values[i])
+    return usable

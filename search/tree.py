@@ -1,0 +1,196 @@
+"""The trees of many games, in arrays that are allocated once.
+
+Shapes: `G` trees, `N` nodes of each, `A` actions. Node 0 of a tree is its root. A tree's position of node n is the
+state row root + n, so that what is known of a position and the position itself are found by the same number.
+
+A move is *open* when it is legal and has no node yet. Whatever the rule by which a search selects moves, of two open
+moves it prefers the one with the higher prior, so a node keeps its best open move at hand, and a selection looks at
+that one and at the children there are, not at all A moves. The moves are gone through once for each new node.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+NO_NODE = 0
+"""Ends a list of children: the root is nobody's child."""
+
+NO_ACTION = -1
+
+SMALLEST_PRIOR = 1e-30
+"""What a legal move's prior is at least, for 0 means that a move is not open."""
+
+NODE = np.dtype(
+    [
+        ("value_sum", "f8"),
+        ("open_mass", "f8"),
+        ("weight", "f8"),
+        ("value", "f4"),
+        ("prior", "f4"),
+        ("visits", "i4"),
+        ("parent", "i4"),
+        ("first_child", "i4"),
+        ("next_sibling", "i4"),
+        ("best_open", "i2"),
+        ("action", "i2"),
+        ("player", "i1"),
+        ("ended", "?"),
+    ],
+    align=True,
+)
+"""One node, within one line of a processor's cache. Values are from the view of its own player to move.
+
+value_sum: of the simulations that went through it, its own evaluation included.
+open_mass: sum of the priors of its open moves.
+weight: free for a selection to use.
+value: what the model or, at the end of a game, the rules say of it.
+prior: of the move that led here.
+visits: simulations that went through it; at the root, one more for its own evaluation.
+parent, first_child, next_sibling: nodes; the children are listed from the newest to the oldest.
+best_open: the open move with the highest prior, the lowest such move if there are several; NO_ACTION if there is none.
+action: the move that led here.
+player: who is to move.
+ended: whether the game is over here.
+"""
+
+
+class Trees(NamedTuple):
+    """G trees.
+
+    Attributes:
+        nodes: NODE [G, N].
+        open_priors: float32 [G, N, A], the prior of each open move, 0 for every other.
+        sizes: int32 [G], nodes in use.
+    """
+
+    nodes: np.ndarray
+    open_priors: np.ndarray
+    sizes: np.ndarray
+
+
+def make_trees(count: int, *, max_nodes: int, num_actions: int) -> Trees:
+    """Allocate `count` trees; what is in them is undefined until `plant`."""
+    return Trees(
+        nodes=np.zeros((count, max_nodes), NODE),
+        open_priors=np.zeros((count, max_nodes, num_actions), np.float32),
+        sizes=np.zeros(count, np.int32),
+    )
+
+
+@njit(cache=True, nogil=True)
+def plant(trees, players):
+    """Make tree i nothing but a root where players[i] is to move, unevaluated; `players` is int8 [B], B ≤ G."""
+    for tree in range(len(players)):
+        trees.sizes[tree] = 1
+        root = trees.nodes[tree, 0]
+        root.parent = NO_NODE
+        root.action = NO_ACTION
+        root.prior = 1.0
+        root.player = players[tree]
+        root.ended = False
+        _make_fresh(root)
+
+
+@njit(cache=True, nogil=True)
+def add_child(trees, tree, parent, action):
+    """Give the open move `action` of `parent` a node, whose position is not looked at yet, and return it."""
+    child = trees.sizes[tree]
+    trees.sizes[tree] = child + 1
+    above, below = trees.nodes[tree, parent], trees.nodes[tree, child]
+    below.parent = parent
+    below.action = action
+    below.prior = trees.open_priors[tree, parent, action]
+    below.next_sibling = above.first_child
+    above.first_child = child
+    _make_fresh(below)
+    trees.open_priors[tree, parent, action] = 0.0
+    survey_open_moves(trees, tree, parent)
+    return child
+
+
+@njit(cache=True, nogil=True)
+def _make_fresh(node):
+    node.visits = 0
+    node.value_sum = 0.0
+    node.first_child = NO_NODE
+
+
+@njit(cache=True, nogil=True)
+def survey_open_moves(trees, tree, node):
+    """Find the best open move of `node` and the mass of all of them."""
+    priors = trees.open_priors[tree, node]
+    best, best_prior, mass = NO_ACTION, np.float32(0.0), 0.0
+    for action in range(len(priors)):
+        prior = priors[action]
+        mass += prior
+        if prior > best_prior:
+            best, best_prior = action, prior
+    trees.nodes[tree, node].best_open = best
+    trees.nodes[tree, node].open_mass = mass
+
+
+@njit(cache=True, nogil=True)
+def open_moves(trees, tree, node, logits, places, legal):
+    """Make the legal moves of a new node open, with the softmax of their logits as priors.
+
+    Args:
+        logits: float32 [A], of action a at logits[places[a]].
+        places: int16 [A].
+        legal: bool [A], not all False.
+
+    Returns:
+        Whether all of the legal moves' logits are finite; if not, nothing was done.
+    """
+    top = -np.inf
+    for action in range(len(legal)):
+        if legal[action]:
+            logit = logits[places[action]]
+            if not math.isfinite(logit):
+                return False
+            top = max(top, logit)
+    priors = trees.open_priors[tree, node]
+    total = 0.0
+    for action in range(len(legal)):
+        priors[action] = math.exp(logits[places[action]] - top) if legal[action] else 0.0
+        total += priors[action]
+    for action in range(len(legal)):
+        if legal[action]:
+            priors[action] = max(priors[action] / total, SMALLEST_PRIOR)
+    survey_open_moves(trees, tree, node)
+    return True
+
+
+@njit(cache=True, nogil=True)
+def back_up(trees, tree, leaf, value):
+    """Count one simulation for `leaf`, to whose player it was worth `value`, and for all nodes above it."""
+    player = trees.nodes[tree, leaf].player
+    index = leaf
+    while True:
+        node = trees.nodes[tree, index]
+        node.visits += 1
+        node.value_sum += value if node.player == player else -value
+        if index == 0:
+            break
+        index = node.parent
+
+
+@njit(cache=True, nogil=True)
+def move_value(parent, child):
+    """Return the mean value of the move from node `parent` to node `child`, from the view of the parent's player."""
+    mean = child.value_sum / child.visits
+    return mean if child.player == parent.player else -mean
+
+
+@njit(cache=True, nogil=True)
+def count_visits(trees, num_trees):
+    """Return int32 [num_trees, A]: simulations that went through each move of each root."""
+    visits = np.zeros((num_trees, trees.open_priors.shape[2]), np.int32)
+    for tree in range(num_trees):
+        child = trees.nodes[tree, 0].first_child
+        while child != NO_NODE:
+            node = trees.nodes[tree, child]
+            visits[tree, node.action] = node.visits
+            child = node.next_sibling
+    return visits

@@ -1,0 +1,173 @@
+"""The inner loop against fakes of the brain and the replay."""
+
+from collections.abc import Generator
+
+from actors.worker import Worker
+from core.errors import EvaluationError
+from core.messages import Reply, Request
+from replay.records import Ack
+
+PAUSE = Ack(accepted_games=0, duplicate_games=0, rows=0, pause_seconds=0.5, total_rows=0)
+GO_ON = Ack(accepted_games=0, duplicate_games=0, rows=0, pause_seconds=0.0, total_rows=0)
+
+
+class FakeClient:
+    """Answers the oldest request, or fails it when `failing`."""
+
+    def __init__(self):
+        self.submitted = 0
+        self.waiting = []
+        self.failing = False
+
+    def submit(self, requests):
+        self.submitted += 1
+        self.waiting.append(self.submitted)
+        return self.submitted
+
+    def wait_any(self, handles, *, timeout_seconds):
+        handle = self.waiting.pop(0)
+        assert handle in handles
+        if self.failing:
+            return handle, EvaluationError("no answer", why="test", fix="none")
+        return handle, (Reply({}, 7),)
+
+
+class FakeDelivery:
+    """Acknowledges what it was sent when `acknowledgement` is set."""
+
+    def __init__(self):
+        self.busy = False
+        self.sent = []
+        self.acknowledgement = GO_ON
+
+    def send(self, chunk):
+        assert not self.busy
+        self.busy = True
+        self.sent.append(chunk)
+
+    def poll(self, timeout_seconds):
+        if self.acknowledgement is not None:
+            self.busy = False
+        return self.acknowledgement
+
+
+class FakeChunk:
+    def encode(self):
+        return b"chunk"
+
+
+class FakeHarvest:
+    """Ten more rows for every reply that a group was sent."""
+
+    def __init__(self):
+        self.rows_waiting = 0
+
+    @property
+    def games_waiting(self):
+        return self.rows_waiting
+
+    def take_chunk(self):
+        if not self.rows_waiting:
+            return None
+        self.rows_waiting = 0
+        return FakeChunk()
+
+
+def group(harvest: FakeHarvest, log: list) -> Generator[tuple[Request, ...], tuple[Reply, ...], None]:
+    while True:
+        try:
+            replies = yield ()
+            log.append(replies[0].weights_version)
+            harvest.rows_waiting += 10
+        except EvaluationError as error:
+            log.append(error.why)
+
+
+def worker(*, chunk_rows=20, groups=2):
+    harvest, delivery, client, log = FakeHarvest(), FakeDelivery(), FakeClient(), []
+    made = Worker(
+        [group(harvest, log) for _ in range(groups)],
+        client,
+        harvest,
+        delivery,
+        chunk_rows=chunk_rows,
+        flush_seconds=1e9,
+        clock=lambda: 0.0,
+        sleep=lambda seconds: None,
+    )
+    return made, harvest, delivery, client, log
+
+
+def test_every_group_has_one_request_in_flight():
+    made, _, _, client, _ = worker(groups=3)
+
+    made.step(0.1)
+    made.step(0.1)
+
+    assert client.submitted == 3 + 2
+    assert len(client.waiting) == 3
+
+
+def test_a_chunk_leaves_when_enough_rows_wait():
+    made, _, delivery, _, _ = worker(chunk_rows=20)
+
+    made.step(0.1)
+    assert delivery.sent == []
+    made.step(0.1)
+
+    assert delivery.sent == [b"chunk"]
+
+
+def test_a_failed_evaluation_is_thrown_into_its_group():
+    made, _, _, client, log = worker()
+    client.failing = True
+
+    made.step(0.1)
+
+    assert log == ["test"]
+
+
+def test_an_actor_plays_on_while_a_chunk_is_on_its_way_but_only_one_chunk_ahead():
+    made, harvest, delivery, client, _ = worker(chunk_rows=20)
+    delivery.acknowledgement = None
+    for _ in range(50):
+        made.step(0.1)
+
+    assert delivery.sent == [b"chunk"]
+    assert harvest.rows_waiting == 2 * 20
+
+    delivery.acknowledgement = GO_ON
+    played = client.submitted
+    for _ in range(2):
+        made.step(0.1)
+
+    assert client.submitted > played
+
+
+def test_an_actor_ahead_of_the_learner_asks_again_until_it_may_go_on():
+    made, _, delivery, client, _ = worker(chunk_rows=10)
+    delivery.acknowledgement = PAUSE
+    for _ in range(10):
+        made.step(0.1)
+    played = client.submitted
+    for _ in range(10):
+        made.step(0.1)
+
+    assert client.submitted == played
+    assert delivery.sent[-1] is None
+
+    delivery.acknowledgement = GO_ON
+    for _ in range(3):
+        made.step(0.1)
+
+    assert client.submitted > played
+
+
+def test_stopping_delivers_what_is_finished():
+    made, harvest, delivery, _, _ = worker(chunk_rows=1000)
+    steps = iter([False, False, False, True])
+
+    made.run(lambda: next(steps))
+
+    assert delivery.sent == [b"chunk"]
+    assert harvest.rows_waiting == 0
