@@ -47,7 +47,8 @@ soak: $(READY) ## the tests that run for many minutes
 	$(PYTEST) -m soak || [ $$? -eq 5 ]
 
 bench: $(READY) ## measure what the README claims
-	$(BIN)/tamen bench
+	$(BIN)/tamen bench inference
+	$(BIN)/tamen bench selfplay
 
 $(READY): requirements.lock pyproject.toml | $(BIN)/python
 	@echo "installing what requirements.lock names (minutes the first time)"

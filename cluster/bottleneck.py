@@ -22,9 +22,9 @@ class Bottleneck(NamedTuple):
 def bottleneck(snapshot: Snapshot) -> Bottleneck:
     """Name the part that limits games per hour, by following what the actors wait for.
 
-    Everything begins with the actors, so their idle time points at the culprit: the learner that holds them back,
-    the replay that is slow to take their games, the brain that is busy or, when it is not, the way to it. Actors
-    that hardly idle are the limit themselves.
+    Everything begins with the actors, so their idle time points at the culprit: the learner that holds them
+    back, the replay that is slow to take their games, the brain that is busy or, when it is not, the way to
+    it. Actors that hardly idle are the limit themselves.
     """
     actors = snapshot.actors
     if actors.search_share is None or actors.wait_share is None:

@@ -110,12 +110,12 @@ class Observer:
 
     def _learner(self, learner: Mapping[str, Any]) -> LearnerPart:
         return LearnerPart(
-            steps=learner.get("steps"),
-            steps_per_second=self._rate("learner", "steps"),
+            steps=learner.get("learner_steps"),
+            steps_per_second=self._rate("learner", "learner_steps"),
             data_wait_ratio=learner.get("data_wait_ratio"),
             policy_loss=learner.get("policy_loss"),
             value_loss=learner.get("value_loss"),
-            lag_versions=learner.get("lag_versions"),
+            lag_versions=learner.get("policy_lag_versions"),
             newest_version=learner.get("version"),
         )
 
@@ -127,12 +127,12 @@ class Observer:
         if stop.minutes is not None:
             bounds.append((stop.minutes * 60 - elapsed, f"{stop.minutes:g} min"))
         for bound, unit, part, name in (
-            (stop.games, "games", replay, "games"),
-            (stop.learner_steps, "steps", learner, "steps"),
+            (stop.games, "games", "replay", "games"),
+            (stop.learner_steps, "steps", "learner", "learner_steps"),
         ):
-            rate = self._rate("replay" if unit == "games" else "learner", name)
+            rate = self._rate(part, name)
             if bound is not None:
-                left = bound - part.get(name, 0)
+                left = bound - (replay if part == "replay" else learner).get(name, 0)
                 bounds.append((left / rate if rate else float("inf"), f"{bound:,} {unit}"))
         if not bounds:
             return "", None

@@ -24,18 +24,24 @@ class RunDisplay:
 
     Args:
         console: where to.
-        line_seconds: between two plain lines, where there is no terminal.
+        plain: write lines on a terminal too.
+        line_seconds: between two lines.
         clock: monotonic seconds.
     """
 
     def __init__(
-        self, console: Console, *, line_seconds: float = 10.0, clock: Callable[[], float] = time.monotonic
+        self,
+        console: Console,
+        *,
+        plain: bool = False,
+        line_seconds: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console = console
         self._line_seconds = line_seconds
         self._clock = clock
         self._losses: deque[float] = deque(maxlen=LOSSES_KEPT)
-        self._live = Live(console=console, auto_refresh=False) if is_live(console) else None
+        self._live = Live(console=console, auto_refresh=False) if is_live(console) and not plain else None
         self._next_line = float("-inf")
         self._told_until = float("-inf")
 
@@ -82,7 +88,7 @@ def plain_line(snapshot: Snapshot) -> str:
         ("loss", snapshot.loss, "{:.3f}"),
         ("lag", learner.lag_versions, "{:.1f}"),
     ]
-    entries += [(opponent, score.score, "{:.2f}") for opponent, score in snapshot.strength.items()]
+    entries += [(opponent, score.score, "{:.2f}") for opponent, score in (snapshot.strength or {}).items()]
     entries += [("perfect", snapshot.perfect_share, "{:.3f}")]
     known = [f"{name}={form.format(value)}" for name, value, form in entries if value is not None]
     limit = bottleneck(snapshot).name

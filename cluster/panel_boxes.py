@@ -7,6 +7,7 @@ from textwrap import indent
 from rich.bar import Bar
 from rich.box import ROUNDED
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -32,7 +33,9 @@ class RunPanel:
         top = Group(
             _header(self.snapshot),
             _boxes(self.snapshot, limit, columns=4 if options.max_width >= FOUR_COLUMNS else 2),
-            Text.assemble((" limit ", "dim"), (limit.name, "bold yellow"), f" · {limit.advice}"),
+            Padding(
+                Text.assemble(("limit ", "dim"), (limit.name, "bold yellow"), f" · {limit.advice}"), (0, 1)
+            ),
             _loss_line(self.snapshot, self.losses, width=options.max_width),
         )
         yield top
@@ -104,13 +107,13 @@ def _games_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 
 def _strength_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """The newest opponents that fit, the share of perfect moves if there is one, and whose strength it is."""
+    """The strongest opponents that fit, the share of perfect moves where known, and whose strength it is."""
     last = [("version", whole(snapshot.learner.newest_version))]
     if snapshot.perfect_share is not None:
         last.insert(0, ("perfect", percent(snapshot.perfect_share, 1)))
     scores = [
         (opponent, f"{percent(score.score)} {f'±{100 * score.reach:.0f}':>3}")
-        for opponent, score in snapshot.strength.items()
+        for opponent, score in (snapshot.strength or {}).items()
     ]
     return (scores or [("no match yet", "")])[-(BOX_ROWS - len(last)) :] + last
 

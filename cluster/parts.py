@@ -1,26 +1,33 @@
-"""Builds each part of a run from its section of the configuration; both assemblies use the same parts."""
+"""Builds each part of a run from its section of the configuration; both assemblies use the same parts.
+
+Each function imports what it builds: on Ray every part is a process of its own and should load nothing else.
+"""
 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from actors.harvest import Harvest
-from actors.selfplay import GameGroup
-from actors.worker import Delivery, Worker
 from cluster.program import Machine
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
 from core.messages import Reply, Request
 from core.metrics import Metrics
 from core.seeds import derive_seed
-from games.catalog import make_game
-from inference_server.client import Client
-from replay.buffer import ObjectStore, ReplayBuffer
-from search.factory import make_search
 
 if TYPE_CHECKING:
+    from actors.evaluator import Evaluator
+    from actors.harvest import Harvest
+    from actors.selfplay import GameGroup
+    from actors.worker import Delivery, Worker
+    from inference_server.client import Client
+    from inference_server.model_host import Fetch, ModelHost
+    from inference_server.server import InferenceServer
+    from inference_server.weights_store import WeightsStore
+    from learner.feed import Source
+    from learner.loop import Learner, Publisher
     from networks.weights import Weights
+    from replay.buffer import ObjectStore, ReplayBuffer
 
 MODEL = "main"
 """Name of the model that a run trains."""
@@ -30,9 +37,9 @@ MODEL = "main"
 class Player:
     """A worker with the parts whose counters its stats come from."""
 
-    worker: Worker
-    groups: tuple[GameGroup, ...]
-    harvest: Harvest
+    worker: "Worker"
+    groups: "tuple[GameGroup, ...]"
+    harvest: "Harvest"
 
     def stats(self) -> dict[str, Any]:
         """Return counters since the actor began, and the seconds that each activity took."""
@@ -47,13 +54,20 @@ class Player:
             "wait_seconds": spent.wait,
             "deliver_seconds": spent.deliver,
             "held_back_seconds": spent.held_back,
+            "search_cpu_seconds": spent.search_cpu,
         }
 
 
 def make_player(
-    config: RunConfig, *, run: str, actor: int, epoch: int, client: Client, delivery: Delivery, **worker_options: Any
+    config: RunConfig, *, run: str, actor: int, epoch: int, client: "Client", delivery: "Delivery", **worker_options: Any
 ) -> Player:
     """Build actor number `actor` in its life `epoch`: its groups of games and the loop that plays them."""
+    from actors.harvest import Harvest
+    from actors.selfplay import GameGroup
+    from actors.worker import Worker
+    from games.catalog import make_game
+    from search.factory import make_search
+
     game = make_game(config.game)
     harvest = Harvest(game.board, run=run, game=game.name, actor=actor, epoch=epoch)
     groups = tuple(
@@ -81,7 +95,10 @@ def make_player(
     return Player(worker, groups, harvest)
 
 
-def make_replay(config: RunConfig, folder: RunFolder, objects: ObjectStore, *, limited: bool) -> ReplayBuffer:
+def make_replay(config: RunConfig, folder: RunFolder, objects: "ObjectStore", *, limited: bool) -> "ReplayBuffer":
+    from games.catalog import make_game
+    from replay.buffer import ReplayBuffer
+
     return ReplayBuffer(
         folder.root,
         config.replay,
@@ -93,13 +110,58 @@ def make_replay(config: RunConfig, folder: RunFolder, objects: ObjectStore, *, l
     )
 
 
-def make_store(folder: RunFolder) -> Any:
+def make_learner(
+    config: RunConfig, folder: RunFolder, source: "Source", publisher: "Publisher", *, prefetch: int, **options: Any
+) -> "Learner":
+    """Build the learner; `options` inject its clock."""
+    import torch
+
+    from games.catalog import make_game
+    from learner.checkpoint import CheckpointStore
+    from learner.loop import Learner
+
+    torch.set_num_threads(1)
+    return Learner(
+        make_game(config.game).board,
+        config.game,
+        model=MODEL,
+        network=config.network,
+        config=config.learner,
+        source=source,
+        publisher=publisher,
+        checkpoints=CheckpointStore(folder.checkpoints, keep=config.learner.checkpoints_kept),
+        seed=config.seed,
+        device=device(),
+        prefetch=prefetch,
+        **options,
+    )
+
+
+def make_evaluator(
+    config: RunConfig, folder: RunFolder, client: "Client", newest_version: Callable[[], int | None]
+) -> "Evaluator":
+    from actors.evaluator import Evaluator
+    from games.catalog import make_game
+
+    return Evaluator(
+        make_game(config.game),
+        config.evaluation,
+        config.search,
+        client=client,
+        newest_version=newest_version,
+        model=MODEL,
+        results_file=folder.evaluations_file,
+        seed=config.seed,
+    )
+
+
+def make_store(folder: RunFolder) -> "WeightsStore":
     from inference_server.weights_store import WeightsStore
 
     return WeightsStore(folder.models)
 
 
-def make_host(config: RunConfig, *, fetch: Any) -> Any:
+def make_host(config: RunConfig, *, fetch: "Fetch") -> "ModelHost":
     import torch
 
     from inference_server.model_host import ModelHost
@@ -108,7 +170,7 @@ def make_host(config: RunConfig, *, fetch: Any) -> Any:
     return ModelHost(config.inference, precision=config.network.precision, device=device(), fetch=fetch)
 
 
-def make_server(config: RunConfig, host: Any, metrics: Metrics) -> Any:
+def make_server(config: RunConfig, host: "ModelHost", metrics: Metrics) -> "InferenceServer":
     from inference_server.server import InferenceServer
 
     return InferenceServer(host, config.inference, metrics=metrics)

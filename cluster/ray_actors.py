@@ -11,11 +11,12 @@ import threading
 import time
 from typing import Any
 
-from actors.evaluator import Evaluator
+import ray
+
 from cluster import parts
 from cluster.metrics_sinks import RayMetrics
-from cluster.ray_client import LOST, Handle, RayClient, RayDelivery, RayObjects, RayReplaySource, call
 from cluster.parts import MODEL
+from cluster.ray_client import LOST, Handle, RayClient, RayDelivery, RayObjects, RayReplaySource, call
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
 from core.errors import TamenError
@@ -23,6 +24,7 @@ from core.messages import Arrays, Request
 from networks.weights import Weights
 
 FOLLOW_SECONDS = 0.25
+PREFETCHED_BATCHES = 2
 
 
 class StoreActor:
@@ -66,6 +68,7 @@ class InferenceActor:
         """Return the server's counters, the host's, and which versions answer."""
         return dataclasses.asdict(self._server.stats) | {
             "forward_seconds": self._host.forward_seconds,
+            "forward_cpu_seconds": self._host.forward_cpu_seconds,
             "forward_rows": self._host.forward_rows,
             "cached_rows": self._host.cached_rows,
             "version": self._host.version(MODEL),
@@ -130,7 +133,9 @@ class ReplayActor:
     def stats(self) -> dict[str, Any]:
         stats = self._buffer.stats()
         self._metrics.gauge("tamen_replay_rows", stats["rows"])
-        return stats | {"pid": os.getpid()}
+        newest = self._buffer.newest_game
+        actions = [] if newest is None else newest.actions.tolist()
+        return stats | {"newest_actions": actions, "pid": os.getpid()}
 
 
 class LearnerActor:
@@ -138,15 +143,19 @@ class LearnerActor:
 
     def __init__(self, config: RunConfig, folder: RunFolder, replay: Handle, store: Handle) -> None:
         self._stopping = threading.Event()
-        self._learner = parts.make_learner(config, folder, RayReplaySource(replay), _Publisher(store))
+        self._learner = parts.make_learner(
+            config, folder, RayReplaySource(replay), _Publisher(store), prefetch=PREFETCHED_BATCHES
+        )
 
     def run(self) -> None:
         self._learner.resume()
         self._learner.run(self._stopping.is_set)
 
+    @ray.method(concurrency_group="control")
     def stop(self) -> None:
         self._stopping.set()
 
+    @ray.method(concurrency_group="control")
     def stats(self) -> dict[str, Any]:
         return self._learner.stats() | {"pid": os.getpid(), "process_seconds": time.process_time()}
 
@@ -166,9 +175,11 @@ class SelfPlayActor:
     def run(self) -> None:
         self._player.worker.run(self._stopping.is_set)
 
+    @ray.method(concurrency_group="control")
     def stop(self) -> None:
         self._stopping.set()
 
+    @ray.method(concurrency_group="control")
     def stats(self) -> dict[str, Any]:
         return self._player.stats() | {
             "resent_requests": self._client.resent_requests,
@@ -184,19 +195,18 @@ class EvaluatorActor:
 
     def __init__(self, config: RunConfig, folder: RunFolder, servers: list[Handle], store: Handle) -> None:
         self._stopping = threading.Event()
-        self._evaluator = Evaluator(
-            config,
-            client=RayClient(servers),
-            newest_version=lambda: call(store.newest_version, MODEL),
-            results_file=folder.evaluations_file,
+        self._evaluator = parts.make_evaluator(
+            config, folder, RayClient(servers), lambda: call(store.newest_version, MODEL)
         )
 
     def run(self) -> None:
         self._evaluator.run(self._stopping.is_set)
 
+    @ray.method(concurrency_group="control")
     def stop(self) -> None:
         self._stopping.set()
 
+    @ray.method(concurrency_group="control")
     def stats(self) -> dict[str, Any]:
         return self._evaluator.stats() | {"pid": os.getpid()}
 

@@ -9,12 +9,14 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RaySystemError, WorkerCrashedError
 
 from core.errors import ClusterError, DataError, EvaluationError, TamenError
 from core.messages import Reply, Request
 from replay.records import Ack
+from replay.sampling import Sample, Wait
 
 PATIENCE_SECONDS = 120.0
 RETRY_SECONDS = 0.25
@@ -169,8 +171,14 @@ class RayReplaySource:
     def __init__(self, replay: Handle) -> None:
         self._replay = replay
 
-    def sample(self, num_rows: int) -> Any:
+    def sample(self, num_rows: int) -> Sample | Wait:
         return call(self._replay.sample, num_rows)
+
+    def live_chunks(self) -> np.ndarray:
+        return call(self._replay.live_chunks)
+
+    def restore_counters(self, draws: int, sampled_rows: int) -> None:
+        call(self._replay.restore_counters, draws, sampled_rows)
 
     def fetch(self, chunk_ids: list[int]) -> list[bytes]:
         """Return the encoded chunks; one that the object store lost is asked for again."""

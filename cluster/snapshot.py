@@ -4,7 +4,7 @@ Shares and ratios are 0 to 1 over the last interval, counts are since the run be
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
 Measured: TypeAlias = float | None
@@ -116,7 +116,7 @@ class Snapshot:
     inference: InferencePart = InferencePart()
     learner: LearnerPart = LearnerPart()
     replay: ReplayPart = ReplayPart()
-    strength: Mapping[str, Score] = field(default_factory=dict)
+    strength: Mapping[str, Score] | None = None
     perfect_share: Measured = None
     events: tuple[Event, ...] = ()
 
@@ -139,7 +139,7 @@ class Snapshot:
             f"{group}/{name}": value for group, part in groups.items() for name, value in asdict(part).items()
         }
         del flat["games/last_board"]
-        for opponent, score in self.strength.items():
+        for opponent, score in (self.strength or {}).items():
             flat |= {
                 f"strength/{opponent}": score.score,
                 f"strength/{opponent}/low": score.low,

@@ -51,6 +51,15 @@ def load(preset: str, overrides: Sequence[str] = (), size: Literal["cpu", "gpu"]
     return _validated(merged)
 
 
+def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Return `config` with some settings changed. Raises UsageError like `load`."""
+    merged: dict[str, Any] = config.model_dump(mode="json")
+    for layer in map(_override, overrides):
+        _check_keys(layer)
+        merged = _merged(merged, layer)
+    return _validated(merged)
+
+
 def load_file(path: Path) -> RunConfig:
     """Return the configuration in a file that holds what `dump` returned. Raises UsageError like `load`."""
     settings = _read(path)
@@ -163,19 +172,19 @@ def _validated(settings: Mapping[str, Any]) -> RunConfig:
 def _wrong_value(error: ValidationError, settings: Mapping[str, Any]) -> UsageError:
     """Return the first problem that pydantic found, in the words of the schema."""
     first = error.errors()[0]
-    section, *rest = map(str, first["loc"])
-    name = f"{section}.{rest[0]}" if rest and _section(section) else section
-    if first["type"] == "missing":
-        return UsageError(f"the setting {name} is missing", why="it has no default", fix=f"add {name}=…")
+    place = [str(part) for part in first["loc"]]
     if first["type"] == "value_error":
         return UsageError(
-            f"the settings of {name} do not go together",
+            f"the settings of {place[0] if place else 'a run'} do not go together",
             why=first["msg"].removeprefix("Value error, "),
-            fix=f"change one of them, e.g. with {name}.KEY=VALUE",
+            fix="change one of them",
         )
-    given = settings[section]
-    value = given[rest[0]] if _section(section) else given
-    allowed, example = allowed_values(_section(section) or RunConfig, name.rpartition(".")[2])
+    section = _section(place[0])
+    name = ".".join(place[:2] if section else place[:1])
+    if first["type"] == "missing":
+        return UsageError(f"the setting {name} is missing", why="it has no default", fix=f"add {name}=…")
+    value = settings[place[0]][place[1]] if section else settings[place[0]]
+    allowed, example = allowed_values(section or RunConfig, name.rpartition(".")[2])
     return UsageError(
         f"{name} = {value!r} is not allowed",
         why=f"it must be {allowed}",

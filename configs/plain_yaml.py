@@ -51,7 +51,10 @@ class _PlainLoader(yaml.SafeLoader):
         for key, _ in node.value:
             if keys.count(key.value) > 1:
                 raise ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
-        return super().construct_mapping(node, deep)
+        mapping = super().construct_mapping(node, deep)
+        if not all(isinstance(key, str) for key in mapping):
+            raise ConstructorError(None, None, "a name is not text; put it in quotes", node.start_mark)
+        return mapping
 
 
 # YAML 1.1, which PyYAML reads, takes 1e-3 for text; YAML 1.2 and people take it for a number.

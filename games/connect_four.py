@@ -85,7 +85,7 @@ def _play(cells, plies, results, parents, actions, children):
     for i in range(len(parents)):
         parent, child, column = parents[i], children[i], actions[i]
         if child != parent:
-            grid.copy_row(cells, parent, child)
+            cells[child] = cells[parent]
         ply = plies[parent]
         stone = 1 - 2 * (ply & 1)
         height = _HEIGHT - 1

@@ -42,17 +42,9 @@ def new_states(capacity: int, width: int) -> GridStates:
 def reset_rows(cells, plies, results, rows):
     """Empty the boards in `rows` [B]."""
     for row in rows:
-        for cell in range(cells.shape[1]):
-            cells[row, cell] = 0
+        cells[row] = 0
         plies[row] = 0
         results[row] = IN_PLAY
-
-
-@njit(cache=True, nogil=True)
-def copy_row(cells, source, target):
-    """Copy the cells of one row; half as fast when written as a slice, which makes two array views."""
-    for cell in range(cells.shape[1]):
-        cells[target, cell] = cells[source, cell]
 
 
 @njit(cache=True, nogil=True)
@@ -60,7 +52,7 @@ def copy_rows(cells, plies, results, sources, targets):
     """Copy boards sources[i] to targets[i]; [B] each."""
     for i in range(len(sources)):
         source, target = sources[i], targets[i]
-        copy_row(cells, source, target)
+        cells[target] = cells[source]
         plies[target] = plies[source]
         results[target] = results[source]
 

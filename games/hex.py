@@ -167,7 +167,7 @@ def _play(cells, plies, results, neighbours, sides, mirrored, parents, actions, 
     for i in range(len(parents)):
         parent, child, action = parents[i], children[i], actions[i]
         if child != parent:
-            grid.copy_row(cells, parent, child)
+            cells[child] = cells[parent]
         player = plies[parent] & 1
         plies[child] = plies[parent] + 1
         if action == num_cells:

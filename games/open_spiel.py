@@ -94,10 +94,11 @@ class OpenSpielGame:
         return self.name.encode() + b"\0" + moves.tobytes()
 
     def restore(self, states: list[Any], row: int, data: bytes) -> None:
-        found, _, moves = data.partition(b"\0")
-        state = self._rules.new_initial_state()
-        if found != self.name.encode() or len(moves) % 2:
+        prefix = self.name.encode() + b"\0"
+        moves = data.removeprefix(prefix)
+        if not data.startswith(prefix) or len(moves) % 2:
             raise self._foreign("its name or length is not that of this game")
+        state = self._rules.new_initial_state()
         for action in np.frombuffer(moves, "<i2").tolist():
             if action not in state.legal_actions():
                 raise self._foreign(f"move {action} in it is not legal")

@@ -84,7 +84,7 @@ def _play(cells, plies, results, parents, actions, children):
     for i in range(len(parents)):
         parent, child, action = parents[i], children[i], actions[i]
         if child != parent:
-            grid.copy_row(cells, parent, child)
+            cells[child] = cells[parent]
         ply = plies[parent]
         stone = 1 - 2 * (ply & 1)
         cells[child, action] = stone

@@ -3,14 +3,14 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, thread_time
 
 import numpy as np
 import torch
 
 from configs.schema import InferenceConfig
 from core.errors import EvaluationError
-from core.messages import ArraySpec, Arrays, Reply
+from core.messages import Arrays, ArraySpec, Reply
 from inference_server.cache import EvaluationCache, distinct, hash_rows
 from networks.build import build_board_net, load_into
 from networks.precision import resolve
@@ -45,6 +45,7 @@ class ModelHost:
         self._fetch = fetch
         self._models: OrderedDict[str, _Loaded] = OrderedDict()
         self.forward_seconds = 0.0
+        self.forward_cpu_seconds = 0.0
         self.forward_rows = 0
         self.cached_rows = 0
 
@@ -125,7 +126,7 @@ class ModelHost:
         return self._models[model]
 
     def _forward(self, model: str, net: BoardNet, arrays: Arrays) -> dict[str, np.ndarray]:
-        began = perf_counter()
+        began, began_cpu = perf_counter(), thread_time()
         rows = len(next(iter(arrays.values())))
         try:
             slices = [self._forward_slice(net, arrays, start) for start in range(0, rows, self._config.max_batch_rows)]
@@ -136,6 +137,7 @@ class ModelHost:
                 fix="lower inference.max_batch_rows if memory is short; the server goes on",
             ) from error
         self.forward_seconds += perf_counter() - began
+        self.forward_cpu_seconds += thread_time() - began_cpu
         self.forward_rows += rows
         return slices[0] if len(slices) == 1 else {k: np.concatenate([s[k] for s in slices]) for k in slices[0]}
 

@@ -1,1 +1,1 @@
-"""Torch modules, the arithmetic they run in, and their weights as files (`networks.weights` needs no torch)."""
+"""Torch modules, their arithmetic, and their weights as files; `networks.weights` needs no torch."""

@@ -1,5 +1,6 @@
 """Networks from weights and weights from networks."""
 
+import numpy as np
 import torch
 
 from configs.schema import NetworkConfig
@@ -52,7 +53,6 @@ def load_into(net: BoardNet, weights: Weights) -> None:
 
 def to_weights(net: BoardNet, *, model: str, version: int, game: str) -> Weights:
     """Return a copy of a net's parameters as weights. Raises DataError when one is not finite."""
-    tensors = {
-        name: tensor.detach().float().cpu().numpy().copy() for name, tensor in net.state_dict().items()
-    }
+    state = {name: tensor.float().cpu().numpy() for name, tensor in net.state_dict().items()}
+    tensors = {name: np.array(array, order="C") for name, array in state.items()}
     return Weights.pack(tensors, model=model, version=version, game=game, network=net.network)

@@ -18,8 +18,7 @@ WEIGHTS_FILE = "model.safetensors"
 def save_model(folder: Path, weights: Weights, *, facts: Mapping[str, str]) -> None:
     """Write a model folder; an older model in it is replaced, its weights last and in one step.
 
-    Args:
-        facts: what the card tells of how it was made and how it was measured, in the order given.
+    `facts` is what the card tells of how it was made and measured, in the order given.
 
     Raises:
         OSError: when it cannot be written; the weights that were there still are.
@@ -68,9 +67,9 @@ A network that plays {weights.game}, trained from self-play by tamen.
 |---|---|
 {table}
 
-**Input** `cells`, int8 [B, {board["height"] * board["width"]}], rows from the top left: 1 for a stone of the player
-to move, -1 for the other's, 0 for an empty cell. **Output** `policy`, a logit for each move, illegal ones included,
-and `value` in [-1, 1], the expected outcome; both from the view of the player to move.
+**Input** `cells`, int8 [B, {board["height"] * board["width"]}], rows from the top left: 1 for a stone of the
+player to move, -1 for the other's, 0 for an empty cell. **Output** `policy`, a logit for each move, illegal
+ones included, and `value` in [-1, 1], the expected outcome; both from the view of the player to move.
 
 The parameters are float32 in `model.safetensors`, readable by any safetensors library.
 """

@@ -1,8 +1,9 @@
 """Which arithmetic a network runs in: one policy for inference and learning.
 
 "auto" takes bf16 only where it is fast: on a GPU that has it, and on a CPU with instructions for it. Others
-emulate it: on a CPU with AVX2 alone a 13×13 net of 3 blocks × 32 channels evaluated 295 positions/s in bf16 and
-2,669 in fp32. Where bf16 is not fast, a GPU takes fp16, which needs a loss scale to learn, and a CPU fp32.
+emulate it: on a CPU with AVX2 alone a 13×13 net of 3 blocks × 32 channels evaluated 295 positions/s in bf16
+and 2,669 in fp32. Where bf16 is not fast, a GPU takes fp16, which needs a loss scale to learn, and a CPU
+fp32.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -46,7 +47,7 @@ class Precision:
         return net.to(self.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
 
     def prepare(self, net: BoardNet) -> BoardNet:
-        """Make a net ready to evaluate: as `place` does, its parameters cast once and not in every forward."""
+        """Make a net ready to evaluate: `place` it, and cast its parameters once, not in every forward."""
         return self.place(net).to(self.dtype).eval()
 
 
@@ -73,8 +74,8 @@ def resolve(precision: str, device: str | torch.device) -> Precision:
         device=place,
         dtype=dtypes[name],
         use_grad_scaler=name == "fp16",
-        # On an AVX2 CPU in fp32 channels-last evaluates 13-35 % more positions/s than channels-first at 1 to 256
-        # rows: oneDNN need not reorder between layers. On a GPU it is the half precisions that want it.
+        # On an AVX2 CPU in fp32 channels-last evaluates 13-35 % more positions/s than channels-first at 1 to
+        # 256 rows: oneDNN need not reorder between layers. On a GPU it is the half precisions that want it.
         channels_last=place.type == "cpu" or name != "fp32",
     )
 

@@ -1,9 +1,10 @@
 """One version of a network's weights as an immutable object and as a safetensors file. Needs no torch.
 
-The file is plain safetensors, readable by any program that knows the format. Its metadata has one key, "tamen",
-with a JSON object of model, version, game, network, digest and seal. (One key, because the library writes
-several in an order of its own, and equal weights shall be equal bytes.) The digest covers the names, shapes and
-numbers of all tensors, so it names what the net computes; the seal covers the rest of what the metadata says.
+The file is plain safetensors, readable by any program that knows the format. Its metadata has one key,
+"tamen", with a JSON object of model, version, game, network, digest and seal. (One key, because the library
+writes several in an order of its own, and equal weights shall be equal bytes.) The digest covers the names,
+shapes and numbers of all tensors, so it names what the net computes; the seal covers the rest of what the
+metadata says.
 """
 
 import hashlib

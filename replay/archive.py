@@ -19,7 +19,7 @@ from pathlib import Path
 from core.errors import DataError, TamenError
 from core.files import sync_folder, unseal, write_atomic
 from games.game import Game
-from replay.codec import decode, encode
+from replay.codec import decode_record, encode_record
 from replay.ledger import Ledger
 from replay.records import Chunk
 
@@ -48,25 +48,23 @@ class StoredChunk:
 
     def encode(self) -> bytes:
         """Return the stored chunk as sealed bytes."""
-        return encode(
+        return encode_record(
+            "stored chunk",
+            STORED_CHUNK_VERSION,
             {
-                "record": "stored chunk",
-                "version": STORED_CHUNK_VERSION,
                 "total_rows": self.total_rows,
                 "total_games": self.total_games,
                 "draws": self.draws,
                 "sampled_rows": self.sampled_rows,
                 "chunk": self.chunk,
-            }
+            },
         )
 
     @staticmethod
     def decode(data: bytes, *, source: str) -> "StoredChunk":
         """Return what was encoded. Raises DataError when it is damaged or of another version."""
-        match decode(data, source=source):
+        match decode_record(data, "stored chunk", STORED_CHUNK_VERSION, source=source):
             case {
-                "record": "stored chunk",
-                "version": 1,
                 "total_rows": int(total_rows),
                 "total_games": int(total_games),
                 "draws": int(draws),
@@ -75,9 +73,9 @@ class StoredChunk:
             }:
                 return StoredChunk(total_rows, total_games, draws, sampled_rows, chunk)
         raise DataError(
-            f"{source} is not a stored chunk of version {STORED_CHUNK_VERSION}",
-            why="its fields are not those of this version",
-            fix="open the run with the release that wrote it",
+            f"{source} is no stored chunk",
+            why="its fields are not those of one",
+            fix="check where it comes from",
         )
 
 

@@ -15,7 +15,7 @@ from core.seeds import derive_rng
 from games.game import Game
 from replay.archive import Archive
 from replay.rate_limiter import Counts, RateLimiter
-from replay.records import Ack, Chunk
+from replay.records import Ack, Chunk, GameRecord
 from replay.sampling import Sample, Wait, uniform_rows
 from replay.window import window_rows
 
@@ -78,6 +78,9 @@ class ReplayBuffer:
         objects: where chunks are put for the learner.
         limited: whether actors pause for the learner; False where nobody learns.
 
+    Attributes:
+        newest_game: the last one that was accepted in this life of the replay.
+
     Raises:
         DataError: when the folder holds the experience of another run or game, or of a newer release.
         TamenError: when the folder cannot be read or written.
@@ -104,6 +107,7 @@ class ReplayBuffer:
         self._ledger = self._archive.ledger
         self._live: dict[int, _Live] = {}
         self._left: deque[tuple[int, Any]] = deque(maxlen=_LEFT_CHUNKS_KEPT)
+        self.newest_game: GameRecord | None = None
         self._duplicate_games = 0
         self._refused_chunks = 0
         for number, chunk, data in self._archive.read():
@@ -145,6 +149,7 @@ class ReplayBuffer:
             handle = self._objects.put(data)
             number = self._archive.store(chunk, data)
             self._live[number] = _Live(chunk.num_rows, handle)
+            self.newest_game = chunk.games[-1]
             self._shrink()
         self._duplicate_games += duplicates
         return self._ack(accepted_games=len(new), duplicate_games=duplicates, rows=chunk.num_rows)

@@ -8,6 +8,7 @@ and raises nothing but DataError.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,6 +113,27 @@ def decode(data: bytes, *, source: str, limits: Limits = LIMITS) -> Any:
     return structure
 
 
+def encode_record(kind: str, version: int, fields: Mapping[str, Any]) -> bytes:
+    """Return fields under a kind and a version that `decode_record` will ask for. Raises like `encode`."""
+    return encode({"record": kind, "version": version, **fields})
+
+
+def decode_record(data: bytes, kind: str, version: int, *, source: str) -> dict[str, Any]:
+    """Return the fields of a record. Raises DataError as `decode`, and for another kind or version."""
+    match decode(data, source=source):
+        case {"record": str(found), "version": int(found_version), **fields} if found == kind:
+            if found_version == version:
+                return fields
+            raise DataError(
+                f"{source} is of another release",
+                why=f"it is a {kind} of version {found_version}, this release reads version {version}",
+                fix="read it with the release that wrote it",
+            )
+    raise DataError(
+        f"{source} is not a {kind}", why="it holds something else", fix="check where it comes from"
+    )
+
+
 def _decompress(compressed: bytes, limits: Limits) -> bytes:
     # The library trusts the size that a frame declares over any maximum given to it, so look first.
     declared = zstandard.frame_content_size(compressed)
@@ -149,13 +171,11 @@ def _array(name: str, shape: list[Any], raw: bytes) -> np.ndarray:
 
 
 def _check_plain(value: Any, levels: int) -> None:
-    """Raise ValueError unless `value` is of the kinds that the module names, with `levels` more to go down."""
+    """Raise ValueError unless `value` is of the module's kinds and nests at most `levels` deep."""
     match value:
         case dict() | list() | tuple():
             if levels == 0 or len(value) > _MAX_ITEMS:
-                raise ValueError(
-                    "it is nested too deeply" if levels == 0 else f"a list has {len(value)} items"
-                )
+                raise ValueError("it is nested too deeply, or a list is too long")
             if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
                 raise ValueError("a key is not text")
             for item in value.values() if isinstance(value, dict) else value:

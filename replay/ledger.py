@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.errors import DataError
-from replay.codec import decode, encode
+from replay.codec import decode_record, encode_record
 from replay.records import Chunk
 
 LEDGER_VERSION = 1
@@ -97,10 +97,10 @@ class Ledger:
     def encode(self) -> bytes:
         """Return the ledger as sealed bytes."""
         epochs = np.array(list(self.next_epochs.items()), np.int64).reshape(-1, 2)
-        return encode(
+        return encode_record(
+            "replay ledger",
+            LEDGER_VERSION,
             {
-                "record": "replay ledger",
-                "version": LEDGER_VERSION,
                 "run": self.run,
                 "game": self.game,
                 "seen": self.seen.to_array(),
@@ -111,16 +111,14 @@ class Ledger:
                 "total_games": self.total_games,
                 "draws": self.draws,
                 "sampled_rows": self.sampled_rows,
-            }
+            },
         )
 
     @staticmethod
     def decode(data: bytes, *, source: str) -> "Ledger":
         """Return the ledger that was encoded. Raises DataError when it is damaged or of another version."""
-        match decode(data, source=source):
+        match decode_record(data, "replay ledger", LEDGER_VERSION, source=source):
             case {
-                "record": "replay ledger",
-                "version": 1,
                 "run": str(run),
                 "game": str(game),
                 "seen": np.ndarray(ndim=2) as seen,
@@ -131,7 +129,9 @@ class Ledger:
                 "total_games": int(total_games),
                 "draws": int(draws),
                 "sampled_rows": int(sampled_rows),
-            } if seen.shape[1] == 4 and epochs.shape[1] == 2:
+            } if (
+                seen.shape[1:] == (4,) and epochs.shape[1:] == (2,) and seen.dtype == epochs.dtype == np.int64
+            ):
                 ledger = Ledger(
                     run=run,
                     game=game,
@@ -146,7 +146,7 @@ class Ledger:
                 ledger.seen.add_array(seen)
                 return ledger
         raise DataError(
-            f"{source} is not a replay ledger of version {LEDGER_VERSION}",
-            why="its fields are not those of this version",
-            fix="open the run with the release that wrote it",
+            f"{source} is no replay ledger",
+            why="its fields are not those of one",
+            fix="check where it comes from",
         )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import DataError
-from replay.codec import decode, encode
+from replay.codec import decode_record, encode_record
 
 GAME_RECORD_VERSION = 1
 CHUNK_VERSION = 1
@@ -73,14 +73,12 @@ class GameRecord:
 
     def encode(self) -> bytes:
         """Return the record as bytes for `decode`."""
-        return encode({"record": "game", "version": GAME_RECORD_VERSION, **_game_fields(self)})
+        return encode_record("game", GAME_RECORD_VERSION, _game_fields(self))
 
     @staticmethod
     def decode(data: bytes, *, source: str = "a game record") -> "GameRecord":
         """Return the record that was encoded. Raises DataError if damaged, foreign or of another version."""
-        record = decode(data, source=source)
-        _check_header(record, "game", GAME_RECORD_VERSION, source=source)
-        return _game_from(record, source=source)
+        return _game_from(decode_record(data, "game", GAME_RECORD_VERSION, source=source), source=source)
 
     def check_valid(self) -> list[str]:
         """Return what is wrong with the record, in words; nothing if it is sound."""
@@ -144,17 +142,17 @@ class Chunk:
 
     def encode(self) -> bytes:
         """Return the chunk as bytes for `decode`. Raises DataError when it is too large to be read again."""
-        return encode(
+        return encode_record(
+            "chunk",
+            CHUNK_VERSION,
             {
-                "record": "chunk",
-                "version": CHUNK_VERSION,
                 "run": self.run,
                 "game": self.game,
                 "actor": self.actor,
                 "epoch": self.epoch,
                 "games": [_game_fields(game) for game in self.games],
                 "columns": dict(self.columns),
-            }
+            },
         )
 
     @staticmethod
@@ -164,8 +162,7 @@ class Chunk:
         Raises:
             DataError: when it is damaged, foreign or of another version.
         """
-        record = decode(data, source=source)
-        _check_header(record, "chunk", CHUNK_VERSION, source=source)
+        record = decode_record(data, "chunk", CHUNK_VERSION, source=source)
         return Chunk(
             run=_take(record, "run", str, source=source),
             game=_take(record, "game", str, source=source),
@@ -320,17 +317,6 @@ def _columns_from(columns: dict[str, Any], *, source: str) -> dict[str, np.ndarr
     return columns
 
 
-def _check_header(record: Any, kind: str, version: int, *, source: str) -> None:
-    if not isinstance(record, dict) or record.get("record") != kind:
-        raise _foreign(source, f"it is not a {kind} record")
-    if record.get("version") != version:
-        raise DataError(
-            f"{source} cannot be read",
-            why=f"it is a {kind} record of version {record.get('version')!r}, this release reads {version}",
-            fix="read it with the release that wrote it",
-        )
-
-
 def _take(record: dict[str, Any], key: str, kind: type, *, source: str) -> Any:
     value = record.get(key)
     if type(value) is not kind:
@@ -361,7 +347,7 @@ def _range_problems(name: str, array: Any, low: float, high: float | None) -> li
     """Say whether a value of `array` is not finite, below `low` or above `high`."""
     if not np.isfinite(array).all():
         return [f"{name} is not finite"]
-    if (array < low).any() or (high is not None and (array > high).any()):
+    if np.any(array < low) or (high is not None and np.any(array > high)):
         allowed = f"at least {low}" if high is None else f"from {low} to {high}"
         return [f"{name} reaches from {np.min(array)} to {np.max(array)}, allowed is {allowed}"]
     return []

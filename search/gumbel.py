@@ -33,7 +33,7 @@ from games.game import Game, States
 from search.contract import Decisions
 from search.lockstep import Batch, cut_leaves, evaluate_roots, new_leaves, simulate
 from search.randomness import GUMBEL, gumbel
-from search.tree import NO_ACTION, NO_NODE, add_child, back_up, count_visits, make_trees, move_value
+from search.tree import NO_ACTION, NO_NODE, add_child, back_up, count_visits, make_trees
 
 
 class Halving(NamedTuple):
@@ -185,17 +185,20 @@ def _select(trees, halving, value_scale, budgets, searching, left):
 @njit(cache=True, nogil=True)
 def _choose_considered(trees, halving, value_scale, tree, visits):
     """Return the rank of the best considered move of those that have had this many visits."""
-    root = trees.nodes[tree, 0]
-    scale = _sigma_scale(trees, value_scale, tree, 0)
+    most = 0
+    for rank in range(halving.counts[tree]):
+        child = halving.children[tree, rank]
+        if child != NO_NODE:
+            most = max(most, trees.nodes[tree, child].visits)
+    scale = _sigma_scale(value_scale, most)
     best, best_score = -1, -np.inf
     for rank in range(halving.counts[tree]):
         score = halving.scores[tree, rank]
         child = halving.children[tree, rank]
         if child != NO_NODE:
-            node = trees.nodes[tree, child]
-            if node.visits != visits:
+            if trees.nodes[tree, child].visits != visits:
                 continue
-            score += scale * _to_unit(move_value(root, node))
+            score += scale * trees.nodes[tree, child].q
         elif visits > 0:
             continue
         if score > best_score:
@@ -205,18 +208,18 @@ def _choose_considered(trees, halving, value_scale, tree, visits):
 
 @njit(cache=True, nogil=True)
 def _choose_below_root(trees, value_scale, tree, index):
-    """Return (action, child or NO_NODE) with the highest pi'(a) - N(a) / (1 + N), so that visits follow pi'."""
+    """Return (action, child or NO_NODE) with the highest pi'(a) - N(a) / (1 + N): visits follow pi'."""
     node = trees.nodes[tree, index]
     best_action, best_child, best_score = node.best_open, NO_NODE, -np.inf
     if node.first_child == NO_NODE:
         return best_action, best_child
-    open_share, _ = _improve(trees, value_scale, tree, index)
+    open_weight, total, _ = _improve(trees, value_scale, tree, index)
     if best_action != NO_ACTION:
-        best_score = trees.open_priors[tree, index, best_action] * open_share
+        best_score = trees.open_priors[tree, index, best_action] * open_weight / total
     child = node.first_child
     while child != NO_NODE:
         below = trees.nodes[tree, child]
-        score = below.weight - below.visits / node.visits
+        score = below.weight / total - below.visits / node.visits
         if score > best_score or (score == best_score and below.action < best_action):
             best_action, best_child, best_score = below.action, child, score
         child = below.next_sibling
@@ -227,66 +230,44 @@ def _choose_below_root(trees, value_scale, tree, index):
 def _improve(trees, value_scale, tree, index):
     """Compute the improved policy pi' = softmax(log prior + sigma(completed q)) of a node that has children.
 
-    Its children get their pi' as `weight`.
+    Every child gets a `weight`, which divided by the total is its pi'.
 
     Returns:
-        (x, mixed value): pi' of an open move is x times its prior.
+        (x, total, mixed value): prior · x / total is pi' of an open move.
     """
     node = trees.nodes[tree, index]
-    mixed = _mixed_value(trees, tree, index)
-    scale = _sigma_scale(trees, value_scale, tree, index)
-    top = mixed if node.best_open != NO_ACTION else -1.0
+    weighted = mass = 0.0
+    most, top = 0, -1.0
     child = node.first_child
     while child != NO_NODE:
         below = trees.nodes[tree, child]
-        top = max(top, move_value(node, below))
+        weighted += below.prior * below.q
+        mass += below.prior
+        most = max(most, below.visits)
+        top = max(top, below.q)
         child = below.next_sibling
-    # exp(log prior + sigma(q)) without a logarithm; relative to the best value it cannot overflow.
-    open_share = math.exp(scale * (_to_unit(mixed) - _to_unit(top)))
-    total = node.open_mass * open_share
+    # The visits of a node are those of its children and the one of its own evaluation.
+    mixed = (node.value + (node.visits - 1) * weighted / mass) / node.visits
+    if node.best_open != NO_ACTION:
+        top = max(top, mixed)
+    # exp(log prior + sigma(q)), relative to the best value: that cannot overflow, and needs no logarithm.
+    scale = _sigma_scale(value_scale, most)
+    open_weight = math.exp(scale * (mixed - top)) if node.best_open != NO_ACTION else 0.0
+    total = node.open_mass * open_weight
     child = node.first_child
     while child != NO_NODE:
         below = trees.nodes[tree, child]
-        below.weight = below.prior * math.exp(scale * (_to_unit(move_value(node, below)) - _to_unit(top)))
+        below.weight = below.prior * math.exp(scale * (below.q - top))
         total += below.weight
         child = below.next_sibling
-    child = node.first_child
-    while child != NO_NODE:
-        trees.nodes[tree, child].weight /= total
-        child = trees.nodes[tree, child].next_sibling
-    return open_share / total, mixed
+    return open_weight, total, mixed
 
 
 @njit(cache=True, nogil=True)
-def _mixed_value(trees, tree, index):
-    """Return what a move without visits is taken to be worth: (v + N · mean q of the visited, by prior) / (1 + N)."""
-    node = trees.nodes[tree, index]
-    weighted = mass = 0.0
-    child = node.first_child
-    while child != NO_NODE:
-        below = trees.nodes[tree, child]
-        weighted += below.prior * move_value(node, below)
-        mass += below.prior
-        child = below.next_sibling
-    # A node's visits are those of its children and the one of its own evaluation.
-    return (node.value + (node.visits - 1) * weighted / mass) / node.visits
-
-
-@njit(cache=True, nogil=True)
-def _sigma_scale(trees, value_scale, tree, index):
-    """Return (c_visit + most visits of a move) · c_scale."""
+def _sigma_scale(value_scale, most_visits):
+    """Return what a q of [-1, 1] is multiplied by in sigma(q), up to a constant that no choice depends on."""
     visit_offset, scale = value_scale
-    most = 0
-    child = trees.nodes[tree, index].first_child
-    while child != NO_NODE:
-        most = max(most, trees.nodes[tree, child].visits)
-        child = trees.nodes[tree, child].next_sibling
-    return (visit_offset + most) * scale
-
-
-@njit(cache=True, nogil=True)
-def _to_unit(value):
-    return 0.5 * (value + 1.0)
+    return 0.5 * (visit_offset + most_visits) * scale
 
 
 @njit(cache=True, nogil=True)
@@ -297,16 +278,16 @@ def _conclude(trees, halving, value_scale, num_trees):
     values = np.empty(num_trees, np.float32)
     for tree in range(num_trees):
         root = trees.nodes[tree, 0]
-        open_share, mixed = _improve(trees, value_scale, tree, 0)
-        value = root.open_mass * open_share * mixed
-        most = 0
+        open_weight, total, mixed = _improve(trees, value_scale, tree, 0)
         for action in range(policies.shape[1]):
-            policies[tree, action] = trees.open_priors[tree, 0, action] * open_share
+            policies[tree, action] = trees.open_priors[tree, 0, action] * open_weight / total
+        value = root.open_mass * open_weight / total * mixed
+        most = 0
         child = root.first_child
         while child != NO_NODE:
             node = trees.nodes[tree, child]
-            policies[tree, node.action] = node.weight
-            value += node.weight * move_value(root, node)
+            policies[tree, node.action] = node.weight / total
+            value += node.weight / total * node.q
             most = max(most, node.visits)
             child = node.next_sibling
         actions[tree] = halving.actions[tree, _choose_considered(trees, halving, value_scale, tree, most)]

@@ -4,6 +4,7 @@ One step selects a move in every tree, plays them all, asks the model about the 
 backs the values up. `K` is the number of trees that take part in something.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -21,6 +22,9 @@ from search.tree import Trees, back_up, open_moves, plant
 _ROUNDS_PER_STEP = 4
 """How often a tree may begin anew within a step because its simulation met the end of a game. More would fill
 requests better, but each round costs the calls of a whole step and serves fewer trees than the one before."""
+
+LOWEST_LOGIT = np.float32(-69.0)
+"""A legal move's logit counts as at most this far below the best, that its prior, 1e-30, is not 0."""
 
 
 class Leaves(NamedTuple):
@@ -143,16 +147,19 @@ def evaluate(batch: Batch, model: str, trees: np.ndarray, nodes: np.ndarray) -> 
     arrays, views = game.encode(states, rows, symmetries)
     legal = game.legal(states, rows)
     (reply,) = yield from ask((Request(model, arrays),))
-    logits, values = _read(reply, model, (len(rows), game.board.num_actions))
-    usable = _take_in(batch.trees, trees, nodes, logits, game.views, views, legal, values)
+    logits, values = _read(reply, model, legal.shape)
+    weights, usable = _place(logits, game.views, views, legal, values)
     if not usable.all():
         raise _foreign(
             model, f"logits must be finite and values in [-1, 1], in state rows {rows[~usable]} they are not"
         )
+    # Many exponentials in one call of numpy take a tenth of what they take one by one in a kernel.
+    np.exp(weights, out=weights)
+    _take_in(batch.trees, trees, nodes, weights, values)
     return reply.weights_version
 
 
-def _read(reply: Reply, model: str, policy_shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _read(reply: Reply, model: str, policy_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Return (logits float32 [K, A], values float32 [K]) of a reply."""
     shapes = {name: array.shape for name, array in reply.arrays.items()}
     expected = {"policy": policy_shape, "value": policy_shape[:1]}
@@ -210,15 +217,36 @@ def _settle(trees, leaves, players, ended, values, left):
 
 
 @njit(cache=True, nogil=True)
-def _take_in(trees, which, nodes, logits, places, views, legal, values):
-    """Open the moves of evaluated nodes and back their values up; return bool [K], which evaluations are usable."""
-    usable = np.empty(len(which), np.bool_)
+def _place(logits, places, views, legal, values):
+    """Bring evaluations from the views into the game's order of actions, and check them.
+
+    Returns:
+        (float32 [K, A]: how far the logits of legal moves are below the best, -inf for the others;
+        bool [K]: whether the value and the logits of the legal moves are what they should be).
+    """
+    placed = np.empty(legal.shape, np.float32)
+    usable = np.empty(len(legal), np.bool_)
+    for i in range(len(legal)):
+        view, top, finite = views[i], np.float32(-np.inf), True
+        for action in range(legal.shape[1]):
+            logit = logits[i, places[view, action]]
+            if legal[i, action]:
+                finite = finite and math.isfinite(logit)
+                top = max(top, logit)
+            else:
+                logit = np.float32(-np.inf)
+            placed[i, action] = logit
+        for action in range(legal.shape[1]):
+            if legal[i, action]:
+                placed[i, action] = max(placed[i, action] - top, LOWEST_LOGIT)
+        usable[i] = finite and abs(values[i]) <= 1.0
+    return placed, usable
+
+
+@njit(cache=True, nogil=True)
+def _take_in(trees, which, nodes, weights, values):
+    """Open the moves of evaluated nodes and back their values up."""
     for i in range(len(which)):
-        tree, node = which[i], nodes[i]
-        usable[i] = abs(values[i]) <= 1.0 and open_moves(
-            trees, tree, node, logits[i], places[views[i]], legal[i]
-        )
-        if usable[i]:
-            trees.nodes[tree, node].value = values[i]
-            back_up(trees, tree, node, values[i])
-    return usable
+        open_moves(trees, which[i], nodes[i], weights, i)
+        trees.nodes[which[i], nodes[i]].value = values[i]
+        back_up(trees, which[i], nodes[i], values[i])

@@ -34,7 +34,6 @@ from search.tree import (
     back_up,
     count_visits,
     make_trees,
-    move_value,
     survey_open_moves,
 )
 
@@ -143,7 +142,7 @@ def _choose(trees, exploration, reduction, tree, index):
     child = node.first_child
     while child != NO_NODE:
         below = trees.nodes[tree, child]
-        score = move_value(node, below) + bonus * below.prior / (1 + below.visits)
+        score = below.q + bonus * below.prior / (1 + below.visits)
         if score > best_score or (score == best_score and below.action < best_action):
             best_action, best_child, best_score = below.action, child, score
         visited_mass += below.prior
@@ -182,7 +181,7 @@ def _most_visited(trees, tree):
         if node.visits > best.visits:
             best = node
         elif node.visits == best.visits:
-            ahead = move_value(root, node) - move_value(root, best)
+            ahead = node.q - best.q
             if ahead > 0.0 or (ahead == 0.0 and node.action < best.action):
                 best = node
         child = node.next_sibling

@@ -8,7 +8,6 @@ moves it prefers the one with the higher prior, so a node keeps its best open mo
 that one and at the children there are, not at all A moves. The moves are gone through once for each new node.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +18,11 @@ NO_NODE = 0
 
 NO_ACTION = -1
 
-SMALLEST_PRIOR = 1e-30
-"""What a legal move's prior is at least, for 0 means that a move is not open."""
-
 NODE = np.dtype(
     [
         ("value_sum", "f8"),
         ("open_mass", "f8"),
+        ("q", "f8"),
         ("weight", "f8"),
         ("value", "f4"),
         ("prior", "f4"),
@@ -44,6 +41,7 @@ NODE = np.dtype(
 
 value_sum: of the simulations that went through it, its own evaluation included.
 open_mass: sum of the priors of its open moves.
+q: mean value of the move that led here, from the view of the player who made it.
 weight: free for a selection to use.
 value: what the model or, at the end of a game, the rules say of it.
 prior: of the move that led here.
@@ -120,10 +118,9 @@ def _make_fresh(node):
 @njit(cache=True, nogil=True)
 def survey_open_moves(trees, tree, node):
     """Find the best open move of `node` and the mass of all of them."""
-    priors = trees.open_priors[tree, node]
     best, best_prior, mass = NO_ACTION, np.float32(0.0), 0.0
-    for action in range(len(priors)):
-        prior = priors[action]
+    for action in range(trees.open_priors.shape[2]):
+        prior = trees.open_priors[tree, node, action]
         mass += prior
         if prior > best_prior:
             best, best_prior = action, prior
@@ -132,55 +129,40 @@ def survey_open_moves(trees, tree, node):
 
 
 @njit(cache=True, nogil=True)
-def open_moves(trees, tree, node, logits, places, legal):
-    """Make the legal moves of a new node open, with the softmax of their logits as priors.
+def open_moves(trees, tree, node, weights, row):
+    """Make the moves of a new node open: those with a weight > 0 in weights[row], some of float32 [K, A] are.
 
-    Args:
-        logits: float32 [A], of action a at logits[places[a]].
-        places: int16 [A].
-        legal: bool [A], not all False.
-
-    Returns:
-        Whether all of the legal moves' logits are finite; if not, nothing was done.
+    Their priors are their shares of the weights.
     """
-    top = -np.inf
-    for action in range(len(legal)):
-        if legal[action]:
-            logit = logits[places[action]]
-            if not math.isfinite(logit):
-                return False
-            top = max(top, logit)
-    priors = trees.open_priors[tree, node]
     total = 0.0
-    for action in range(len(legal)):
-        priors[action] = math.exp(logits[places[action]] - top) if legal[action] else 0.0
-        total += priors[action]
-    for action in range(len(legal)):
-        if legal[action]:
-            priors[action] = max(priors[action] / total, SMALLEST_PRIOR)
-    survey_open_moves(trees, tree, node)
-    return True
+    for action in range(weights.shape[1]):
+        total += weights[row, action]
+    best, best_prior = NO_ACTION, np.float32(0.0)
+    for action in range(weights.shape[1]):
+        prior = np.float32(weights[row, action] / total)
+        trees.open_priors[tree, node, action] = prior
+        if prior > best_prior:
+            best, best_prior = action, prior
+    trees.nodes[tree, node].best_open = best
 
 
 @njit(cache=True, nogil=True)
 def back_up(trees, tree, leaf, value):
     """Count one simulation for `leaf`, to whose player it was worth `value`, and for all nodes above it."""
-    player = trees.nodes[tree, leaf].player
-    index = leaf
+    index, child = leaf, trees.nodes[tree, leaf]
     while True:
-        node = trees.nodes[tree, index]
-        node.visits += 1
-        node.value_sum += value if node.player == player else -value
+        child.visits += 1
+        child.value_sum += value
         if index == 0:
             break
-        index = node.parent
-
-
-@njit(cache=True, nogil=True)
-def move_value(parent, child):
-    """Return the mean value of the move from node `parent` to node `child`, from the view of the parent's player."""
-    mean = child.value_sum / child.visits
-    return mean if child.player == parent.player else -mean
+        index = child.parent
+        parent = trees.nodes[tree, index]
+        if parent.player != child.player:
+            value = -value
+            child.q = -child.value_sum / child.visits
+        else:
+            child.q = child.value_sum / child.visits
+        child = parent
 
 
 @njit(cache=True, nogil=True)

@@ -7,10 +7,12 @@ import numpy as np
 from games.game import Game, States
 
 
-def play_random_games(game: Game, count: int, *, seed: int) -> Iterator[tuple[States, np.ndarray, np.ndarray]]:
-    """Before each ply, yield (pool, rows still in play int32 [B], the legal actions int16 [B] that come next).
+def play_random_games(
+    game: Game, count: int, *, seed: int
+) -> Iterator[tuple[States, np.ndarray, np.ndarray]]:
+    """Before each ply, yield (pool, rows still in play int32 [B], a legal action for each int16 [B]).
 
-    The last action of all is taken every other time, for that is hex's swap, which chance would seldom choose.
+    Every other row prefers the last action of all, for that is hex's swap, which chance seldom takes.
     """
     rng = np.random.default_rng(seed)
     states = game.new_states(count)

@@ -1,0 +1,142 @@
+"""The whole circle in one process and one thread, deterministic: the debugger's friend and the tests' oracle.
+
+The same plain parts as on Ray, joined by function calls. Nothing depends on a clock: two runs with one seed make
+the same games and the same weights, bit for bit.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from cluster import parts
+from cluster.parts import MODEL
+from cluster.run_folder import RunFolder
+from configs.schema import RunConfig
+from inference_server.client import InlineClient
+from inference_server.weights_store import WeightsStore
+from learner.step import StepReport
+from networks.weights import Weights
+from replay.buffer import LocalObjects, ReplayBuffer
+from replay.records import Ack
+from replay.sampling import Sample, Wait
+
+STEPS_OF_A_TICK = 8
+"""A turn of the circle counts as a second on the parts' clocks, and plays this many steps of the actor."""
+
+
+class LocalEngine:
+    """Runs a configuration in this process; see `cluster.train.Engine`."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+        self._config = config
+        self._ticks = 0
+        self._store = parts.make_store(folder)
+        self._replay = parts.make_replay(config, folder, LocalObjects(), limited=True)
+        clock = {"clock": lambda: float(self._ticks), "sleep": lambda seconds: None}
+        self._learner = parts.make_learner(
+            config, folder, _LocalSource(self._replay), _LocalPublisher(self._store), prefetch=0, **clock
+        )
+        self._host = parts.make_host(config, fetch=self._store.get)
+        self._player = parts.make_player(
+            config,
+            run=folder.name,
+            actor=0,
+            epoch=self._replay.open_epoch(0),
+            client=InlineClient(lambda request: self._host.evaluate(request.model, request.arrays)),
+            delivery=_LocalDelivery(self._replay),
+            **clock,
+        )
+
+    def start(self) -> None:
+        self._learner.resume()
+        self._host.load(self._store.get(MODEL))
+
+    def advance(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._finished():
+            self.turn()
+
+    def turn(self) -> None:
+        """Play a little, learn as much as the rate limiter allows, and play on with what was learnt."""
+        self._ticks += 1
+        for _ in range(STEPS_OF_A_TICK):
+            self._player.worker.step(timeout_seconds=0.0)
+        while not self._finished() and isinstance(self._learner.step_once(), StepReport):
+            if self._store.newest_version(MODEL) != self._host.version(MODEL):
+                self._host.load(self._store.get(MODEL))
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        newest = self._replay.newest_game
+        return {
+            "replay": self._replay.stats() | {"newest_actions": [] if newest is None else newest.actions.tolist()},
+            "learner": self._learner.stats(),
+            "actor-0": self._player.stats(),
+            "inference-0": {
+                "rows": self._host.forward_rows + self._host.cached_rows,
+                "cached_rows": self._host.cached_rows,
+                "busy_seconds": self._host.forward_seconds,
+            },
+        }
+
+    def stop(self) -> None:
+        self._player.worker.flush(timeout_seconds=10.0)
+        self._learner.finish()
+
+    def _finished(self) -> bool:
+        stop, learner, replay = self._config.stop, self._learner.stats(), self._replay.stats()
+        steps, games = learner.get("learner_steps", 0), replay["games"]
+        return (stop.learner_steps is not None and int(steps) >= stop.learner_steps) or (
+            stop.games is not None and games >= stop.games
+        )
+
+
+class _LocalDelivery:
+    """Hands chunks to the replay by a call; the acknowledgement is there at once."""
+
+    def __init__(self, replay: ReplayBuffer) -> None:
+        self._replay = replay
+        self._acknowledged: Ack | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._acknowledged is not None
+
+    def send(self, chunk: bytes | None) -> None:
+        self._acknowledged = self._replay.admission() if chunk is None else self._replay.add(chunk)
+
+    def poll(self, timeout_seconds: float) -> Ack | None:
+        acknowledged, self._acknowledged = self._acknowledged, None
+        return acknowledged
+
+
+class _LocalSource:
+    """The replay as the learner sees it."""
+
+    def __init__(self, replay: ReplayBuffer) -> None:
+        self._replay = replay
+
+    def sample(self, num_rows: int) -> Sample | Wait:
+        return self._replay.sample(num_rows)
+
+    def fetch(self, chunk_ids: list[int]) -> list[bytes]:
+        return self._replay.handles(chunk_ids)
+
+    def live_chunks(self) -> np.ndarray:
+        return self._replay.live_chunks()
+
+    def restore_counters(self, draws: int, sampled_rows: int) -> None:
+        self._replay.restore_counters(draws, sampled_rows)
+
+
+class _LocalPublisher:
+    """The weights store as the learner sees it."""
+
+    def __init__(self, store: WeightsStore) -> None:
+        self._store = store
+
+    def publish(self, weights: Weights) -> None:
+        self._store.publish(weights)
+
+    def newest_version(self) -> int | None:
+        return self._store.newest_version(MODEL)

@@ -1,0 +1,55 @@
+"""Where a trained model is found: a run, one version of a run, or a file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.parts import MODEL, make_store
+from cluster.run_folder import run_folder
+from configs.schema import RunConfig
+from core.errors import UsageError
+from networks.weights import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """Weights with the configuration that they were trained under; only its game and network are sure for a file."""
+
+    label: str
+    weights: Weights
+    config: RunConfig
+
+
+def find_model(text: str, *, runs: Path) -> FoundModel:
+    """Return the model that `text` names: "RUN" (its newest weights), "RUN@VERSION", or a path to a .safetensors file.
+
+    Raises:
+        UsageError: when there is none.
+        DataError: when its file is damaged.
+    """
+    if text.endswith(".safetensors") or "/" in text:
+        return _from_file(Path(text))
+    name, _, version = text.partition("@")
+    folder = run_folder(runs, name)
+    if not folder.exists() or (version and not version.isdigit()):
+        known = sorted(path.parent.name for path in runs.glob("*/config.yaml"))
+        raise UsageError(
+            f"there is no model {text!r}",
+            why=f"{runs.resolve()} holds the runs {', '.join(known[-8:]) or 'none'}",
+            fix="name one of them, RUN@VERSION, or a .safetensors file; `tamen status` lists runs",
+        )
+    weights = make_store(folder).get(MODEL, int(version) if version else None)
+    return FoundModel(f"{name}@{weights.version}", weights, folder.config())
+
+
+def _from_file(path: Path) -> FoundModel:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the model {str(path)!r}",
+            why=error.strerror or str(error),
+            fix="name a .safetensors file that tamen wrote, such as runs/NAME/models/main/00000012.safetensors",
+        ) from error
+    weights = Weights.from_bytes(data, source=str(path))
+    network = {"blocks": weights.network["blocks"], "channels": weights.network["channels"]}
+    return FoundModel(path.stem, weights, RunConfig.model_validate({"game": weights.game, "network": network}))

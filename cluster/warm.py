@@ -1,0 +1,83 @@
+"""Compiles every kernel of games, searches and players once, so that no run begins with a minute of silence.
+
+`make setup` runs it as `python -m cluster.warm`; what it compiles stays in NUMBA_CACHE_DIR for all processes.
+"""
+
+from typing import Literal
+
+from cluster import environment
+
+GAMES = ("tic_tac_toe", "connect_four", "hex3", "hex3-swap")
+"""One of each kind: the kernels of a game do not depend on the size of its board."""
+
+
+def warm(name: str) -> None:
+    """Let a game be played by everyone who can play it, against a model that costs nothing."""
+    _self_play(name, "gumbel")
+    _self_play(name, "puct")
+    _match(name, "model:warm:2", "mcts:2")
+    _match(name, "model:warm:policy", "random")
+
+
+def _self_play(name: str, algorithm: Literal["gumbel", "puct"]) -> None:
+    from actors.harvest import FinishedGame
+    from actors.selfplay import GameGroup
+    from configs.schema import SearchConfig
+    from games.catalog import make_game
+    from search.factory import make_search
+    from search.hash_evaluator import HashEvaluator
+
+    game, finished = make_game(name), list[FinishedGame]()
+    settings = SearchConfig(algorithm=algorithm, simulations=4, cheap_simulations=2, full_share=0.5)
+    group = GameGroup(
+        game,
+        make_search(settings, game, 2),
+        settings,
+        num_games=2,
+        random_opening_plies=1,
+        model="warm",
+        seed=0,
+        finish=finished.append,
+    )
+    evaluate, steps = HashEvaluator(game.num_actions), group.play()
+    requests = next(steps)
+    while not finished:
+        requests = steps.send(tuple(evaluate(request) for request in requests))
+
+
+def _match(name: str, first: str, second: str) -> None:
+    from actors.arena import match
+    from actors.players import make_player, parse_player
+    from configs.schema import SearchConfig
+    from games.catalog import make_game
+    from search.drive import run
+    from search.hash_evaluator import HashEvaluator
+
+    game = make_game(name)
+    players = [
+        make_player(parse_player(text), game, settings=SearchConfig(), games=2, served_as="warm")
+        for text in (first, second)
+    ]
+    run(match(game, *players, openings=[()], seed=0), HashEvaluator(game.num_actions))
+
+
+def _solve(name: str) -> None:
+    import numpy as np
+
+    from games.catalog import make_game
+    from games.solver import labelled_positions
+
+    labelled_positions(make_game(name), 1, np.random.default_rng(0))
+
+
+def main() -> None:
+    """Warm all games, naming each, for it takes a minute."""
+    environment.prepare()
+    for name in GAMES:
+        print(f"compiling {name}", flush=True)
+        warm(name)
+    _solve("hex3")
+
+
+if __name__ == "__main__":
+    main()

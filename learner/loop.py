@@ -1,0 +1,292 @@
+"""The learner's loop: sample, step, publish, checkpoint, until it is told to stop."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from configs.schema import LearnerConfig, NetworkConfig
+from core.errors import TamenError, UsageError
+from core.messages import BoardSpec
+from core.seeds import derive_seed
+from learner.checkpoint import Checkpoint, CheckpointStore
+from learner.feed import Batch, Feed, Source, Waited
+from learner.progress import Progress
+from learner.step import Columns, StepReport, Trainer
+from networks.build import new_board_net, to_weights
+from networks.precision import resolve
+from networks.weights import Weights
+
+_PATIENCE_SECONDS = 0.25
+"""How long the loop waits for data before it looks whether it should stop."""
+
+
+class Publisher(Protocol):
+    """Where finished weights go; from there they reach whoever plays."""
+
+    def publish(self, weights: Weights) -> None:
+        """Make `weights` the newest of their model. A version names one set of weights for ever."""
+        ...
+
+    def newest_version(self) -> int | None:
+        """Return the newest version that was published; None when there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """From where the learner goes on.
+
+    Attributes:
+        checkpoint: its number; None when there was none.
+        learner_steps: taken so far.
+        version: of the weights that play now.
+        skipped: a sentence for each newer checkpoint that was damaged.
+    """
+
+    checkpoint: int | None
+    learner_steps: int
+    version: int
+    skipped: tuple[str, ...]
+
+
+class Learner:
+    """Fits a network to what the replay holds and publishes it.
+
+    Version 0 is the untrained net; each publication is one version more. What is published is the average of
+    the weights over the last steps. On the CPU in fp32 without prefetching, two learners with the same seed
+    and the same source make the same weights bit for bit, also when one of them was resumed on the way.
+
+    Args:
+        spec: the game's board.
+        game: its name.
+        model: name to publish under.
+        network: shape and precision.
+        config: of the learner.
+        source: the replay.
+        publisher: where weights go.
+        checkpoints: where the learner is saved.
+        seed: of the run.
+        device: torch device name.
+        prefetch: batches made ahead on a thread; 0 for a deterministic run.
+        clock: monotonic seconds.
+        sleep: waits for some seconds.
+    """
+
+    def __init__(
+        self,
+        spec: BoardSpec,
+        game: str,
+        *,
+        model: str,
+        network: NetworkConfig,
+        config: LearnerConfig,
+        source: Source,
+        publisher: Publisher,
+        checkpoints: CheckpointStore,
+        seed: int,
+        device: str = "cpu",
+        prefetch: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._game = game
+        self._model = model
+        self._config = config
+        self._publisher = publisher
+        self._checkpoints = checkpoints
+        self._clock = clock
+        self._sleep = sleep
+        precision = resolve(network.precision, device)
+        net = precision.place(new_board_net(spec, network, seed=derive_seed(seed, "network")))
+        self._trainer = Trainer(net, config, precision)
+        self._feed = Feed(source, batch_rows=config.batch_rows, prefetch=prefetch, clock=clock)
+        self._progress = Progress()
+        self._counters = _Counters()
+        self._slept_seconds = 0.0
+        self._saved_at = clock()
+        self._weights = self._packed(version=0)
+        self._progress.tell(precision=f"{precision.name}: {precision.why}")
+
+    def resume(self) -> Resumed:
+        """Go on from the newest sound checkpoint, if there is one, and see to it that its weights play.
+
+        Has to be called before the first step, and again before one that follows a failure.
+
+        Raises:
+            DataError: when every checkpoint is damaged.
+            UsageError: when they are of another game or network.
+        """
+        checkpoint = self._checkpoints.load_newest()
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self._offer()
+        self._saved_at = self._clock()
+        self._tell()
+        return Resumed(
+            checkpoint=checkpoint.number if checkpoint else None,
+            learner_steps=self._trainer.steps,
+            version=self._weights.version,
+            skipped=checkpoint.skipped if checkpoint else (),
+        )
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Learn until `should_stop`, then publish and save.
+
+        Raises:
+            TamenError: when nothing can be learnt, published, or at the end saved.
+        """
+        try:
+            while not should_stop():
+                done = self.step_once()
+                if isinstance(done, Waited):
+                    self._rest(done)
+            self.finish()
+        finally:
+            self._feed.close()
+
+    def step_once(self) -> StepReport | Waited:
+        """Take one step if there are rows for it; publish and save when that is due."""
+        batch = self._feed.next(_PATIENCE_SECONDS)
+        if isinstance(batch, Waited):
+            self._progress.tell(waiting_for=batch.reason)
+            return batch
+        rows = self._fresh_rows(batch)
+        if not len(rows["cells"]):
+            return Waited(_PATIENCE_SECONDS, "all rows drawn are older than learner.max_lag_versions")
+        report = self._trainer.step(rows)
+        self._account(report, rows)
+        if report.applied and self._trainer.steps % self._config.publish_every_steps == 0:
+            self.publish()
+        if self._clock() - self._saved_at >= self._config.checkpoint_every_seconds:
+            self._try_to_save()
+        self._tell()
+        return report
+
+    def finish(self) -> None:
+        """Publish what was learnt since the last version, and save."""
+        if self._trainer.steps > self._counters.published_steps:
+            self.publish()
+        self.save()
+        self._tell()
+
+    def publish(self) -> None:
+        """Publish the averaged weights as the next version."""
+        weights = self._packed(version=self._weights.version + 1)
+        self._publisher.publish(weights)
+        self._weights = weights
+        self._counters.published_steps = self._trainer.steps
+
+    def save(self) -> None:
+        """Write a checkpoint. Raises TamenError when it cannot be written."""
+        self._saved_at = self._clock()
+        state = {
+            "game": self._game,
+            "model": self._model,
+            "learner_steps": self._trainer.steps,
+            "version": self._weights.version,
+            "counters": dataclasses.asdict(self._counters),
+        }
+        number = self._checkpoints.save(
+            weights=self._weights, trainer_state=self._trainer.state_dict(), state=state
+        )
+        self._progress.tell(checkpoint=number, checkpoint_trouble="")
+
+    def stats(self) -> dict[str, float | str]:
+        """Return counts and recent means by name; safe to call from any thread."""
+        return self._progress.stats()
+
+    def _fresh_rows(self, batch: Batch) -> Columns:
+        """Return the rows that are not too old, and note that the batch was taken."""
+        self._counters.draws, self._counters.sampled_rows = batch.draws, batch.sampled_rows
+        lag = self._weights.version - batch.columns["weights_version"]
+        fresh = lag <= self._config.max_lag_versions
+        if fresh.all():
+            return batch.columns
+        self._counters.rows_too_old += int(np.count_nonzero(~fresh))
+        return {name: column[fresh] for name, column in batch.columns.items()}
+
+    def _account(self, report: StepReport, rows: Columns) -> None:
+        if report.applied:
+            self._counters.rows_trained += report.rows
+        else:
+            self._progress.tell(last_refusal=report.reason)
+        self._progress.add(
+            report,
+            lag_versions=float(np.mean(self._weights.version - rows["weights_version"])),
+            seconds=self._clock(),
+            waited_seconds=self._feed.waited_seconds + self._slept_seconds,
+        )
+
+    def _tell(self) -> None:
+        self._progress.tell(
+            learner_steps=self._trainer.steps,
+            version=self._weights.version,
+            rows_trained=self._counters.rows_trained,
+            rows_too_old=self._counters.rows_too_old,
+            batches_set_aside=self._trainer.batches_set_aside,
+            rows_set_aside=self._trainer.rows_set_aside,
+        )
+
+    def _rest(self, waited: Waited) -> None:
+        seconds = min(waited.seconds, _PATIENCE_SECONDS)
+        self._sleep(seconds)
+        self._slept_seconds += seconds
+
+    def _try_to_save(self) -> None:
+        try:
+            self.save()
+        except TamenError as error:  # a full disk: the older ones are safe, and the next interval tries again
+            self._progress.tell(checkpoint_trouble=str(error))
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.state
+        found = (state["game"], checkpoint.weights.network)
+        if found != (self._game, self._weights.network):
+            raise UsageError(
+                f"checkpoint {checkpoint.number} cannot be resumed",
+                why=f"it is of {found[0]} with network {dict(found[1])}, the configuration asks for"
+                f" {self._game} with {dict(self._weights.network)}",
+                fix="give the game and network of the run, or a new name to begin a new run",
+            )
+        self._trainer.load_state_dict(checkpoint.trainer_state)
+        self._counters = _Counters(**state["counters"])
+        self._feed.restore(self._counters.draws, self._counters.sampled_rows)
+        self._weights = checkpoint.weights
+
+    def _offer(self) -> None:
+        """See to it that the weights held here are the newest that were published.
+
+        A learner that died may have published after its last checkpoint. Those versions stay what they are,
+        and what goes on from here is published above them.
+        """
+        newest = self._publisher.newest_version()
+        if newest == self._weights.version:
+            return
+        if newest is not None and newest > self._weights.version:
+            self._weights = dataclasses.replace(self._weights, version=newest + 1)
+        self._publisher.publish(self._weights)
+
+    def _packed(self, *, version: int) -> Weights:
+        return to_weights(self._trainer.average.net, model=self._model, version=version, game=self._game)
+
+
+@dataclass(slots=True)
+class _Counters:
+    """What a checkpoint remembers beside the trainer.
+
+    Attributes:
+        rows_trained: rows of applied steps, each as often as it was drawn.
+        rows_too_old: rows drawn that were older than max_lag_versions.
+        draws, sampled_rows: the source's counters after the last batch taken.
+        published_steps: learner steps at the last publication.
+    """
+
+    rows_trained: int = 0
+    rows_too_old: int = 0
+    draws: int = 0
+    sampled_rows: int = 0
+    published_steps: int = 0

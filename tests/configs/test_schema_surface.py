@@ -1,0 +1,46 @@
+"""Every setting, written out: a new one is a decision, and shows up here."""
+
+from configs.loading import setting_names
+from configs.schema import RunConfig, Section
+
+SETTINGS = """
+game seed
+network.blocks network.channels network.precision
+search.algorithm search.simulations search.cheap_simulations search.full_share search.root_symmetry
+search.gumbel_considered_actions search.gumbel_visit_offset search.gumbel_value_scale
+search.puct_exploration search.dirichlet_alpha search.dirichlet_share search.temperature
+search.temperature_plies
+actors.count actors.groups_per_actor actors.games_per_group actors.random_opening_plies
+actors.chunk_rows actors.flush_seconds
+inference.servers inference.max_batch_rows inference.idle_wait_ms inference.max_queued_rows
+inference.cache_positions inference.models_in_memory inference.compile
+replay.capacity_rows replay.min_rows replay.window_exponent replay.window_growth
+replay.samples_per_insert replay.samples_per_insert_slack_rows
+learner.batch_rows learner.microbatch_rows learner.learning_rate learner.weight_decay
+learner.warmup_steps learner.schedule learner.schedule_steps learner.final_learning_rate_share
+learner.clip_norm learner.ema_decay learner.policy_weight learner.value_weight learner.value_mix
+learner.publish_every_steps learner.checkpoint_every_seconds learner.checkpoints_kept
+learner.max_lag_versions
+evaluation.every_seconds evaluation.games evaluation.simulations evaluation.opponents
+stop.minutes stop.games stop.learner_steps
+"""
+
+
+def test_the_settings_are_these() -> None:
+    assert setting_names() == SETTINGS.split()
+
+
+def test_no_section_has_more_than_twenty_settings() -> None:
+    sections = [field.annotation for field in RunConfig.model_fields.values()]
+    sizes = [
+        len(section.model_fields)
+        for section in sections
+        if isinstance(section, type) and issubclass(section, Section)
+    ]
+    assert len(sizes) == 8
+    assert max(sizes) <= 20
+
+
+def test_names_of_times_carry_their_unit() -> None:
+    bare = {"timeout", "interval", "every", "wait", "delay", "period"}
+    assert [name for name in setting_names() if name.rpartition("_")[2] in bare] == []

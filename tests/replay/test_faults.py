@@ -1,0 +1,248 @@
+"""What was acknowledged is there after any crash, once; what was not can be sent again."""
+
+import os
+import random
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from configs.schema import ReplayConfig
+from core.errors import TamenError
+from replay.buffer import ReplayBuffer
+from replay.records import Chunk
+from tests.core.faults import KILLED, die, find_the_disk_full, in_child, strike_here, striking
+from tests.replay.experience import CONFIG, a_chunk, open_buffer
+
+CHUNKS = [a_chunk(range(2 * k, 2 * k + 2)).encode() for k in range(6)]
+WINDOW_OF_THREE_CHUNKS = ReplayConfig(min_rows=18, capacity_rows=18)
+
+
+def seqs(buffer: ReplayBuffer) -> list[int]:
+    chunks = [Chunk.decode(data) for data in buffer.handles(buffer.live_chunks())]
+    return [game.seq for chunk in chunks for game in chunk.games]
+
+
+def text_lines(folder: Path) -> int:
+    return sum(len(file.read_text().splitlines()) for file in (folder / "games").iterdir())
+
+
+def assert_whole(folder: Path, buffer: ReplayBuffer, config: ReplayConfig) -> None:
+    """All six chunks came, each game once."""
+    kept = range(6, 12) if config is WINDOW_OF_THREE_CHUNKS else range(12)
+    assert seqs(buffer) == list(kept)
+    assert text_lines(folder) == 12
+    assert (buffer.stats()["games"], buffer.stats()["total_rows"]) == (12, 36)
+    assert buffer.check_valid() == []
+    assert not list(folder.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("config", [CONFIG, WINDOW_OF_THREE_CHUNKS], ids=["keep all", "window"])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_at_any_operation_loses_nothing_acknowledged_and_doubles_nothing(
+    tmp_path: Path, config: ReplayConfig, after: bool
+) -> None:
+    for step in range(1000):
+        folder = tmp_path / str(step)
+        acknowledged = tmp_path / f"acknowledged-{step}"
+
+        def deliver_until_killed(step: int = step, folder: Path = folder, log: Path = acknowledged) -> None:
+            with log.open("w") as file:
+                strike_here(step, die, after=after)
+                buffer = open_buffer(folder, config)
+                buffer.open_epoch(0)
+                for k, chunk in enumerate(CHUNKS):
+                    buffer.add(chunk)
+                    print(k, file=file, flush=True)
+
+        status = in_child(deliver_until_killed)
+        told = len(acknowledged.read_text().splitlines())
+        buffer = open_buffer(folder, config)
+        assert buffer.opening_report.damaged == ()
+        assert buffer.stats()["games"] in (2 * told, 2 * told + 2)
+        for chunk in CHUNKS[:told]:
+            assert buffer.add(chunk).accepted_games == 0
+        for chunk in CHUNKS[told:]:
+            buffer.add(chunk)
+        assert_whole(folder, buffer, config)
+        if status == 0:
+            break
+        assert status == KILLED
+    assert step > 25
+
+
+@pytest.mark.parametrize("config", [CONFIG, WINDOW_OF_THREE_CHUNKS], ids=["keep all", "window"])
+def test_a_disk_that_fails_at_any_operation_leaves_the_chunk_to_be_sent_again(
+    tmp_path: Path, config: ReplayConfig
+) -> None:
+    for step in range(1000):
+        folder = tmp_path / str(step)
+        buffer = open_buffer(folder, config)
+        failures = 0
+        with pytest.MonkeyPatch.context() as patch:
+            for name, operation in striking(step, find_the_disk_full).items():
+                patch.setattr(os, name, operation)
+            for k, chunk in enumerate(CHUNKS):
+                try:
+                    buffer.add(chunk)
+                except TamenError as error:
+                    failures += 1
+                    assert "No space left on device" in error.why
+                    assert buffer.stats()["games"] == 2 * k
+                    assert buffer.add(chunk).accepted_games == 2
+        buffer.add(a_chunk([]).encode()) if False else None
+        again = open_buffer(folder, config)
+        assert again.stats()["games"] == buffer.stats()["games"] == 12
+        assert again.check_valid() == []
+        assert text_lines(folder) == 12
+        assert seqs(again)[-6:] == list(range(6, 12))
+        if step > 0 and failures == 0 and step > 40:
+            break
+    assert step < 999
+
+
+def test_forty_kills_at_random_times_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    chance = random.Random(0)
+    folder = tmp_path / "run"
+    acknowledged = 0
+    kills = 0
+    while kills < 40:
+        readable, writable = os.pipe()
+        child = os.fork()
+        if child == 0:
+            _deliver_for_ever(folder, acknowledged, writable)
+        os.close(writable)
+        time.sleep(chance.uniform(0.0, 0.06))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+        kills += 1
+        with os.fdopen(readable, "rb") as told:
+            acknowledged = max([acknowledged, *map(int, told.read().split())])
+        buffer = open_buffer(folder)
+        found = seqs(buffer)
+        assert found == list(range(len(found)))
+        assert len(found) >= acknowledged
+        assert text_lines(folder) == len(found)
+        assert buffer.stats()["total_rows"] == 3 * len(found)
+        assert buffer.check_valid() == []
+    assert acknowledged > kills
+
+
+def _deliver_for_ever(folder: Path, first: int, told: int) -> None:
+    """Deliver from a little before the first game that was not acknowledged, and tell of each acknowledgement."""
+    try:
+        buffer = open_buffer(folder)
+        for seq in range(max(0, first - 2), 100_000, 2):
+            buffer.add(a_chunk([seq, seq + 1]).encode())
+            os.write(told, b"%d\n" % (seq + 2))
+    finally:
+        os._exit(1)
+
+
+def test_a_full_disk_is_told_and_passes(tmp_path: Path) -> None:
+    def fill_and_go_on() -> None:
+        buffer = open_buffer(tmp_path)
+        buffer.add(CHUNKS[0])
+        whole = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, whole[1]))
+        for _ in range(3):
+            with pytest.raises(TamenError, match="File too large"):
+                buffer.add(CHUNKS[1])
+        assert buffer.stats()["games"] == 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, whole)
+        assert buffer.add(CHUNKS[1]).accepted_games == 2
+        assert buffer.check_valid() == []
+
+    assert in_child(fill_and_go_on) == 0
+    buffer = open_buffer(tmp_path)
+    assert seqs(buffer) == [0, 1, 2, 3]
+    assert buffer.check_valid() == []
+
+
+def test_a_chunk_file_cut_short_at_any_byte_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
+    buffer = open_buffer(tmp_path)
+    for chunk in CHUNKS[:3]:
+        buffer.add(chunk)
+    file = tmp_path / "replay" / "00000001.chunk"
+    whole = file.read_bytes()
+    for length in range(0, len(whole), 7):
+        file.write_bytes(whole[:length])
+        buffer = open_buffer(tmp_path)
+        assert buffer.opening_report.damaged == ("00000001.chunk",)
+        assert (buffer.opening_report.chunks, buffer.opening_report.rows) == (2, 12)
+        assert seqs(buffer) == [0, 1, 4, 5]
+        file.with_name("00000001.chunk.damaged").unlink()
+
+
+def test_a_damaged_chunk_keeps_its_bytes_and_its_number(tmp_path: Path) -> None:
+    buffer = open_buffer(tmp_path)
+    for chunk in CHUNKS[:2]:
+        buffer.add(chunk)
+    newest = tmp_path / "replay" / "00000001.chunk"
+    flipped = bytearray(newest.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    newest.write_bytes(flipped)
+
+    buffer = open_buffer(tmp_path)
+    assert newest.with_name("00000001.chunk.damaged").read_bytes() == flipped
+    assert buffer.stats()["damaged_files"] == 1
+    assert buffer.add(CHUNKS[1]).accepted_games == 2, "its games are gone, so they may come again"
+    assert buffer.live_chunks().tolist() == [0, 2]
+    assert open_buffer(tmp_path).opening_report.damaged == ()
+
+
+@pytest.mark.parametrize("lost", ["damaged", "deleted"])
+def test_without_its_ledger_a_replay_goes_on_and_still_gives_out_new_lives(tmp_path: Path, lost: str) -> None:
+    buffer = open_buffer(tmp_path)
+    lives = [(actor, buffer.open_epoch(actor)) for actor in (0, 0, 1)]
+    for chunk in CHUNKS[:2]:
+        buffer.add(chunk)
+    for _ in range(2):
+        ledger = tmp_path / "replay" / "ledger.sealed"
+        if lost == "deleted":
+            ledger.unlink()
+        else:
+            ledger.write_bytes(ledger.read_bytes()[:-1])
+        buffer = open_buffer(tmp_path)
+        assert buffer.opening_report.damaged == (() if lost == "deleted" else ("ledger.sealed",))
+        assert seqs(buffer) == [0, 1, 2, 3]
+        assert buffer.add(CHUNKS[0]).duplicate_games == 2
+        for actor in (0, 1, 2):
+            life = (actor, buffer.open_epoch(actor))
+            assert life not in lives
+            lives.append(life)
+            buffer.add(a_chunk([0], actor=actor, epoch=life[1]).encode())
+            (tmp_path / "replay" / f"{buffer.live_chunks()[-1]:08d}.chunk").unlink()
+        buffer = open_buffer(tmp_path)
+
+
+def test_a_replay_whose_folder_was_removed_leaves_the_texts_of_games_alone(tmp_path: Path) -> None:
+    buffer = open_buffer(tmp_path)
+    for chunk in CHUNKS[:3]:
+        buffer.add(chunk)
+    for file in (tmp_path / "replay").iterdir():
+        file.unlink()
+    buffer = open_buffer(tmp_path)
+    buffer.add(CHUNKS[0])
+    assert text_lines(tmp_path) == 8
+    assert buffer.live_chunks().tolist() == [3]
+
+
+def test_the_text_of_a_chunk_is_written_again_when_it_is_missing(tmp_path: Path) -> None:
+    buffer = open_buffer(tmp_path)
+    buffer.add(CHUNKS[0])
+    text = tmp_path / "games" / "00000000.txt"
+    before = text.read_text()
+    text.unlink()
+    assert open_buffer(tmp_path).opening_report.restored_texts == 1
+    assert text.read_text() == before
+
+
+def test_half_written_files_are_swept_away(tmp_path: Path) -> None:
+    open_buffer(tmp_path)
+    for folder in ("replay", "games"):
+        (tmp_path / folder / ".00000000.chunk.abc.tmp").write_bytes(b"half")
+    open_buffer(tmp_path)
+    assert not list(tmp_path.rglob("*.tmp"))
