@@ -1,9 +1,9 @@
 """How strong is it? Matches against a fixed ladder, and the share of solved positions it plays perfectly."""
 
 import json
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +36,6 @@ def perfect_share(game: Game, positions: LabelledPositions, model: str) -> Steps
     return float(positions.perfect[np.arange(len(rows)), chosen].mean())
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One result, as a line of `evaluations.jsonl`; scores are the model's, with a 95 % interval."""
-
-    version: int
-    seconds: float
-    opponent: str
-    games: int
-    score: float
-    low: float
-    high: float
-    elo: float
-
-
 class Evaluator:
     """Plays the newest weights against the ladder, again and again while a run goes on.
 
@@ -60,7 +46,7 @@ class Evaluator:
         client: the way to the brain.
         newest_version: version of the weights that are newest now.
         model: name that the brain knows them by; a version is asked for as "name@version".
-        results_file: where verdicts are appended, a JSON object a line.
+        results_file: where results are appended, a JSON object a line: scores are the model's, with 95 % intervals.
         seed: of openings and opponents; every round meets the same openings, so that rounds compare.
     """
 
@@ -158,5 +144,5 @@ def _line(result: MatchResult, opponent: str, version: int, seconds: float) -> d
         "score": result.score,
         "low": result.interval.low,
         "high": result.interval.high,
-        "elo": result.elo,
+        "elo": result.elo if math.isfinite(result.elo) else None,
     }

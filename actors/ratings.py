@@ -132,7 +132,7 @@ def bradley_terry(
 
 
 _NEWTON_STEPS = 200
-_TOLERANCE_LOGITS = 1e-10
+_TOLERANCE_LOGITS = 1e-8
 
 
 def _slope(

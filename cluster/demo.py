@@ -66,25 +66,26 @@ def _load(plain: bool) -> None:
 
 
 def _while_loading(target: Console, load: Callable[[], None]) -> None:
-    """Show random play until `load`, in a thread beside, is done; raise what it raised."""
-    trouble: list[BaseException] = []
+    """Show random play in a thread until `load` is done.
 
-    def work() -> None:
-        try:
-            load()
-        except BaseException as error:  # noqa: BLE001  raised again in the main thread
-            trouble.append(error)
+    `load` stays in the main thread: the kernel ends Ray's processes together with the thread that started them.
+    """
+    loaded = threading.Event()
 
-    loading = threading.Thread(target=work, daemon=True)
-    loading.start()
-    with Live(console=target, auto_refresh=False, transient=True) if is_live(target) else _Still(target) as live:
-        for board in _random_boards(make_game("tic_tac_toe")):
-            live.update(Text(f"Ray starts; meanwhile two random players:\n\n{board}\n"), refresh=True)
-            loading.join(0.4)
-            if not loading.is_alive():
-                break
-    if trouble:
-        raise trouble[0]
+    def show() -> None:
+        with Live(console=target, auto_refresh=False, transient=True) if is_live(target) else _Still(target) as live:
+            for board in _random_boards(make_game("tic_tac_toe")):
+                live.update(Text(f"Ray starts; meanwhile two random players:\n\n{board}\n"), refresh=True)
+                if loaded.wait(0.4):
+                    return
+
+    shown = threading.Thread(target=show, daemon=True)
+    shown.start()
+    try:
+        load()
+    finally:
+        loaded.set()
+        shown.join(5.0)
 
 
 class _Still:

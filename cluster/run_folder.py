@@ -77,7 +77,7 @@ def open_run(folder: RunFolder, config: RunConfig) -> FileLock:
     folder.root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.root / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)
     except Timeout:
         raise UsageError(
             f"run {folder.name!r} is being written by another process",

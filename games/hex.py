@@ -90,7 +90,7 @@ class Hex:
             states.cells, states.plies, self._cell_views, _TRANSPOSED, rows, symmetries
         )
         if self.board.extra_actions:
-            # Blue sees the same after a swap: one stone, and not the own one. But only red may take it.
+            # After a swap blue sees just what red sees now, one stone of the other's, but may not take it.
             cells[states.plies[rows] == 1] *= -1
         return {"cells": cells}, views
 

@@ -120,6 +120,11 @@ class Feed:
         self.close()
         self._source.restore_counters(draws, sampled_rows)
 
+    @property
+    def chunks_at_hand(self) -> int:
+        """How many decoded chunks are held."""
+        return len(self._chunks)
+
     def _draw(self) -> Batch | Waited:
         reason = ""
         for _ in range(_MAX_DRAWS_PER_BATCH):

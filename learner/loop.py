@@ -123,6 +123,7 @@ class Learner:
         checkpoint = self._checkpoints.load_newest()
         if checkpoint is not None:
             self._restore(checkpoint)
+            self._progress.tell(skipped_checkpoints="; ".join(checkpoint.skipped))
         self._offer()
         self._saved_at = self._clock()
         self._tell()

@@ -112,6 +112,7 @@ class ReplayBuffer:
         self._refused_chunks = 0
         for number, chunk, data in self._archive.read():
             self._live[number] = _Live(chunk.num_rows, objects.put(data))
+        self._shrink()
         self.opening_report = OpeningReport(
             chunks=len(self._live),
             rows=self._counts().live_rows,

@@ -21,22 +21,12 @@ from core.files import seal, unseal
 
 _ARRAY = 1
 _COMPRESSION_LEVEL = 3
-_DTYPES = frozenset(
-    [
-        "bool",
-        "int8",
-        "uint8",
-        "int16",
-        "uint16",
-        "int32",
-        "uint32",
-        "int64",
-        "uint64",
-        "float16",
-        "float32",
-        "float64",
-    ]
-)
+_DTYPES = {
+    name: np.dtype(name)
+    for name in "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 float32 float64".split()
+}
+# A lookup: numpy builds a dtype's name anew each time, which took as long as all else in a chunk of many games.
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_DIMENSIONS = 4
 # msgpack makes room for a list before it reads its items: for at most this many, at each of its 1024 levels.
 _MAX_ITEMS = 1 << 18
@@ -143,8 +133,9 @@ def _decompress(compressed: bytes, limits: Limits) -> bytes:
 
 
 def _pack_array(array: np.ndarray) -> msgpack.ExtType:
-    raw = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-    return msgpack.ExtType(_ARRAY, msgpack.packb([array.dtype.name, list(array.shape), raw]))
+    native = array.dtype.newbyteorder("=")
+    raw = array.astype(native.newbyteorder("<"), copy=False).tobytes()
+    return msgpack.ExtType(_ARRAY, msgpack.packb([_NAMES[native], list(array.shape), raw]))
 
 
 def _unpack_array(code: int, packed: bytes) -> np.ndarray:
@@ -162,7 +153,7 @@ def _array(name: str, shape: list[Any], raw: bytes) -> np.ndarray:
         raise ValueError(f"dtype {name[:40]!r} is not allowed")
     if not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError(f"shape {shape} is not made of counts")
-    dtype = np.dtype(name)
+    dtype = _DTYPES[name]
     if math.prod(shape) * dtype.itemsize != len(raw):
         raise ValueError(f"{name}{shape} does not take {len(raw)} bytes")
     if name == "bool" and raw.translate(None, b"\0\1"):
@@ -181,7 +172,7 @@ def _check_plain(value: Any, levels: int) -> None:
             for item in value.values() if isinstance(value, dict) else value:
                 _check_plain(item, levels - 1)
         case np.ndarray():
-            if value.dtype.name not in _DTYPES or value.ndim > _MAX_DIMENSIONS:
+            if value.dtype.newbyteorder("=") not in _NAMES or value.ndim > _MAX_DIMENSIONS:
                 raise ValueError(f"an array of {value.dtype}{list(value.shape)} is not allowed")
         case None | bool() | int() | float() | str() | bytes():
             return

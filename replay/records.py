@@ -326,7 +326,7 @@ def _take(record: dict[str, Any], key: str, kind: type, *, source: str) -> Any:
 
 def _check_array(record: dict[str, Any], key: str, dtype: str, axes: int, *, source: str) -> None:
     array = record.get(key)
-    if not isinstance(array, np.ndarray) or array.dtype.name != dtype or array.ndim != axes:
+    if not isinstance(array, np.ndarray) or array.dtype != dtype or array.ndim != axes:
         got = f"{array.dtype}{list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
         raise _foreign(source, f"{key} is {got}, expected {dtype} with {axes} axes")
 

@@ -19,7 +19,8 @@ class Decisions:
 
     Attributes:
         actions: int16 [B], the move to play.
-        policies: float32 [B, A], the improved policy: what a network should have said. Sums to 1, 0 on illegal moves.
+        policies: float32 [B, A], the improved policy: what a network should have said. It sums to 1 and
+            is 0 on illegal moves.
         values: float32 [B], in [-1, 1], the search's estimate of each position.
         visits: int32 [B, A], simulations that went through each move.
         weights_version: the oldest weights that took part; -1 when no model was asked.
@@ -36,7 +37,7 @@ class Search(Protocol):
     """Decides moves for many games at once by asking a model about positions.
 
     Attributes:
-        rows_per_game: state rows one game needs; its root is the first of that block, the rest is the search's to use.
+        rows_per_game: state rows one game needs; its root is the first of them, the rest is for the search.
     """
 
     rows_per_game: int
@@ -56,13 +57,15 @@ class Search(Protocol):
         """Search the positions in `roots`, none of them terminal, and return a decision for each.
 
         Args:
+            game: the rules.
+            states: the pool.
             roots: int32 [B], the row of each position; the block behind each belongs to its search.
             budgets: int32 [B], simulations each position may use; at least 1, at most the settings' maximum.
             keys: uint64 [B], all randomness of a row derives from its key, so that a decision does not depend
                 on which other games stand beside it.
             model: name of the model to ask.
-            noise: bool [B], whether to look beyond the model's preferences, as a search that is learned from should.
-            sample: bool [B], whether to draw the move, as early in a game of self-play, or to play the best one.
+            noise: bool [B], whether to look beyond what the model prefers, as a search that is learned from.
+            sample: bool [B], whether to draw the move, as early in a game of self-play, or to play the best.
         """
         ...
 
@@ -71,7 +74,7 @@ def ask(requests: tuple[Request, ...]) -> Steps[tuple[Reply, ...]]:
     """Yield `requests` and return their replies; a failed evaluation is asked once more.
 
     Raises:
-        EvaluationError: when it fails twice. Whoever owns the games sets them aside; the search's state is void.
+        EvaluationError: when it fails twice. Whoever owns the games sets them aside; the search is then void.
     """
     try:
         return (yield requests)

@@ -1,20 +1,20 @@
 """Gumbel AlphaZero: a search that improves the policy even with two simulations.
 
 After Danihelka, Guez, Schrittwieser and Silver (2022), "Policy improvement by planning with Gumbel"
-(https://openreview.net/forum?id=bERaNdoegnO), as in their library mctx (`gumbel_muzero_policy`):
+(https://openreview.net/forum?id=bERaNdoegnO), and mctx's `gumbel_muzero_policy`:
 
-1. The root's moves get the score g + log prior, g being Gumbel noise; the best m of them are considered.
-2. Sequential halving shares the simulations among these, and drops the worse half by g + log prior + sigma(q) again
-   and again. The move to play is the best of those that were visited most.
-3. Below the root, the move is selected whose visits lag most behind the improved policy.
-4. The improved policy is softmax(log prior + sigma(completed q)), where a move that was not visited gets the mixed value:
-   the model's value and the values of the visited moves, weighted by their priors.
+1. The root's moves are scored by g + log prior, g being Gumbel noise, and the best m of them are considered.
+2. Sequential halving shares the simulations evenly among these, drops the worse half by g + log prior +
+   sigma(q), and so on. The move to play is the best of those with the most visits.
+3. Below the root, a simulation follows the move whose visits lag most behind the improved policy.
+4. The improved policy is pi' = softmax(log prior + sigma(completed q)). A move without visits is taken to
+   be worth the mixed value: that of the model, and those of the visited moves weighted by their priors.
 
-Here sigma(q) = (c_visit + most visits of a move) · c_scale · q, with q moved from [-1, 1] to [0, 1], so that the paper's
-c_visit = 50 and c_scale = 1 mean what they mean there. mctx stretches the values of each node to all of [0, 1] and takes
-c_scale = 0.1; in a game with an outcome that would turn the smallest difference into a certainty.
+Here sigma(q) = (c_visit + most visits of a move) · c_scale · q with q moved from [-1, 1] to [0, 1], where
+the paper's c_visit = 50 and c_scale = 1 belong. mctx stretches the values of each node to the whole of [0,
+1] and takes c_scale = 0.1; where a value is the chance to win, that makes much of the smallest differences.
 
-The value of a decision is that of its improved policy, the sum of pi'(a) · completed q(a). mctx gives the mean of all
+The value of a decision is that of pi', the sum of pi'(a) · completed q(a). mctx gives the mean of all
 simulations, which the visits that halving owes to bad moves pull down.
 
 Shapes: `G` trees, `M` considered moves, `A` actions, `S` simulations.
@@ -44,7 +44,7 @@ class Halving(NamedTuple):
         actions: int16 [G, M], the considered moves by their scores, best first.
         scores: float64 [G, M], g + log prior.
         children: int32 [G, M], their nodes, NO_NODE before the first visit.
-        schedule: int32 [G, S], how many visits a move must have had to be selected by the root's simulation s.
+        schedule: int32 [G, S], the visits a move must have had to be selected by the root's simulation s.
     """
 
     counts: np.ndarray
@@ -115,8 +115,8 @@ class GumbelSearch:
 def fill_schedule(schedule, considered, simulations):
     """Write into schedule[:simulations] the visits a move must have had to be selected by each simulation.
 
-    Each of the ⌈log2 considered⌉ phases gets the same number of simulations, shared evenly by its moves. The half that
-    is dropped needs no list of names: it is the moves that are left behind at a lower count.
+    Each of the ⌈log2 considered⌉ phases has the same number of simulations, shared evenly by its moves. The
+    half that is dropped needs no list: it is the moves that are left behind at a lower count.
     """
     phases = max(1, math.ceil(math.log2(considered)))
     done = visits = 0

@@ -1,7 +1,7 @@
 """What searches that grow trees have in common: many trees take their next simulation at the same time.
 
-One step selects a move in every tree, plays them all, asks the model about the new positions in one request, and
-backs the values up. `K` is the number of trees that take part in something.
+One step selects a move in every tree, plays them all, asks the model about the new positions in one request,
+and backs the values up. `K` is the number of trees that take part in something, `A` that of actions.
 """
 
 import math
@@ -28,7 +28,7 @@ LOWEST_LOGIT = np.float32(-69.0)
 
 
 class Leaves(NamedTuple):
-    """New nodes: actions[i] from node parents[i] of tree trees[i] leads to nodes[i]. int32 [K], actions int16."""
+    """New nodes: in trees[i], actions[i] of node parents[i] leads to nodes[i]. int32 [K], actions int16."""
 
     trees: np.ndarray
     parents: np.ndarray
@@ -51,10 +51,10 @@ def cut_leaves(leaves, count):
 
 
 Select: TypeAlias = Callable[[np.ndarray, np.ndarray], Leaves]
-"""Takes (trees int32 [K], simulations left int32 [G]) and gives one leaf for each tree, and counts `left` down.
+"""Takes (trees int32 [K], simulations left int32 [B]); gives a new leaf for each tree, counts `left` down.
 
-A simulation that ends in a node where the game is over is backed up and counted on the way, and the next is tried;
-a tree that has none left then has no leaf.
+A simulation that ends in a node where the game is known to be over is backed up and counted on the way, and
+the next one is tried; a tree that has none left then has no leaf.
 """
 
 
@@ -68,7 +68,7 @@ class Batch:
         budgets: int32 [B], simulations.
         keys: uint64 [B].
         trees: at least B trees, of at least one node more than the highest budget.
-        num_symmetries: a position is shown to the model under one of this many, drawn for each node; 1 turns it off.
+        num_symmetries: the model is shown a position under one of these, drawn for each node; 1 turns it off.
     """
 
     game: Game
@@ -87,6 +87,12 @@ class Batch:
         if self.budgets.max() >= max_nodes:
             raise ValueError(f"a budget of {self.budgets.max()} where the most is {max_nodes - 1}")
 
+    def simulations(self) -> np.ndarray:
+        """Return a copy of the budgets, to be counted down."""
+        if self.budgets.min() < 1:
+            raise ValueError(f"a budget of {self.budgets.min()} where the least is 1")
+        return self.budgets.astype(np.int32)
+
 
 def evaluate_roots(batch: Batch, model: str) -> Steps[int]:
     """Plant the trees and ask about their roots; return the version of the weights."""
@@ -97,7 +103,7 @@ def evaluate_roots(batch: Batch, model: str) -> Steps[int]:
 
 def simulate(batch: Batch, model: str, select: Select) -> Steps[int | None]:
     """Spend the budgets; return the oldest version of the weights that took part, None if none did."""
-    left = batch.budgets.astype(np.int32)
+    left = batch.simulations()
     oldest = None
     while left.any():
         trees, nodes = find_leaves(batch, left, select)
@@ -108,9 +114,9 @@ def simulate(batch: Batch, model: str, select: Select) -> Steps[int | None]:
 
 
 def find_leaves(batch: Batch, left: np.ndarray, select: Select) -> tuple[np.ndarray, np.ndarray]:
-    """Begin a simulation in every tree that has some `left`; return (trees, nodes) int32 [K] that need a value.
+    """Begin a simulation in every tree that has some `left`; return (trees, nodes) int32 [K] to be evaluated.
 
-    A simulation that ends with the game is backed up at once, and its tree begins the next: requests stay full.
+    A simulation that ends the game is backed up at once, and its tree begins the next: requests stay full.
     """
     game, states, roots = batch.game, batch.states, batch.roots
     searching = np.flatnonzero(left).astype(np.int32)
@@ -180,7 +186,7 @@ def _foreign(model: str, why: str) -> EvaluationError:
 
 @njit(cache=True, nogil=True)
 def _draw_symmetries(keys, trees, nodes, count):
-    symmetries = np.zeros(len(trees), np.int16)
+    symmetries = np.zeros(len(trees), np.int8)
     if count > 1:
         for i in range(len(trees)):
             symmetries[i] = random_bits(keys[trees[i]], SYMMETRY, nodes[i]) % np.uint64(count)

@@ -1,17 +1,17 @@
 """PUCT, the search of AlphaZero.
 
-After Silver et al. (2018), "A general reinforcement learning algorithm that masters chess, shogi, and Go through
-self-play": a simulation follows the move with the highest
+After Silver et al. (2018), "A general reinforcement learning algorithm that masters chess, shogi, and Go
+through self-play". Until it meets a new position, a simulation follows the moves with the highest
 
     Q(a) + c · P(a) · sqrt(visits of the node) / (1 + N(a))
 
-to a new position. P is the model's policy; at the root of a row with `noise`, mixed with Dirichlet noise. The policy
-that a search gives is the share of visits; a row with `sample` draws its move from visits^(1/temperature).
+P is the model's policy; at the root of a row with `noise` it is mixed with Dirichlet noise. The policy of a
+decision is the share of visits; a row with `sample` draws its move from visits^(1/temperature).
 
-Two deviations: c is constant, for its logarithmic growth shows beyond twenty thousand visits; and a move
-without visits is worth what the node is, less 0.2 · sqrt(prior mass of the moves that do have visits), the first-play
-urgency of KataGo (Wu 2019, arXiv 1902.10565), instead of a draw or a loss. With few simulations that decides how wide a
-search is. At a root with noise nothing is taken off, as in KataGo.
+Two deviations: c is constant, for its logarithmic growth shows beyond some thousand visits. And a move
+without visits is not worth a draw or a loss but what its node is, less 0.2 · sqrt(prior mass of the moves
+with visits); at a root with noise, what its node is. That is KataGo's first-play urgency (Wu 2019, arXiv
+1902.10565), which with few simulations decides how wide a search is.
 """
 
 import math
@@ -134,7 +134,7 @@ def _select(trees, exploration, noise, searching, left):
 
 @njit(cache=True, nogil=True)
 def _choose(trees, exploration, reduction, tree, index):
-    """Return (action, child or NO_NODE) with the highest upper bound on its value; of equals the lowest action."""
+    """Return (action, child or NO_NODE) of the move with the highest score; of equals the lowest."""
     node = trees.nodes[tree, index]
     bonus = exploration * math.sqrt(node.visits)
     best_action, best_child, best_score = NO_ACTION, NO_NODE, -np.inf

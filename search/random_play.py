@@ -40,7 +40,7 @@ class RandomPlay:
 
 @njit(cache=True, nogil=True)
 def draw_legal(legal, keys, stream, counters):
-    """Return int16 [B]: a legal move for each row of bool [B, A], drawn evenly by key and counter [B]; none is empty."""
+    """Return int16 [B]: for each row of bool [B, A] one that is True, drawn by keys[i] and counters[i]."""
     actions = np.empty(len(legal), np.int16)
     for i in range(len(legal)):
         ahead = random_bits(keys[i], stream, counters[i]) % np.uint64(legal[i].sum())

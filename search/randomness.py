@@ -1,8 +1,8 @@
 """Random numbers that are a function of a key, a stream and a counter, and of nothing else.
 
-A generator that is drawn from in turn would make the luck of one game depend on which others are searched beside it.
-Here number n of a stream is a hash of (key, stream, n), made of the mixing function of SplitMix64 (Steele, Lea and
-Flood 2014, "Fast splittable pseudorandom number generators").
+A generator that is drawn from in turn would make the luck of one game depend on which others are searched
+beside it. Here number n of a stream is a hash of (key, stream, n), made of the mixing function of SplitMix64
+(Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
 """
 
 import math
@@ -50,8 +50,8 @@ def gumbel(key, stream, counter):
 def log_gamma_sample(key, stream, sample, shape):
     """Return the logarithm of sample number `sample` of the gamma distribution with this shape and scale 1.
 
-    By Marsaglia and Tsang (2000), "A simple method for generating gamma variables". A shape below 1 is raised by 1
-    and the sample scaled by U^(1/shape); in logarithms, for with a shape of 0.01 that factor underflows.
+    By Marsaglia and Tsang (2000), "A simple method for generating gamma variables". A shape below 1 is raised
+    by 1 and the sample scaled by U^(1/shape); in logarithms, for with a shape of 0.01 that factor underflows.
     """
     counter = sample * _DRAWS_PER_SAMPLE
     log_boost = 0.0
@@ -83,7 +83,7 @@ def dirichlet(key, stream, concentration, count):
 
 @njit(cache=True, nogil=True)
 def draw(weights, luck):
-    """Return the index that `luck`, of (0, 1), falls on when each has the share of its weight; some weight is > 0."""
+    """Return the index on which `luck`, of (0, 1), falls when each has the share of its weight; one is > 0."""
     left = luck * weights.sum()
     chosen = -1
     for index in range(len(weights)):

@@ -1,8 +1,9 @@
 """Monte Carlo tree search with random games in the place of a model: UCT.
 
-After Kocsis and Szepesvári (2006), "Bandit based Monte-Carlo planning": every move of a node is tried once, in random
-order, then the one with the highest Q(a) + c · sqrt(ln(visits of the node) / N(a)). The value of a new position is the
-outcome of one game of random moves from there. A fixed opponent, whose strength is its number of simulations.
+After Kocsis and Szepesvári (2006), "Bandit based Monte-Carlo planning": every move of a node is tried once,
+in random order, then the one with the highest Q(a) + c · sqrt(ln(visits of the node) / N(a)). A new
+position is worth what one game of random moves from there comes to. The strength of this opponent is its
+simulations alone.
 """
 
 import math
@@ -24,9 +25,8 @@ from search.tree import (
     add_child,
     back_up,
     make_trees,
-    move_value,
+    open_moves,
     plant,
-    survey_open_moves,
 )
 
 EXPLORATION = math.sqrt(2.0)
@@ -63,7 +63,7 @@ class RolloutSearch:
         everyone = np.arange(len(roots), dtype=np.int32)
         self._evaluate(batch, everyone, np.zeros_like(everyone))
         select = partial(_select, trees)
-        left = budgets.astype(np.int32)
+        left = batch.simulations()
         while left.any():
             self._evaluate(batch, *find_leaves(batch, left, select))
         return conclude_by_visits(trees, keys, sample, temperature=1.0, weights_version=-1)
@@ -104,12 +104,13 @@ def _play_out(batch: Batch, trees: np.ndarray, nodes: np.ndarray, *, spare: int)
 def _take_in(trees, which, nodes, keys, legal, values):
     """Open the moves of the nodes, with random priors for a random order, and back their values up."""
     num_actions = legal.shape[1]
+    weights = np.zeros(legal.shape, np.float32)
     for i in range(len(which)):
         tree, node = which[i], nodes[i]
         for action in range(num_actions):
-            luck = uniform(keys[tree], OPENING, node * num_actions + action)
-            trees.open_priors[tree, node, action] = luck if legal[i, action] else 0.0
-        survey_open_moves(trees, tree, node)
+            if legal[i, action]:
+                weights[i, action] = uniform(keys[tree], OPENING, node * num_actions + action)
+        open_moves(trees, tree, node, weights, i)
         back_up(trees, tree, node, values[i])
 
 
@@ -148,7 +149,7 @@ def _choose(trees, tree, index):
     child = node.first_child
     while child != NO_NODE:
         below = trees.nodes[tree, child]
-        score = move_value(node, below) + EXPLORATION * math.sqrt(log_visits / below.visits)
+        score = below.q + EXPLORATION * math.sqrt(log_visits / below.visits)
         if score > best_score or (score == best_score and below.action < best_action):
             best_action, best_child, best_score = below.action, child, score
         child = below.next_sibling

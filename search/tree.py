@@ -1,11 +1,13 @@
 """The trees of many games, in arrays that are allocated once.
 
-Shapes: `G` trees, `N` nodes of each, `A` actions. Node 0 of a tree is its root. A tree's position of node n is the
-state row root + n, so that what is known of a position and the position itself are found by the same number.
+Shapes: `G` trees, `N` nodes of each, `A` actions. Node 0 of a tree is its root. The position of a tree's
+node n is in the state row root + n, so that one number finds what is known of a position and the position
+itself.
 
-A move is *open* when it is legal and has no node yet. Whatever the rule by which a search selects moves, of two open
-moves it prefers the one with the higher prior, so a node keeps its best open move at hand, and a selection looks at
-that one and at the children there are, not at all A moves. The moves are gone through once for each new node.
+A move is *open* when it is legal and has no node yet. Whatever the rule by which a search selects moves, of
+two open moves it prefers the one with the higher prior. So a node keeps its best open move at hand, and a
+selection looks at that one and at the children there are, not at all A moves; these are gone through once a
+simulation.
 """
 
 from typing import NamedTuple
@@ -47,7 +49,7 @@ value: what the model or, at the end of a game, the rules say of it.
 prior: of the move that led here.
 visits: simulations that went through it; at the root, one more for its own evaluation.
 parent, first_child, next_sibling: nodes; the children are listed from the newest to the oldest.
-best_open: the open move with the highest prior, the lowest such move if there are several; NO_ACTION if there is none.
+best_open: the open move with the highest prior, of equals the lowest; NO_ACTION if no move is open.
 action: the move that led here.
 player: who is to move.
 ended: whether the game is over here.
@@ -79,7 +81,7 @@ def make_trees(count: int, *, max_nodes: int, num_actions: int) -> Trees:
 
 @njit(cache=True, nogil=True)
 def plant(trees, players):
-    """Make tree i nothing but a root where players[i] is to move, unevaluated; `players` is int8 [B], B ≤ G."""
+    """Make tree i nothing but a root, not evaluated, where players[i] is to move; int8 [B], B ≤ G."""
     for tree in range(len(players)):
         trees.sizes[tree] = 1
         root = trees.nodes[tree, 0]

@@ -175,6 +175,20 @@ def test_any_table_has_finite_ratings_at_which_the_posterior_is_flat(players, se
     assert np.abs(surplus.sum(axis=1)).max() <= 0.25 + 1e-6
 
 
+def test_a_table_of_few_upsets_and_thousands_of_games_is_rated_too():
+    # Newton's full steps run away from this one.
+    points = np.zeros((5, 5))
+    points[1, [0, 4]] = 75, 1
+    points[2, [0, 3]] = 6, 3254
+    points[3, 0] = 83
+    points[4, 2] = 13
+
+    ratings = bradley_terry(points, prior_games=0.1)
+
+    assert np.isfinite(ratings.elo).all()
+    assert ratings.elo.argsort().tolist() == [0, 3, 2, 4, 1]
+
+
 def test_a_player_who_won_everything_is_rated_higher_the_more_she_played():
     few = bradley_terry(np.array([[0.0, 4.0], [0.0, 0.0]]), anchor=1)
     many = bradley_terry(np.array([[0.0, 400.0], [0.0, 0.0]]), anchor=1)

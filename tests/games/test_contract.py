@@ -124,6 +124,18 @@ def test_a_copy_is_equal_and_goes_its_own_way(game: Game) -> None:
 
 
 @every_game
+def test_a_copy_of_a_finished_game_is_finished(game: Game) -> None:
+    finished, _, _ = list(play_random_games(game, 6, seed=13))[-1]
+    pool = game.new_states(12)
+    for row in range(6):
+        game.restore(pool, row, game.snapshot(finished, row))
+    game.new(pool, ids(12)[6:])
+    game.copy(pool, ids(6), ids(12)[6:])
+    assert game.outcome(pool, ids(12)[6:])[0].all()
+    assert game.outcome(pool, ids(12)[6:])[1].tolist() == game.outcome(finished, ids(6))[1].tolist()
+
+
+@every_game
 def test_a_used_row_can_begin_anew(game: Game) -> None:
     states, rows = positions(game, 4, seed=5)
     fresh = game.new_states(4)

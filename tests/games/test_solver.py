@@ -9,6 +9,7 @@ import pytest
 from core.errors import UsageError
 from games.catalog import make_game
 from games.game import Game, States
+from games.hex_solver import HexTable
 from games.solver import Solver, labelled_positions
 from tests.games.random_games import play_random_games
 
@@ -30,12 +31,13 @@ def opening_values(name: str) -> dict[str, float]:
 
 
 def plain_value(state: Any, known: dict[tuple[str, int], float]) -> float:
-    """The value for the player to move, without shortcuts. A position is a board and a number of moves."""
+    """The value for player 0, without shortcuts. A position is a board and a number of moves."""
     if state.is_terminal():
-        return state.returns()[state.move_number() % 2]
+        return state.returns()[0]
     key = (str(state), state.move_number())
     if key not in known:
-        known[key] = max(-plain_value(state.child(action), known) for action in state.legal_actions())
+        best = min if state.current_player() else max
+        known[key] = best(plain_value(state.child(action), known) for action in state.legal_actions())
     return known[key]
 
 
@@ -48,7 +50,7 @@ def plain_value(state: Any, known: dict[tuple[str, int], float]) -> float:
         ("hex4", "hex(board_size=4)", 12, 9),
         ("hex5", "hex(board_size=5)", 12, 9),
         ("connect_four", "connect_four", 200, 10),
-        ("open_spiel:clobber(rows=2,columns=4)", "clobber(rows=2,columns=4)", 12, 9),
+        ("open_spiel:dots_and_boxes(num_rows=1)", "dots_and_boxes(num_rows=1)", 12, 7),
     ],
 )
 def test_every_move_has_the_value_that_plain_negamax_finds(
@@ -64,7 +66,8 @@ def test_every_move_has_the_value_that_plain_negamax_finds(
             if game.max_plies - ply <= empty_cells:
                 expected = np.full(game.num_actions, np.nan)
                 for move in state.legal_actions():
-                    expected[move] = -plain_value(state.child(move), known)
+                    sign = -1 if state.current_player() else 1
+                    expected[move] = sign * plain_value(state.child(move), known)
                 np.testing.assert_array_equal(solver.action_values(states, row), expected)
                 assert solver.solve(states, row) == np.nanmax(expected)
                 compared += 1
@@ -118,15 +121,15 @@ def test_what_is_too_far_from_the_end_is_refused() -> None:
             Solver(game, max_positions=1000).solve(played(game, []), 0)
 
 
-def test_a_refusal_leaves_nothing_wrong_behind() -> None:
-    game = make_game("hex4")
-    solver = Solver(game, max_positions=500)
-    with pytest.raises(UsageError):
-        solver.solve(played(game, []), 0)
-    for states, rows, _ in play_random_games(game, 20, seed=1):
-        for row in rows:
-            if states.plies[row] >= 8:
-                assert solver.solve(states, row) == Solver(game).solve(states, row)
+def test_a_position_that_was_given_up_leaves_nothing_wrong_in_the_table() -> None:
+    cells = np.zeros(16, np.int8)
+    given_up, fresh = HexTable(4), HexTable(4)
+    for visits in range(1, 60):
+        assert given_up.mover_wins(cells, 0, max_positions=visits) is None
+    for cell in range(16):
+        opening = np.where(np.arange(16) == cell, 1, 0).astype(np.int8)
+        won = [table.mover_wins(opening, 1, max_positions=1_000_000) for table in (given_up, fresh)]
+        assert won[0] == won[1]
 
 
 def test_solving_leaves_the_position_as_it_is() -> None:

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from configs.schema import ReplayConfig
@@ -14,10 +15,16 @@ from games.hex import Hex
 from replay.buffer import ReplayBuffer
 from replay.records import Chunk, decode_columns
 from replay.sampling import Sample, Wait
-from tests.replay.experience import CONFIG, a_chunk, a_game, open_buffer, same, with_column
+from tests.replay.experience import CONFIG, GAME, a_chunk, a_game, open_buffer, same, with_column
 
 SMALL_WINDOW = ReplayConfig(min_rows=12, capacity_rows=12, samples_per_insert_slack_rows=10**6)
 """Four games of three rows."""
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What survives a crash is the claim of test_faults."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 def fill(buffer: ReplayBuffer, chunks: int, *, first: int = 0, games: int = 2, epoch: int = 0) -> None:
@@ -97,7 +104,7 @@ def test_the_same_numbers_of_another_actor_or_life_are_other_games(tmp_path: Pat
         assert buffer.add(a_chunk([0], actor=actor, epoch=epoch).encode()).accepted_games == 1
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 5), st.integers(1, 3)), max_size=14
@@ -351,13 +358,7 @@ def test_a_folder_of_another_run_or_game_is_refused(
     if not ledger:
         (tmp_path / "replay" / "ledger.sealed").unlink()
     with pytest.raises(DataError, match="is of run 'test' and game 'tic_tac_toe'"):
-        open_buffer(tmp_path, run=run, game=game or open_game())
-
-
-def open_game() -> Any:
-    from tests.replay.experience import GAME
-
-    return GAME
+        open_buffer(tmp_path, run=run, game=game or GAME)
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_three_lines(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_random_bytes_raise_nothing_but_data_errors(data: bytes) -> None:
     only_data_errors(encoded(data))
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_record_altered_behind_an_intact_seal_raises_nothing_but_data_errors(data: st.DataObject) -> None:
     content = bytearray(plain(a_chunk().encode()))

@@ -54,7 +54,7 @@ def test_one_side_may_always_go_on(limiter: RateLimiter, inserted: int, sampled:
 
 
 @given(
-    limiters, st.integers(1, 100), st.integers(1, 1000), st.lists(st.booleans(), min_size=50, max_size=300)
+    limiters, st.integers(1, 100), st.integers(1, 1000), st.lists(st.booleans(), min_size=50, max_size=150)
 )
 def test_no_schedule_leaves_the_ratio_by_more_than_the_slack_and_one_chunk(
     limiter: RateLimiter, chunk: int, batch: int, learner_first: list[bool]

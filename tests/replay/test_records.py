@@ -114,6 +114,14 @@ def test_records_are_written_as_ever(name: str) -> None:
     assert same(written, codec.decode((GOLDEN / name).read_bytes(), source=name))
 
 
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_file_cut_short_at_any_byte_is_damaged(name: str) -> None:
+    data = (GOLDEN / name).read_bytes()
+    for length in range(len(data)):
+        with pytest.raises(DataError, match="is damaged"):
+            type(KNOWN[name]()).decode(data[:length], source=name)
+
+
 def test_the_golden_fields_are_what_they_say() -> None:
     game = GameRecord.decode((GOLDEN / "game_record_v1.bin").read_bytes())
     assert (game.run, game.game, game.actor, game.epoch, game.seq) == ("golden", "hex3", 2, 1, 40)
@@ -245,7 +253,7 @@ def test_values_may_leave_their_range_by_rounding() -> None:
     assert spoilt("search_value", np.nextafter(np.float32(1), np.float32(2)))().check_valid() == []
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(st.data())
 def test_no_field_of_another_kind_gets_past_decoding(data: st.DataObject) -> None:
     """Whatever stands in a field, decoding and checking end in a DataError or in words, never otherwise."""

@@ -14,8 +14,6 @@ from core.messages import Reply, Request
 from games.game import Game, States
 from search.randomness import DIRICHLET, GUMBEL, SYMMETRY, dirichlet, gumbel, random_bits
 
-SMALLEST_PRIOR = 1e-30
-
 
 @dataclass
 class Node:
@@ -86,13 +84,12 @@ class Oracle:
         symmetry = 0
         if self.config.root_symmetry:
             symmetry = int(random_bits(self.key, SYMMETRY, rows[0])) % self.game.num_symmetries
-        arrays, views = self.game.encode(self.states, rows, np.array([symmetry], np.int16))
+        arrays, views = self.game.encode(self.states, rows, np.array([symmetry], np.int8))
         reply = self.evaluate(Request("oracle", arrays))
-        logits = reply.arrays["policy"][0][self.game.views[views[0]]].astype(float)
+        logits = reply.arrays["policy"][0][self.game.views[views[0]]].astype(np.float32)
         legal = np.flatnonzero(self.game.legal(self.states, rows)[0])
-        weights = {int(a): np.float32(math.exp(logits[a] - logits[legal].max())) for a in legal}
-        total = sum(float(weight) for weight in weights.values())
-        priors = {a: float(np.float32(max(w / total, SMALLEST_PRIOR))) for a, w in weights.items()}
+        weights = np.exp(logits[legal] - logits[legal].max()).tolist()
+        priors = {int(a): float(np.float32(w / sum(weights))) for a, w in zip(legal, weights, strict=True)}
         return priors, float(reply.arrays["value"][0])
 
     def visit(self, node: Node) -> float:
@@ -218,7 +215,7 @@ class GumbelOracle(Oracle):
 
 
 def considered_visits(considered: int, simulations: int) -> list[int]:
-    """Return the visits that a move must have had to be selected by each simulation, by playing halving through."""
+    """Return the visits a move must have had to be selected by each simulation, halving played through."""
     visits = [0] * considered
     phases = max(1, math.ceil(math.log2(considered)))
     sequence: list[int] = []

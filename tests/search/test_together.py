@@ -110,6 +110,7 @@ def test_a_defect_in_one_computation_ends_all_and_closes_them():
         yield (request("b", 1),)
         raise ZeroDivisionError
 
+    waiting = careful()
     with pytest.raises(ZeroDivisionError):
-        drive(together(broken(), careful()), echo)
+        drive(together(broken(), waiting), echo)
     assert closed == [True]

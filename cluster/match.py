@@ -1,0 +1,255 @@
+"""`tamen match` and `tamen play`: players are found, their models served, and games played on paired openings."""
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from actors.arena import MatchResult, match
+from actors.arena import Progress as MatchProgress
+from actors.openings import Opening, random_openings
+from actors.players import Player, PlayerSpec, make_player, parse_player
+from cluster import environment
+from cluster.models import FoundModel, find_model
+from cluster.program import Machine
+from cluster.run_folder import run_folder
+from cluster.terminal import console
+from configs.schema import NetworkConfig, RunConfig, SearchConfig
+from core.errors import TamenError, UsageError
+from core.messages import Reply, Request
+from core.names import checked_name
+from games.catalog import make_game
+from search.drive import run
+
+SERVED_AS = ("first", "second")
+"""The names under which the two players' models are served."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contender:
+    """A player as he was found: what he is, how results call him, and his model if he has one."""
+
+    spec: PlayerSpec
+    label: str
+    model: FoundModel | None
+
+    def player(self, game: str, *, games: int, served_as: str) -> Player:
+        settings = self.model.config.search if self.model else SearchConfig()
+        return make_player(self.spec, make_game(game), settings=settings, games=games, served_as=served_as)
+
+
+def find_contender(text: str, *, simulations: int, runs: Path) -> Contender:
+    """Return the player that `text` names; a bare run name or file means its model with `simulations` a move."""
+    is_run = "/" not in text and run_folder(runs, text.partition("@")[0]).exists() if _is_plain(text) else False
+    spec = parse_player(f"model:{text}" if is_run or text.endswith(".safetensors") else text)
+    if spec.kind != "model":
+        return Contender(spec, str(spec), None)
+    model = find_model(spec.model + ("" if spec.version is None else f"@{spec.version}"), runs=runs)
+    if spec.simulations is None:
+        spec = dataclasses.replace(spec, simulations=simulations)
+    return Contender(spec, f"{model.label}:{spec.simulations or 'policy'}", model)
+
+
+def play_match(
+    first: str,
+    second: str,
+    *,
+    game: str | None,
+    games: int,
+    simulations: int,
+    opening_plies: int,
+    seed: int,
+    engine: Literal["ray", "local"],
+    address: str | None,
+    runs: Path,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Play `games` games between two players and return the result as plain numbers; print it unless `quiet`."""
+    sides = tuple(find_contender(text, simulations=simulations, runs=runs) for text in (first, second))
+    game = agree_on_game(sides, game)
+    openings = random_openings(make_game(game), pairs=(games + 1) // 2, plies=opening_plies, seed=seed)
+    began = time.monotonic()
+    play = _play_on_ray if engine == "ray" else _play_here
+    result = play(sides, game, openings, seed=seed, address=address, show=not quiet)
+    summary = _summary(result, game, [side.label for side in sides], time.monotonic() - began)
+    if not quiet:
+        _print_result(summary)
+    return summary
+
+
+def agree_on_game(sides: tuple[Contender, ...], game: str | None) -> str:
+    """Return the game that the models play. Raises UsageError when they differ, or nobody says which it is."""
+    known = {side.label: side.model.weights.game for side in sides if side.model is not None}
+    names = set(known.values()) | ({game} if game else set())
+    if len(names) == 1:
+        return make_game(names.pop()).name
+    if not names:
+        raise UsageError("which game?", why="none of the players is tied to one", fix="add --game hex5")
+    told = ", ".join(f"{label} plays {name}" for label, name in known.items())
+    raise UsageError("the players play different games", why=told, fix="choose two of the same game")
+
+
+def play_in_terminal(opponent: str, *, game: str | None, person: int, simulations: int, runs: Path) -> None:
+    """Let a person play against an opponent; ends after one game, or when the person leaves."""
+    from cluster.play import play_game
+
+    contender = find_contender(opponent, simulations=simulations, runs=runs)
+    name = agree_on_game((contender,), game or (None if contender.model else "hex5"))
+    player = contender.player(name, games=1, served_as=SERVED_AS[1])
+    target = console()
+    target.print(f"{name} against {contender.label}; `quit` leaves", style="bold", markup=False)
+    outcome = play_game(
+        make_game(name),
+        player,
+        _answer_here((contender,)),
+        person=person,
+        seed=time.time_ns() % 2**32,
+        say=lambda text: target.print(text, markup=False),
+        ask=input,
+    )
+    if outcome is not None:
+        target.print({1.0: "you win", 0.0: "a draw", -1.0: f"{contender.label} wins"}[outcome], style="bold")
+
+
+def _play_here(
+    sides: tuple[Contender, ...],
+    game: str,
+    openings: list[Opening],
+    *,
+    seed: int,
+    address: str | None,
+    show: bool,
+) -> MatchResult:
+    progress = MatchProgress()
+    steps = match(
+        make_game(game),
+        *_players(sides, game, games=2 * len(openings)),
+        openings=openings,
+        seed=seed,
+        progress=progress,
+    )
+    return run(steps, _answer_here(sides))
+
+
+def _play_on_ray(
+    sides: tuple[Contender, ...],
+    game: str,
+    openings: list[Opening],
+    *,
+    seed: int,
+    address: str | None,
+    show: bool,
+) -> MatchResult:
+    environment.prepare_ray(address)
+    from cluster.ray_match import RayMatch
+
+    parts = min(Machine.here().cpus, len(openings))
+    config = _serving_config(sides, game)
+    models = {name: side.model.weights for name, side in zip(SERVED_AS, sides, strict=True) if side.model}
+    with RayMatch(
+        config,
+        models,
+        sides,
+        openings,
+        game=game,
+        served_as=SERVED_AS,
+        seed=seed,
+        parts=parts,
+        address=address,
+    ) as running:
+        _show_progress(running.games_finished, 2 * len(openings), show=show)
+        return running.result()
+
+
+def _players(sides: tuple[Contender, ...], game: str, *, games: int) -> tuple[Player, ...]:
+    return tuple(
+        side.player(game, games=games, served_as=name) for side, name in zip(sides, SERVED_AS, strict=True)
+    )
+
+
+def _answer_here(sides: tuple[Contender, ...]) -> Callable[[Request], Reply]:
+    """Return an evaluator in this process for the models of `sides`."""
+    models = {name: side.model for name, side in zip(SERVED_AS[-len(sides) :], sides, strict=True) if side.model}
+    if not models:
+        return _nobody_answers
+    from cluster.parts import make_host
+
+    host = make_host(
+        next(iter(models.values())).config,
+        fetch=lambda name: dataclasses.replace(models[name].weights, model=name),
+    )
+    return lambda request: host.evaluate(request.model, request.arrays)
+
+
+def _nobody_answers(request: Request) -> Reply:
+    raise AssertionError(f"no player has a model, but {request.model} was asked")
+
+
+def _serving_config(sides: tuple[Contender, ...], game: str) -> RunConfig:
+    """Return the configuration of the server: the first model's, or the defaults when nobody has one."""
+    found = next((side.model.config for side in sides if side.model is not None), None)
+    return found or RunConfig(game=game, network=NetworkConfig())
+
+
+def _show_progress(games_finished: Callable[[], int | None], total: int, *, show: bool) -> None:
+    """Show a bar until `games_finished` says None: the match is over."""
+    columns = [TextColumn("games"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=console(stderr=True), transient=True, disable=not show or not sys.stderr.isatty()) as bar:
+        task = bar.add_task("games", total=total)
+        while (finished := games_finished()) is not None:
+            bar.update(task, completed=finished)
+
+
+def _summary(result: MatchResult, game: str, labels: list[str], seconds: float) -> dict[str, Any]:
+    tally, interval, elo = result.tally(), result.interval, result.elo_interval
+    return {
+        "game": game,
+        "first": labels[0],
+        "second": labels[1],
+        "games": tally.wins + tally.draws + tally.losses,
+        "wins": tally.wins,
+        "draws": tally.draws,
+        "losses": tally.losses,
+        "score": result.score,
+        "score_low": interval.low,
+        "score_high": interval.high,
+        "elo": _finite(result.elo),
+        "elo_low": _finite(elo.low),
+        "elo_high": _finite(elo.high),
+        "set_aside": len(result.set_aside),
+        "mean_plies": result.plies / max(1, tally.wins + tally.draws + tally.losses),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _finite(value: float) -> float | None:
+    """Return None for an infinite Elo, which JSON cannot say."""
+    return value if math.isfinite(value) else None
+
+
+def _print_result(summary: dict[str, Any]) -> None:
+    def signed(value: float | None, infinite: str) -> str:
+        return infinite if value is None else f"{value:+.0f}"
+
+    target = console()
+    target.print(f"{summary['first']}  against  {summary['second']}  at {summary['game']}", style="bold", markup=False)
+    target.print(f"  {summary['wins']} wins, {summary['draws']} draws, {summary['losses']} losses in {summary['seconds']:.0f} s")
+    target.print(f"  score {summary['score']:.1%}, 95 % interval {summary['score_low']:.1%} to {summary['score_high']:.1%}")
+    low, high = signed(summary["elo_low"], "-∞"), signed(summary["elo_high"], "+∞")
+    extreme = "+∞" if summary["score"] > 0.5 else "-∞"
+    target.print(f"  Elo {signed(summary['elo'], extreme)}, 95 % interval {low} to {high}")
+    if summary["set_aside"]:
+        target.print(f"  {summary['set_aside']} games were set aside: their evaluation failed twice", style="yellow")
+
+
+def _is_plain(text: str) -> bool:
+    try:
+        checked_name(text.partition("@")[0], what="run")
+    except TamenError:
+        return False
+    return True

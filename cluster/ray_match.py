@@ -1,0 +1,139 @@
+"""A match on Ray: one inference server for both models, the pairs shared out over the machine's cores."""
+
+import dataclasses
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+
+from actors.arena import MatchResult, joined, match
+from actors.arena import Progress as MatchProgress
+from actors.openings import Opening
+from cluster.parts import make_store
+from cluster.program import Machine
+from cluster.ray_actors import InferenceActor, StoreActor
+from cluster.ray_client import LOST, Handle, RayClient, call
+from cluster.ray_program import connect
+from cluster.run_folder import RunFolder
+from configs.schema import RunConfig
+from core.errors import ClusterError
+from games.catalog import make_game
+from inference_server.client import drive
+from networks.weights import Weights
+
+
+class MatchActor:
+    """Plays some of a match's pairs."""
+
+    def __init__(self, game: str, sides: Sequence[Any], served_as: Sequence[str], servers: list[Handle]) -> None:
+        self._game = make_game(game)
+        self._sides = sides
+        self._served_as = served_as
+        self._servers = servers
+        self._stopping = threading.Event()
+        self._progress = MatchProgress()
+
+    def run(self, openings: list[Opening], first_pair: int, seed: int) -> MatchResult | None:
+        """Play every opening from both sides; the pairs keep their numbers, and so their randomness."""
+        players = [
+            side.player(self._game.name, games=2 * len(openings), served_as=name)
+            for side, name in zip(self._sides, self._served_as, strict=True)
+        ]
+        steps = match(
+            self._game,
+            *players,
+            openings=openings,
+            seed=seed,
+            first_pair=first_pair,
+            progress=self._progress,
+        )
+        return drive(steps, RayClient(self._servers), should_stop=self._stopping.is_set)
+
+    @ray.method(concurrency_group="control")
+    def games_finished(self) -> int:
+        return self._progress.games_finished
+
+
+class RayMatch:
+    """A match under way; use as a context manager, which ends its actors.
+
+    Args:
+        config: of the server.
+        models: weights by the name that requests will use.
+        sides: the contenders.
+        parts: over how many actors the pairs are shared out.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        models: Mapping[str, Weights],
+        sides: Sequence[Any],
+        openings: list[Opening],
+        *,
+        game: str,
+        served_as: Sequence[str],
+        seed: int,
+        parts: int,
+        address: str | None,
+    ) -> None:
+        self._models = models
+        self._folder = tempfile.TemporaryDirectory(prefix="tamen-match-")
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            connect(address, cpus=Machine.here().cpus)
+        servers = self._serve(config) if models else []
+        actor = ray.remote(num_cpus=0, concurrency_groups={"control": 1})(MatchActor)
+        # Contenders travel without their weights: those are the server's.
+        light = [dataclasses.replace(side, model=side.model and _without_weights(side.model)) for side in sides]
+        self._actors = [actor.remote(game, light, served_as, servers) for _ in range(parts)]
+        cuts = [len(openings) * part // parts for part in range(parts + 1)]
+        self._running = [
+            one.run.remote(openings[begin:end], begin, seed)
+            for one, begin, end in zip(self._actors, cuts[:-1], cuts[1:], strict=True)
+        ]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connected:
+            ray.shutdown()
+        self._folder.cleanup()
+
+    def games_finished(self) -> int | None:
+        """Return how many games are finished, after at most half a second; None when all are."""
+        _, unfinished = ray.wait(self._running, num_returns=len(self._running), timeout=0.5)
+        if not unfinished:
+            return None
+        return sum(call(actor.games_finished) for actor in self._actors)
+
+    def result(self) -> MatchResult:
+        """Return the result of the whole match. Raises ClusterError when a part of it was lost."""
+        try:
+            parts = ray.get(self._running, timeout=60.0)
+        except LOST as error:
+            raise ClusterError(
+                "a part of the match was lost",
+                why=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+                fix="play it again; with the same --seed it is the same match",
+            ) from error
+        return joined(parts)
+
+    def _serve(self, config: RunConfig) -> list[Handle]:
+        folder = RunFolder(Path(self._folder.name))
+        for name, weights in self._models.items():
+            make_store(folder).publish(dataclasses.replace(weights, model=name))
+        store = ray.remote(num_cpus=0)(StoreActor).remote(folder)
+        return [ray.remote(num_cpus=0, max_concurrency=1000)(InferenceActor).remote(config, store)]
+
+
+def _without_weights(model: Any) -> Any:
+    """Return a found model whose tensors are gone."""
+    return dataclasses.replace(model, weights=dataclasses.replace(model.weights, tensors={}))

@@ -1,0 +1,90 @@
+"""`tamen status`: how runs stand, read from their folders; needs neither torch nor ray, and disturbs nobody."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.table import Table
+
+from cluster.metrics_sinks import read_run_log
+from cluster.observer import newest_evaluations
+from cluster.run_folder import RunFolder, run_folder
+from cluster.terminal import console
+from core.errors import UsageError
+
+
+def show_status(name: str | None, *, runs: Path, quiet: bool) -> list[dict[str, Any]]:
+    """Return, and print unless `quiet`, how one run or all runs in `runs` stand, the newest first.
+
+    Raises:
+        UsageError: when there is no such run.
+    """
+    folders = [run_folder(runs, name)] if name else [RunFolder(path.parent) for path in runs.glob("*/config.yaml")]
+    if name and not folders[0].exists():
+        raise UsageError(
+            f"there is no run {name!r}",
+            why=f"{runs.resolve()} holds {', '.join(sorted(p.parent.name for p in runs.glob('*/config.yaml'))) or 'none'}",
+            fix="name one of them, or begin one with `tamen train PRESET`",
+        )
+    found = sorted((_status(folder) for folder in folders), key=lambda status: -(status["written"] or 0))
+    if not quiet:
+        _print(found, runs)
+    return found
+
+
+def _status(folder: RunFolder) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    for line in read_run_log(folder.root):
+        last = line
+    evaluations = newest_evaluations(folder.evaluations_file)
+    return {
+        "run": folder.name,
+        "game": folder.config().game,
+        "running": _is_running(folder),
+        "written": last.get("time"),
+        "games": last.get("games/played"),
+        "learner_steps": last.get("learner/steps"),
+        "version": last.get("learner/newest_version"),
+        "games_per_hour": last.get("games/per_hour"),
+        "perfect_share": evaluations.get("perfect_share"),
+        "strength": {name: score.score for name, score in (evaluations.get("strength") or {}).items()},
+    }
+
+
+def _is_running(folder: RunFolder) -> bool:
+    """Whether a driver holds the run's lock."""
+    lock = FileLock(folder.root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _print(found: list[dict[str, Any]], runs: Path) -> None:
+    target = console()
+    if not found:
+        target.print(f"no runs in {runs.resolve()}; begin one with: tamen train hex5", markup=False)
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "game", "state", "games", "steps", "version", "strength"):
+        table.add_column(heading, justify="right" if heading in ("games", "steps", "version") else "left")
+    for status in found:
+        ago = f"{time.time() - status['written']:.0f} s ago" if status["written"] else "no games yet"
+        strength = [f"{name} {score:.0%}" for name, score in status["strength"].items()]
+        if status["perfect_share"] is not None:
+            strength.append(f"perfect {status['perfect_share']:.1%}")
+        table.add_row(
+            status["run"],
+            status["game"],
+            "running" if status["running"] else f"stopped, {ago}",
+            *(_number(status[key]) for key in ("games", "learner_steps", "version")),
+            ", ".join(strength) or "–",
+        )
+    target.print(table)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
