@@ -31,7 +31,9 @@ def perfect_share(game: Game, positions: LabelledPositions, model: str) -> Steps
     rows = positions.rows
     arrays, views = game.encode(positions.states, rows, np.zeros(len(rows), np.int8))
     (reply,) = yield from ask((Request(model, arrays),))
-    logits = np.take_along_axis(reply.arrays["policy"].astype(np.float32), game.views[views].astype(np.int64), axis=1)
+    logits = np.take_along_axis(
+        reply.arrays["policy"].astype(np.float32), game.views[views].astype(np.int64), axis=1
+    )
     chosen = np.where(game.legal(positions.states, rows), logits, -np.inf).argmax(axis=1)
     return float(positions.perfect[np.arange(len(rows)), chosen].mean())
 
@@ -101,7 +103,9 @@ class Evaluator:
             self._solved = self._solved or labelled_positions(
                 self._game, SOLVED_POSITIONS, derive_rng(self._seed, "solved positions")
             )
-            share = drive(perfect_share(self._game, self._solved, model), self._client, should_stop=should_stop)
+            share = drive(
+                perfect_share(self._game, self._solved, model), self._client, should_stop=should_stop
+            )
             if share is not None:
                 self._append({"version": version, "seconds": self._seconds(), "perfect_share": share})
         for opponent in self._config.opponents:
@@ -118,9 +122,14 @@ class Evaluator:
     def _meet(self, opponent: str, model: str, should_stop: Callable[[], bool]) -> MatchResult | None:
         games = self._config.games
         settings = self._search.model_copy(
-            update={"simulations": self._config.simulations, "cheap_simulations": min(8, self._config.simulations)}
+            update={
+                "simulations": self._config.simulations,
+                "cheap_simulations": min(8, self._config.simulations),
+            }
         )
-        first = make_player(parse_player("model:main"), self._game, settings=settings, games=games, served_as=model)
+        first = make_player(
+            parse_player("model:main"), self._game, settings=settings, games=games, served_as=model
+        )
         second = make_player(parse_player(opponent), self._game, settings=settings, games=games)
         openings = random_openings(self._game, pairs=games // 2, plies=OPENING_PLIES, seed=self._seed)
         seed = derive_seed(self._seed, "match", opponent)

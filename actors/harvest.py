@@ -115,7 +115,9 @@ def _columns(games: list[FinishedGame], first_seq: int, board: BoardSpec) -> dic
     """Return the columns of all rows of `games`; outcomes turn to the view of each row's player to move."""
     rows = [(seq, game, row) for seq, game in enumerate(games, first_seq) for row in game.rows]
     inputs = {
-        spec.name: np.array([row.inputs[spec.name] for _, _, row in rows], spec.dtype).reshape(-1, *spec.shape)
+        spec.name: np.array([row.inputs[spec.name] for _, _, row in rows], spec.dtype).reshape(
+            -1, *spec.shape
+        )
         for spec in board.inputs
     }
     return inputs | {

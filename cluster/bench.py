@@ -14,7 +14,7 @@ import psutil
 
 from cluster import environment
 from cluster.parts import MODEL, make_store
-from cluster.program import Machine
+from cluster.program import Machine, plan_serving
 from cluster.raw_forward import measure_processes
 from cluster.run_folder import RunFolder
 from cluster.terminal import console
@@ -46,15 +46,22 @@ def bench_inference(
     for number in range(rounds):
         raw.append(_raw(config, seconds, 1, compiled)[0])
         served.append(_serve(config, seconds))
-        _say(quiet, f"round {number + 1}: raw {raw[-1]['positions_per_s']:,.0f}/s  served {served[-1]['served_per_s']:,.0f}/s")
+        _say(
+            quiet,
+            f"round {number + 1}: raw {raw[-1]['positions_per_s']:,.0f}/s  served {served[-1]['served_per_s']:,.0f}/s",
+        )
     result = _medians(served) | {
         "raw_per_s": statistics.median(r["positions_per_s"] for r in raw),
         "raw_best": raw[-1]["best"],
         "precision": raw[-1]["precision"],
-        "served_over_raw_rounds": [s["served_per_s"] / r["positions_per_s"] for s, r in zip(served, raw, strict=True)],
+        "served_over_raw_rounds": [
+            s["served_per_s"] / r["positions_per_s"] for s, r in zip(served, raw, strict=True)
+        ],
     }
     result["served_over_raw"] = statistics.median(result["served_over_raw_rounds"])
-    _say(quiet, f"served over raw: {result['served_over_raw']:.2f}, mean batch {result['mean_batch']:.0f} rows")
+    _say(
+        quiet, f"served over raw: {result['served_over_raw']:.2f}, mean batch {result['mean_batch']:.0f} rows"
+    )
     return result | {"config": config.model_dump(mode="json")}
 
 
@@ -72,14 +79,21 @@ def bench_selfplay(
     quiet: bool,
 ) -> dict[str, Any]:
     """Play with real search on the whole machine, and compare with every core doing nothing but forwards."""
-    searches = [f"search.simulations={simulations}", "search.full_share=1.0", f"search.cheap_simulations={simulations}"]
+    searches = [
+        f"search.simulations={simulations}",
+        "search.full_share=1.0",
+        f"search.cheap_simulations={simulations}",
+    ]
     config = _config(game or "connect_four", blocks or 4, channels or 64, precision, [*searches, *overrides])
     cores = Machine.here().cpus
     raw, played = [], []
     for number in range(rounds):
         raw.append(sum(one["positions_per_s"] for one in _raw(config, seconds, cores, compiled)))
         played.append(_play(config, seconds))
-        _say(quiet, f"round {number + 1}: raw {raw[-1]:,.0f}/s  games {played[-1]['evals_per_s']:,.0f} evaluations/s")
+        _say(
+            quiet,
+            f"round {number + 1}: raw {raw[-1]:,.0f}/s  games {played[-1]['evals_per_s']:,.0f} evaluations/s",
+        )
     result = _medians(played) | {"raw_per_s": statistics.median(raw)}
     result["evals_over_raw_rounds"] = [p["evals_per_s"] / r for p, r in zip(played, raw, strict=True)]
     result["evals_over_raw"] = statistics.median(result["evals_over_raw_rounds"])
@@ -87,9 +101,7 @@ def bench_selfplay(
     return result | {"config": config.model_dump(mode="json")}
 
 
-def _config(
-    game: str, blocks: int, channels: int, precision: str, overrides: Sequence[str]
-) -> RunConfig:
+def _config(game: str, blocks: int, channels: int, precision: str, overrides: Sequence[str]) -> RunConfig:
     network = {"blocks": blocks, "channels": channels, "precision": precision}
     config = RunConfig.model_validate({"game": game, "network": network, "evaluation": {"games": 0}})
     return override(config, ["replay.window_exponent=1.0", "replay.window_growth=1.0", *overrides])
@@ -97,7 +109,9 @@ def _config(
 
 def _raw(config: RunConfig, seconds: float, processes: int, compiled: bool) -> list[dict[str, Any]]:
     share = max(0.5, seconds / 5)
-    return measure_processes(config.game, config.network, seconds=share, processes=processes, compiled=compiled)
+    return measure_processes(
+        config.game, config.network, seconds=share, processes=processes, compiled=compiled
+    )
 
 
 def _medians(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:
@@ -112,22 +126,23 @@ def _serve(config: RunConfig, seconds: float) -> dict[str, float]:
         import ray
 
         from cluster.load_actor import LoadActor
-        from cluster.ray_actors import InferenceActor, StoreActor
-        from cluster.ray_program import connect
+        from cluster.ray_program import RayProgram, connect
 
         connect(None, cpus=Machine.here().cpus)
         try:
-            store = ray.remote(num_cpus=0)(StoreActor).remote(folder)
-            server = ray.remote(num_cpus=0, max_concurrency=1000)(InferenceActor).remote(config, store)
-            clients = [ray.remote(num_cpus=0)(LoadActor).remote(config.game, [server], seed) for seed in range(CLIENTS)]
+            program = RayProgram(config, folder, plan_serving(Machine.here()), report=lambda text: None)
+            program.start()
+            (server,) = program.handles("inference")
+            clients = [
+                ray.remote(num_cpus=0)(LoadActor).remote(config.game, [server], n) for n in range(CLIENTS)
+            ]
             running = [client.run.remote(ROWS_OF_A_REQUEST) for client in clients]
             while not ray.get(server.stats.remote(), timeout=120)["batches"]:
-                time.sleep(0.1)
+                ray.wait(running, timeout=0.1)
             time.sleep(WARM_UP_SECONDS)
             before, began = ray.get(server.stats.remote(), timeout=30), time.monotonic()
             time.sleep(seconds)
             after, elapsed = ray.get(server.stats.remote(), timeout=30), time.monotonic() - began
-            del running
         finally:
             ray.shutdown()
     rows = after["rows"] - before["rows"]
@@ -136,7 +151,9 @@ def _serve(config: RunConfig, seconds: float) -> dict[str, float]:
         "mean_batch": rows / max(1, after["batches"] - before["batches"]),
         "busy_ratio": (after["busy_seconds"] - before["busy_seconds"]) / elapsed,
         "forward_share": (after["forward_seconds"] - before["forward_seconds"]) / elapsed,
-        "wait_ms": 1000 * (after["wait_seconds"] - before["wait_seconds"]) / max(1, after["requests"] - before["requests"]),
+        "wait_ms": 1000
+        * (after["wait_seconds"] - before["wait_seconds"])
+        / max(1, after["requests"] - before["requests"]),
     }
 
 

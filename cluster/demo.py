@@ -73,7 +73,11 @@ def _while_loading(target: Console, load: Callable[[], None]) -> None:
     loaded = threading.Event()
 
     def show() -> None:
-        with Live(console=target, auto_refresh=False, transient=True) if is_live(target) else _Still(target) as live:
+        with (
+            Live(console=target, auto_refresh=False, transient=True)
+            if is_live(target)
+            else _Still(target) as live
+        ):
             for board in _random_boards(make_game("tic_tac_toe")):
                 live.update(Text(f"Ray starts; meanwhile two random players:\n\n{board}\n"), refresh=True)
                 if loaded.wait(0.4):
@@ -145,7 +149,10 @@ def _examine(game_name: str, folder: RunFolder) -> Exam:
     game, store = make_game(game_name), make_store(folder)
     positions = labelled_positions(game, EXAM_POSITIONS, derive_rng(1, "exam", game_name))
     shares = [
-        run(perfect_share(game, positions, MODEL), make_local_evaluate(folder.config(), store.get(MODEL, version)))
+        run(
+            perfect_share(game, positions, MODEL),
+            make_local_evaluate(folder.config(), store.get(MODEL, version)),
+        )
         for version in (0, store.newest_version(MODEL))
     ]
     return Exam(game_name, EXAM_POSITIONS, *shares)

@@ -64,7 +64,12 @@ def _machine() -> Finding:
     machine = Machine.here()
     said = f"{machine.cpus} cores, {machine.gpus} GPUs"
     if machine.cpus < 2:
-        return Finding("machine", said, "warn", "with one core actors, brain and learner take turns; two or more are better")
+        return Finding(
+            "machine",
+            said,
+            "warn",
+            "with one core actors, brain and learner take turns; two or more are better",
+        )
     return Finding("machine", said, "ok")
 
 
@@ -72,7 +77,9 @@ def _memory() -> Finding:
     available = _meminfo("MemAvailable")
     said = f"{available / GIB:.1f} GiB available"
     if available < 3 * GIB:
-        return Finding("memory", said, "bad", "a run on Ray needs about 3 GiB; close something, or use `--engine local`")
+        return Finding(
+            "memory", said, "bad", "a run on Ray needs about 3 GiB; close something, or use `--engine local`"
+        )
     return Finding("memory", said, "ok")
 
 
@@ -82,7 +89,9 @@ def _shared_memory() -> Finding:
     free = shutil.disk_usage("/dev/shm").free
     said = f"{free / GIB:.1f} GiB free in /dev/shm"
     if free < GIB / 2:
-        return Finding("shared memory", said, "warn", "in a container start it with --shm-size=2g; else empty /dev/shm")
+        return Finding(
+            "shared memory", said, "warn", "in a container start it with --shm-size=2g; else empty /dev/shm"
+        )
     return Finding("shared memory", said, "ok")
 
 
@@ -93,7 +102,12 @@ def _disk(runs: Path) -> Finding:
     if not os.access(there, os.W_OK):
         return Finding("disk", f"{there} cannot be written", "bad", "choose another folder with --runs")
     if free < 2 * GIB:
-        return Finding("disk", said, "warn", "a long run writes a few GiB; make room or choose another folder with --runs")
+        return Finding(
+            "disk",
+            said,
+            "warn",
+            "a long run writes a few GiB; make room or choose another folder with --runs",
+        )
     return Finding("disk", said, "ok")
 
 
@@ -102,7 +116,9 @@ def _token(path: Path) -> Finding:
         return Finding("ray token", "none yet; made at the first run, readable by you alone", "ok")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        return Finding("ray token", f"{path} has mode {mode:o}", "bad", f"others can read it: chmod 600 {path}")
+        return Finding(
+            "ray token", f"{path} has mode {mode:o}", "bad", f"others can read it: chmod 600 {path}"
+        )
     return Finding("ray token", f"{path}, readable by you alone", "ok")
 
 
@@ -110,7 +126,12 @@ def _kernels() -> Finding:
     folder = Path(os.environ["NUMBA_CACHE_DIR"])
     compiled = len(list(folder.rglob("*.nbi"))) if folder.is_dir() else 0
     if not compiled:
-        return Finding("kernels", "not compiled yet", "warn", "the first run compiles for a minute; `make setup` does it ahead")
+        return Finding(
+            "kernels",
+            "not compiled yet",
+            "warn",
+            "the first run compiles for a minute; `make setup` does it ahead",
+        )
     return Finding("kernels", f"{compiled} compiled in {folder}", "ok")
 
 

@@ -69,7 +69,8 @@ class LocalEngine:
     def stats(self) -> dict[str, dict[str, Any]]:
         newest = self._replay.newest_game
         return {
-            "replay": self._replay.stats() | {"newest_actions": [] if newest is None else newest.actions.tolist()},
+            "replay": self._replay.stats()
+            | {"newest_actions": [] if newest is None else newest.actions.tolist()},
             "learner": self._learner.stats(),
             "actor-0": self._player.stats(),
             "inference-0": {

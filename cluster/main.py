@@ -19,13 +19,21 @@ app = typer.Typer(
     epilog="Every verb takes --debug for a traceback. Start with: tamen demo",
 )
 
-Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, such as search.simulations=64")]
-Preset = Annotated[str, typer.Argument(help="a preset: tic_tac_toe, connect_four, hex4, hex5, hex7, hex11, hex13")]
-Name = Annotated[str | None, typer.Option(help="name of the run; the same name resumes (default: the preset's)")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="section.key=value, such as search.simulations=64")
+]
+Preset = Annotated[
+    str, typer.Argument(help="a preset: tic_tac_toe, connect_four, hex4, hex5, hex7, hex11, hex13")
+]
+Name = Annotated[
+    str | None, typer.Option(help="name of the run; the same name resumes (default: the preset's)")
+]
 Runs = Annotated[Path, typer.Option(help="folder that holds the runs")]
 Size = Annotated[Literal["cpu", "gpu"], typer.Option(help="which size of the preset")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join", envvar="RAY_ADDRESS")]
-Engine = Annotated[Literal["ray", "local"], typer.Option(help="Ray, or everything in one process, deterministic")]
+Engine = Annotated[
+    Literal["ray", "local"], typer.Option(help="Ray, or everything in one process, deterministic")
+]
 Seed = Annotated[int | None, typer.Option(help="seed of all randomness")]
 Minutes = Annotated[float | None, typer.Option(help="stop after this time", min=0.01)]
 MetricsPort = Annotated[int | None, typer.Option(help="serve Prometheus text on this port of 127.0.0.1")]
@@ -64,7 +72,9 @@ def train(
     name: Name = None,
     minutes: Minutes = None,
     games: Annotated[int | None, typer.Option(help="stop after this many games of the run", min=1)] = None,
-    steps: Annotated[int | None, typer.Option(help="stop after this many learner steps of the run", min=1)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="stop after this many learner steps of the run", min=1)
+    ] = None,
     seed: Seed = None,
     size: Size = "cpu",
     engine: Engine = "ray",
@@ -137,10 +147,14 @@ def play(
 
 @app.command()
 def match(
-    first: Annotated[str, typer.Argument(help="a run, random, mcts:400, solver, open_spiel_mcts:400, model:…")],
+    first: Annotated[
+        str, typer.Argument(help="a run, random, mcts:400, solver, open_spiel_mcts:400, model:…")
+    ],
     second: Annotated[str, typer.Argument(help="likewise")],
     game: Annotated[str | None, typer.Option(help="the game, when no player tells")] = None,
-    games: Annotated[int, typer.Option(help="games to play; each opening is played from both sides", min=2)] = 100,
+    games: Annotated[
+        int, typer.Option(help="games to play; each opening is played from both sides", min=2)
+    ] = 100,
     simulations: Annotated[int, typer.Option(help="of models that name none, a move", min=0)] = 64,
     opening_plies: Annotated[int, typer.Option(help="random moves before each game", min=0)] = 2,
     seed: Annotated[int, typer.Option(help="of openings and players", min=0)] = 0,
@@ -172,7 +186,9 @@ def match(
 @app.command()
 def bench(
     what: Annotated[Literal["inference", "selfplay"], typer.Argument(help="what to measure")],
-    game: Annotated[str | None, typer.Option(help="default: hex13 for inference, connect_four for selfplay")] = None,
+    game: Annotated[
+        str | None, typer.Option(help="default: hex13 for inference, connect_four for selfplay")
+    ] = None,
     simulations: Annotated[int, typer.Option(min=1)] = 32,
     blocks: Annotated[int | None, typer.Option(min=1)] = None,
     channels: Annotated[int | None, typer.Option(min=1)] = None,

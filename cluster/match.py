@@ -45,7 +45,9 @@ class Contender:
 
 def find_contender(text: str, *, simulations: int, runs: Path) -> Contender:
     """Return the player that `text` names; a bare run name or file means its model with `simulations` a move."""
-    is_run = "/" not in text and run_folder(runs, text.partition("@")[0]).exists() if _is_plain(text) else False
+    is_run = (
+        "/" not in text and run_folder(runs, text.partition("@")[0]).exists() if _is_plain(text) else False
+    )
     spec = parse_player(f"model:{text}" if is_run or text.endswith(".safetensors") else text)
     if spec.kind != "model":
         return Contender(spec, str(spec), None)
@@ -174,7 +176,9 @@ def _players(sides: tuple[Contender, ...], game: str, *, games: int) -> tuple[Pl
 
 def _answer_here(sides: tuple[Contender, ...]) -> Callable[[Request], Reply]:
     """Return an evaluator in this process for the models of `sides`."""
-    models = {name: side.model for name, side in zip(SERVED_AS[-len(sides) :], sides, strict=True) if side.model}
+    models = {
+        name: side.model for name, side in zip(SERVED_AS[-len(sides) :], sides, strict=True) if side.model
+    }
     if not models:
         return _nobody_answers
     from cluster.parts import make_host
@@ -199,7 +203,9 @@ def _serving_config(sides: tuple[Contender, ...], game: str) -> RunConfig:
 def _show_progress(games_finished: Callable[[], int | None], total: int, *, show: bool) -> None:
     """Show a bar until `games_finished` says None: the match is over."""
     columns = [TextColumn("games"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=console(stderr=True), transient=True, disable=not show or not sys.stderr.isatty()) as bar:
+    with Progress(
+        *columns, console=console(stderr=True), transient=True, disable=not show or not sys.stderr.isatty()
+    ) as bar:
         task = bar.add_task("games", total=total)
         while (finished := games_finished()) is not None:
             bar.update(task, completed=finished)
@@ -237,14 +243,22 @@ def _print_result(summary: dict[str, Any]) -> None:
         return infinite if value is None else f"{value:+.0f}"
 
     target = console()
-    target.print(f"{summary['first']}  against  {summary['second']}  at {summary['game']}", style="bold", markup=False)
-    target.print(f"  {summary['wins']} wins, {summary['draws']} draws, {summary['losses']} losses in {summary['seconds']:.0f} s")
-    target.print(f"  score {summary['score']:.1%}, 95 % interval {summary['score_low']:.1%} to {summary['score_high']:.1%}")
+    target.print(
+        f"{summary['first']}  against  {summary['second']}  at {summary['game']}", style="bold", markup=False
+    )
+    target.print(
+        f"  {summary['wins']} wins, {summary['draws']} draws, {summary['losses']} losses in {summary['seconds']:.0f} s"
+    )
+    target.print(
+        f"  score {summary['score']:.1%}, 95 % interval {summary['score_low']:.1%} to {summary['score_high']:.1%}"
+    )
     low, high = signed(summary["elo_low"], "-∞"), signed(summary["elo_high"], "+∞")
     extreme = "+∞" if summary["score"] > 0.5 else "-∞"
     target.print(f"  Elo {signed(summary['elo'], extreme)}, 95 % interval {low} to {high}")
     if summary["set_aside"]:
-        target.print(f"  {summary['set_aside']} games were set aside: their evaluation failed twice", style="yellow")
+        target.print(
+            f"  {summary['set_aside']} games were set aside: their evaluation failed twice", style="yellow"
+        )
 
 
 def _is_plain(text: str) -> bool:

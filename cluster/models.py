@@ -52,4 +52,6 @@ def _from_file(path: Path) -> FoundModel:
         ) from error
     weights = Weights.from_bytes(data, source=str(path))
     network = {"blocks": weights.network["blocks"], "channels": weights.network["channels"]}
-    return FoundModel(path.stem, weights, RunConfig.model_validate({"game": weights.game, "network": network}))
+    return FoundModel(
+        path.stem, weights, RunConfig.model_validate({"game": weights.game, "network": network})
+    )

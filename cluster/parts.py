@@ -59,7 +59,14 @@ class Player:
 
 
 def make_player(
-    config: RunConfig, *, run: str, actor: int, epoch: int, client: "Client", delivery: "Delivery", **worker_options: Any
+    config: RunConfig,
+    *,
+    run: str,
+    actor: int,
+    epoch: int,
+    client: "Client",
+    delivery: "Delivery",
+    **worker_options: Any,
 ) -> Player:
     """Build actor number `actor` in its life `epoch`: its groups of games and the loop that plays them."""
     from actors.harvest import Harvest
@@ -95,7 +102,9 @@ def make_player(
     return Player(worker, groups, harvest)
 
 
-def make_replay(config: RunConfig, folder: RunFolder, objects: "ObjectStore", *, limited: bool) -> "ReplayBuffer":
+def make_replay(
+    config: RunConfig, folder: RunFolder, objects: "ObjectStore", *, limited: bool
+) -> "ReplayBuffer":
     from games.catalog import make_game
     from replay.buffer import ReplayBuffer
 
@@ -111,7 +120,13 @@ def make_replay(config: RunConfig, folder: RunFolder, objects: "ObjectStore", *,
 
 
 def make_learner(
-    config: RunConfig, folder: RunFolder, source: "Source", publisher: "Publisher", *, prefetch: int, **options: Any
+    config: RunConfig,
+    folder: RunFolder,
+    source: "Source",
+    publisher: "Publisher",
+    *,
+    prefetch: int,
+    **options: Any,
 ) -> "Learner":
     """Build the learner; `options` inject its clock."""
     import torch
@@ -185,4 +200,3 @@ def make_local_evaluate(config: RunConfig, weights: "Weights") -> Callable[[Requ
 def device() -> str:
     """Return the torch device name of this machine's first accelerator, else the CPU."""
     return "cuda" if Machine.here().gpus else "cpu"
-

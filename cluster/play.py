@@ -71,4 +71,6 @@ def _ask_move(game: Game, states: object, *, say: Say, ask: Ask) -> int | None:
             continue
         if legal[action]:
             return action
-        say(f"{text} is not legal here; legal are {' '.join(game.action_name(int(a)) for a in np.flatnonzero(legal))}")
+        say(
+            f"{text} is not legal here; legal are {' '.join(game.action_name(int(a)) for a in np.flatnonzero(legal))}"
+        )

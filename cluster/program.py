@@ -58,8 +58,16 @@ class Program:
 
 def plan(config: RunConfig, machine: Machine, *, learn: bool = True) -> Program:
     """Return the program of a run on one machine; without `learn` it only plays with the weights that are there."""
-    servers = config.inference.servers if config.inference.servers != "auto" else max(1, machine.gpus or machine.cpus // 2)
-    actors = config.actors.count if config.actors.count != "auto" else max(1, machine.cpus - 2 if machine.gpus else machine.cpus // 2)
+    servers = (
+        config.inference.servers
+        if config.inference.servers != "auto"
+        else max(1, machine.gpus or machine.cpus // 2)
+    )
+    actors = (
+        config.actors.count
+        if config.actors.count != "auto"
+        else max(1, machine.cpus - 2 if machine.gpus else machine.cpus // 2)
+    )
     gpu_share = machine.gpus / (servers + 1) if machine.gpus else 0.0
     roles = [
         Role("store", 1, 0.0, 0.0, ()),
@@ -67,9 +75,22 @@ def plan(config: RunConfig, machine: Machine, *, learn: bool = True) -> Program:
         Role("learner", 1, 0.0, gpu_share, ("replay", "store")),
         Role("inference", servers, 0.0, gpu_share, ("store",)),
         Role("actor", actors, 0.0, 0.0, ("inference", "replay")),
-        Role("evaluator", 1, 0.0, 0.0, ("inference", "store")),
+        Role("evaluator", 1 if config.evaluation.games else 0, 0.0, 0.0, ("inference", "store")),
     ]
-    return Program(tuple(role for role in roles if learn or role.name not in ("learner", "evaluator")))
+    takes_part = {
+        role.name: role.count > 0 and (learn or role.name not in ("learner", "evaluator")) for role in roles
+    }
+    return Program(tuple(role for role in roles if takes_part[role.name]))
+
+
+def plan_serving(machine: Machine, *, servers: int = 1) -> Program:
+    """Return the program that only answers: a store with models, and servers."""
+    return Program(
+        (
+            Role("store", 1, 0.0, 0.0, ()),
+            Role("inference", servers, 0.0, machine.gpus / servers, ("store",)),
+        )
+    )
 
 
 def _has_nvidia() -> bool:

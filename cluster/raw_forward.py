@@ -75,13 +75,18 @@ def measure(game_name: str, network: NetworkConfig, *, seconds: float, compiled:
             positions = random_positions(game, rows, seed=rows)
             inputs = {name: torch.from_numpy(array).to(device) for name, array in positions.items()}
             for mode, forward in modes.items():
-                rates[f"{mode}-{rows}"] = rows * _calls_per_second(forward, inputs, seconds, torch.cuda.synchronize if device == "cuda" else None)
+                rates[f"{mode}-{rows}"] = rows * _calls_per_second(
+                    forward, inputs, seconds, torch.cuda.synchronize if device == "cuda" else None
+                )
     best = max(rates, key=rates.__getitem__)
     return {"positions_per_s": rates[best], "best": best, "precision": precision.name, "rates": rates}
 
 
 def _calls_per_second(
-    forward: Callable[..., Any], inputs: dict[str, Any], seconds: float, synchronize: Callable[[], None] | None
+    forward: Callable[..., Any],
+    inputs: dict[str, Any],
+    seconds: float,
+    synchronize: Callable[[], None] | None,
 ) -> float:
     for _ in range(3):
         forward(inputs)
@@ -108,6 +113,9 @@ def measure_processes(
 if __name__ == "__main__":
     name, description, duration, *rest = sys.argv[1:]
     measured = measure(
-        name, NetworkConfig.model_validate_json(description), seconds=float(duration), compiled="compile" in rest
+        name,
+        NetworkConfig.model_validate_json(description),
+        seconds=float(duration),
+        compiled="compile" in rest,
     )
     sys.stdout.write(json.dumps(measured) + "\n")

@@ -9,6 +9,8 @@ import dataclasses
 import os
 import threading
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -23,6 +25,29 @@ from core.errors import TamenError
 from core.messages import Arrays, Request
 from networks.weights import Weights
 
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What every actor is told when it is made, and again when it is restarted.
+
+    Attributes:
+        index: its number among those of its role.
+        asks: the Ray names of those it asks, by role. (Not their handles: Ray keeps a handle among the arguments in
+            the object store, from where a restart might no longer get it.)
+        learns: whether the program has a learner.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    index: int
+    asks: Mapping[str, list[str]]
+    learns: bool
+
+    def handles(self, role: str) -> list[Handle]:
+        """Return the handles of all that play `role`."""
+        return [ray.get_actor(name) for name in self.asks[role]]
+
+
 FOLLOW_SECONDS = 0.25
 PREFETCHED_BATCHES = 2
 
@@ -30,8 +55,8 @@ PREFETCHED_BATCHES = 2
 class StoreActor:
     """`inference_server.weights_store.WeightsStore`; encodes nothing: weights travel as the bytes of their file."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        self._store = parts.make_store(folder)
+    def __init__(self, given: Assignment) -> None:
+        self._store = parts.make_store(given.folder)
 
     def publish(self, data: bytes) -> None:
         self._store.publish(Weights.from_bytes(data, source="published weights"))
@@ -42,18 +67,18 @@ class StoreActor:
     def get(self, model: str, version: int | None = None) -> bytes:
         return self._store.get(model, version).to_bytes()
 
-    def pid(self) -> int:
-        return os.getpid()
+    def stats(self) -> dict[str, Any]:
+        return {"pid": os.getpid()}
 
 
 class InferenceActor:
     """`inference_server.server.InferenceServer` behind async methods that only enqueue."""
 
-    def __init__(self, config: RunConfig, store: Handle) -> None:
-        self._store = store
+    def __init__(self, given: Assignment) -> None:
+        (self._store,) = given.handles("store")
         self._metrics = RayMetrics({"role": "inference"})
-        self._host = parts.make_host(config, fetch=self._fetch)
-        self._server = parts.make_server(config, self._host, self._metrics)
+        self._host = parts.make_host(given.config, fetch=self._fetch)
+        self._server = parts.make_server(given.config, self._host, self._metrics)
         self._sync_seconds = 0.0
         self._server.start()
         threading.Thread(target=self._follow, name="follow-weights", daemon=True).start()
@@ -95,7 +120,9 @@ class InferenceActor:
                     self._server.offer(self._fetch(MODEL))
                     self._sync_seconds = time.monotonic() - began
                     self._metrics.observe("tamen_weights_sync_seconds", self._sync_seconds)
-                self._metrics.gauge("tamen_inference_busy_ratio", self._server.stats.busy_ratio(time.monotonic()))
+                self._metrics.gauge(
+                    "tamen_inference_busy_ratio", self._server.stats.busy_ratio(time.monotonic())
+                )
             except (TamenError, *LOST):
                 continue  # the store restarts; the versions held go on answering
 
@@ -103,8 +130,8 @@ class InferenceActor:
 class ReplayActor:
     """`replay.buffer.ReplayBuffer` with its chunks in Ray's object store."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, limited: bool) -> None:
-        self._buffer = parts.make_replay(config, folder, RayObjects(), limited=limited)
+    def __init__(self, given: Assignment) -> None:
+        self._buffer = parts.make_replay(given.config, given.folder, RayObjects(), limited=given.learns)
         self._metrics = RayMetrics({"role": "replay"})
 
     def open_epoch(self, actor: int) -> int:
@@ -141,10 +168,12 @@ class ReplayActor:
 class LearnerActor:
     """`learner.loop.Learner` over the replay and the store."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, replay: Handle, store: Handle) -> None:
+    def __init__(self, given: Assignment) -> None:
         self._stopping = threading.Event()
+        (replay,), (store,) = given.handles("replay"), given.handles("store")
+        source, publisher = RayReplaySource(replay), _Publisher(store)
         self._learner = parts.make_learner(
-            config, folder, RayReplaySource(replay), _Publisher(store), prefetch=PREFETCHED_BATCHES
+            given.config, given.folder, source, publisher, prefetch=PREFETCHED_BATCHES
         )
 
     def run(self) -> None:
@@ -163,13 +192,18 @@ class LearnerActor:
 class SelfPlayActor:
     """`actors.worker.Worker` with its groups of games."""
 
-    def __init__(self, config: RunConfig, run: str, index: int, servers: list[Handle], replay: Handle) -> None:
+    def __init__(self, given: Assignment) -> None:
         self._stopping = threading.Event()
-        epoch = call(replay.open_epoch, index)
-        self._client = RayClient(servers)
+        (replay,) = given.handles("replay")
+        self._client = RayClient(given.handles("inference"))
         self._delivery = RayDelivery(replay)
         self._player = parts.make_player(
-            config, run=run, actor=index, epoch=epoch, client=self._client, delivery=self._delivery
+            given.config,
+            run=given.folder.name,
+            actor=given.index,
+            epoch=call(replay.open_epoch, given.index),
+            client=self._client,
+            delivery=self._delivery,
         )
 
     def run(self) -> None:
@@ -193,10 +227,14 @@ class SelfPlayActor:
 class EvaluatorActor:
     """`actors.evaluator.Evaluator`: matches against the ladder while the run goes on."""
 
-    def __init__(self, config: RunConfig, folder: RunFolder, servers: list[Handle], store: Handle) -> None:
+    def __init__(self, given: Assignment) -> None:
         self._stopping = threading.Event()
+        (store,) = given.handles("store")
         self._evaluator = parts.make_evaluator(
-            config, folder, RayClient(servers), lambda: call(store.newest_version, MODEL)
+            given.config,
+            given.folder,
+            RayClient(given.handles("inference")),
+            lambda: call(store.newest_version, MODEL),
         )
 
     def run(self) -> None:
@@ -222,3 +260,16 @@ class _Publisher:
 
     def newest_version(self) -> int | None:
         return call(self._store.newest_version, MODEL)
+
+
+ACTORS = {
+    "store": StoreActor,
+    "replay": ReplayActor,
+    "learner": LearnerActor,
+    "inference": InferenceActor,
+    "actor": SelfPlayActor,
+    "evaluator": EvaluatorActor,
+}
+"""The dress of each role of a program."""
+LOOPS = ("learner", "actor", "evaluator")
+"""Roles whose work is one long call of `run`, beside which `stats` and `stop` are answered."""

@@ -148,7 +148,10 @@ class RayDelivery:
             self.refused_chunks += 1
             self.last_trouble = str(error)
             acknowledged = Ack.nothing()
-        except (*LOST, TamenError) as error:  # a restarting replay, a full disk: what was not acknowledged is sent again
+        except (
+            *LOST,
+            TamenError,
+        ) as error:  # a restarting replay, a full disk: what was not acknowledged is sent again
             self.last_trouble = str(error)
             time.sleep(RETRY_SECONDS)
             self.send(self._chunk)
@@ -192,5 +195,3 @@ def _gone(error: Exception) -> ClusterError:
         why=f"{type(error).__name__}: {str(error).splitlines()[0]}",
         fix="look at the run's log.txt; the same command resumes the run",
     )
-
-

@@ -14,10 +14,9 @@ from actors.arena import MatchResult, joined, match
 from actors.arena import Progress as MatchProgress
 from actors.openings import Opening
 from cluster.parts import make_store
-from cluster.program import Machine
-from cluster.ray_actors import InferenceActor, StoreActor
+from cluster.program import Machine, plan_serving
 from cluster.ray_client import LOST, Handle, RayClient, call
-from cluster.ray_program import connect
+from cluster.ray_program import RayProgram, connect
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
 from core.errors import ClusterError
@@ -29,7 +28,9 @@ from networks.weights import Weights
 class MatchActor:
     """Plays some of a match's pairs."""
 
-    def __init__(self, game: str, sides: Sequence[Any], served_as: Sequence[str], servers: list[Handle]) -> None:
+    def __init__(
+        self, game: str, sides: Sequence[Any], served_as: Sequence[str], servers: list[Handle]
+    ) -> None:
         self._game = make_game(game)
         self._sides = sides
         self._served_as = served_as
@@ -89,7 +90,9 @@ class RayMatch:
         servers = self._serve(config) if models else []
         actor = ray.remote(num_cpus=0, concurrency_groups={"control": 1})(MatchActor)
         # Contenders travel without their weights: those are the server's.
-        light = [dataclasses.replace(side, model=side.model and _without_weights(side.model)) for side in sides]
+        light = [
+            dataclasses.replace(side, model=side.model and _without_weights(side.model)) for side in sides
+        ]
         self._actors = [actor.remote(game, light, served_as, servers) for _ in range(parts)]
         cuts = [len(openings) * part // parts for part in range(parts + 1)]
         self._running = [
@@ -130,8 +133,9 @@ class RayMatch:
         folder = RunFolder(Path(self._folder.name))
         for name, weights in self._models.items():
             make_store(folder).publish(dataclasses.replace(weights, model=name))
-        store = ray.remote(num_cpus=0)(StoreActor).remote(folder)
-        return [ray.remote(num_cpus=0, max_concurrency=1000)(InferenceActor).remote(config, store)]
+        self._servers = RayProgram(config, folder, plan_serving(Machine.here()), report=lambda text: None)
+        self._servers.start()
+        return self._servers.handles("inference")
 
 
 def _without_weights(model: Any) -> Any:

@@ -5,6 +5,7 @@ The driver only starts, watches and stops: no position, game or weight passes th
 
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import ray_actors
 from cluster.environment import CHECKOUT
-from cluster.program import Program
+from cluster.program import Program, Role
 from cluster.ray_client import LOST, Handle, call
 from cluster.run_folder import RunFolder
 from cluster.supervision import RestartPolicy
@@ -24,6 +25,8 @@ from core.errors import ClusterError, TamenError
 
 START_TIMEOUT_SECONDS = 120.0
 SILENT_SECONDS = 30.0
+MAX_CONCURRENT_REQUESTS = 4096
+"""Requests that one server holds at a time; further ones wait in Ray without a word."""
 
 
 def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
@@ -45,7 +48,11 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
             )
         else:
             excluded = [".venv", ".cache", "runs", ".git", "tests"]
-            runtime_env = {"working_dir": str(CHECKOUT), "excludes": excluded, "env_vars": _shared_environment()}
+            runtime_env = {
+                "working_dir": str(CHECKOUT),
+                "excludes": excluded,
+                "env_vars": _shared_environment(),
+            }
             ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
     except Exception as error:  # noqa: BLE001  Ray raises a dozen kinds, all meaning the same to the user
         raise ClusterError(
@@ -68,6 +75,7 @@ class Part:
     """
 
     name: str
+    role: str
     handle: Handle
     loops: bool
     policy: RestartPolicy = field(default_factory=RestartPolicy)
@@ -98,31 +106,27 @@ class RayProgram:
         self._folder = folder
         self._program = program
         self._report = report
+        # Ray frees the names of a program that was stopped a moment after it is gone.
+        self._life = secrets.token_hex(4)
         self.parts: dict[str, Part] = {}
 
     def start(self) -> None:
         """Create every actor, wait until there are weights to play with, then set the loops going."""
-        config, folder, learns = self._config, self._folder, self._program.count("learner") > 0
-        store = self._create("store", ray_actors.StoreActor, folder)
-        replay = self._create("replay", ray_actors.ReplayActor, config, folder, learns)
-        if learns:
-            self._create("learner", ray_actors.LearnerActor, config, folder, replay, store, loops=True)
-        servers = [
-            self._create("inference", ray_actors.InferenceActor, config, store, index=index)
-            for index in range(self._program.count("inference"))
-        ]
-        for index in range(self._program.count("actor")):
-            self._create(
-                "actor", ray_actors.SelfPlayActor, config, folder.name, index, servers, replay, index=index, loops=True
-            )
-        if learns and config.evaluation.games:
-            self._create("evaluator", ray_actors.EvaluatorActor, config, folder, servers, store, loops=True)
-        if learns:
+        names: dict[str, list[str]] = {}
+        for role in self._program.roles:
+            asks = {name: names[name] for name in role.asks}
+            names[role.name] = [self._create(role, index, asks) for index in range(role.count)]
+        if "learner" in self.parts:
             self._run(self.parts["learner"])
-        self._wait_for_weights(store)
-        for part in self.parts.values():
-            if part.loops and part.running is None:
-                self._run(part)
+        waiting = [part for part in self.parts.values() if part.loops and part.running is None]
+        if waiting:
+            self._wait_for_weights(self.parts["store"].handle)
+        for part in waiting:
+            self._run(part)
+
+    def handles(self, role: str) -> list[Handle]:
+        """Return the handles of all that play `role`."""
+        return [part.handle for part in self.parts.values() if part.role == role]
 
     def supervise(self) -> None:
         """Restart loops that failed, once their delay is over.
@@ -142,7 +146,7 @@ class RayProgram:
         """Ask every part how it is; return the newest answer of each, however old."""
         now = time.monotonic()
         for part in self.parts.values():
-            if part.asked is None and part.name != "store":
+            if part.asked is None:
                 part.asked, part.asked_at = part.handle.stats.remote(), now
         asked = [part.asked for part in self.parts.values() if part.asked is not None]
         ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_seconds)
@@ -157,34 +161,44 @@ class RayProgram:
     def stop(self, timeout_seconds: float = 30.0) -> None:
         """Stop actors first, so that their games reach the replay, then the learner, which saves its last step."""
         deadline = time.monotonic() + timeout_seconds
-        for prefix in ("actor", "evaluator", "learner"):
-            stopping = [p for n, p in self.parts.items() if n.startswith(prefix) and p.running is not None]
+        for role in ("actor", "evaluator", "learner"):
+            stopping = [
+                part for part in self.parts.values() if part.role == role and part.running is not None
+            ]
             for part in stopping:
                 part.handle.stop.remote()
             left = max(1.0, deadline - time.monotonic())
-            ready, late = ray.wait([p.running for p in stopping], num_returns=len(stopping), timeout=left) if stopping else ([], [])
-            if late:
-                self._report(f"{prefix} did not stop within {left:.0f} s; what it had acknowledged is safe")
+            running = [part.running for part in stopping]
+            if running and ray.wait(running, num_returns=len(running), timeout=left)[1]:
+                self._report(f"{role} did not stop within {left:.0f} s; what it had acknowledged is safe")
         for part in self.parts.values():
             ray.kill(part.handle)
         self.parts.clear()
 
-    def _create(self, role: str, actor: type, *arguments: object, index: int | None = None, loops: bool = False) -> Handle:
-        """Create one actor beside the driver, where the run's folder is."""
-        name = role if index is None else f"{role}-{index}"
-        details = self._program.role(role)
-        handle = (
-            ray.remote(concurrency_groups={"control": 2})(actor) if loops else ray.remote(actor)
-        ).options(
-            num_cpus=details.num_cpus,
-            num_gpus=details.num_gpus,
-            max_restarts=-1,
-            max_concurrency=1000 if role == "inference" else 1,
-            enable_task_events=False,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
-        ).remote(*arguments)
-        self.parts[name] = Part(name, handle, loops)
-        return handle
+    def _create(self, role: Role, index: int, asks: dict[str, list[str]]) -> str:
+        """Create one actor beside the driver, where the run's folder is, and return its Ray name."""
+        name = role.name if role.count == 1 else f"{role.name}-{index}"
+        loops = role.name in ray_actors.LOOPS
+        given = ray_actors.Assignment(
+            self._config, self._folder, index, asks, self._program.count("learner") > 0
+        )
+        options: dict[str, Any] = {
+            "name": f"{self._folder.name}/{self._life}/{name}",
+            "num_cpus": role.num_cpus,
+            "num_gpus": role.num_gpus,
+            "max_restarts": -1,
+            "enable_task_events": False,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=False
+            ),
+        }
+        if loops:
+            options["concurrency_groups"] = {"control": 2}
+        if role.name == "inference":
+            options["max_concurrency"] = MAX_CONCURRENT_REQUESTS
+        handle = ray.remote(**options)(ray_actors.ACTORS[role.name]).remote(given)
+        self.parts[name] = Part(name, role.name, handle, loops)
+        return options["name"]
 
     def _run(self, part: Part) -> None:
         part.running = part.handle.run.remote()

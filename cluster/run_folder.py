@@ -1,13 +1,13 @@
 """A run's folder: where each of its files lies, and who may write there.
 
-    runs/<name>/
-      config.yaml      resolved configuration
-      log.txt          what happened, for people
-      metrics.jsonl    one object of numbers an interval;  tb/ the same for TensorBoard
-      games/           finished games as text
-      replay/          chunk files, the experience at rest
-      checkpoints/     everything the learner needs to go on
-      models/          published weights
+runs/<name>/
+  config.yaml      resolved configuration
+  log.txt          what happened, for people
+  metrics.jsonl    one object of numbers an interval;  tb/ the same for TensorBoard
+  games/           finished games as text
+  replay/          chunk files, the experience at rest
+  checkpoints/     everything the learner needs to go on
+  models/          published weights
 """
 
 from dataclasses import dataclass

@@ -41,7 +41,9 @@ def play_games(
         UsageError: when `out` holds games of other weights.
     """
     found = find_model(model, runs=runs)
-    config = override(found.config, [*KEEP_EVERYTHING, *overrides, "stop.minutes=null", "stop.learner_steps=null"])
+    config = override(
+        found.config, [*KEEP_EVERYTHING, *overrides, "stop.minutes=null", "stop.learner_steps=null"]
+    )
     config = override(config, [f"stop.games={games}"])
     folder = RunFolder(out.resolve())
     checked_name(folder.name, what="folder")
@@ -52,7 +54,9 @@ def play_games(
     finally:
         lock.release()
     target = console()
-    target.print(f"games as text in {folder.games}, with their positions in {folder.root / 'replay'}", markup=False)
+    target.print(
+        f"games as text in {folder.games}, with their positions in {folder.root / 'replay'}", markup=False
+    )
     target.print("next: the same command with more --games goes on from here", markup=False)
 
 

@@ -20,7 +20,9 @@ def show_status(name: str | None, *, runs: Path, quiet: bool) -> list[dict[str, 
     Raises:
         UsageError: when there is no such run.
     """
-    folders = [run_folder(runs, name)] if name else [RunFolder(path.parent) for path in runs.glob("*/config.yaml")]
+    folders = (
+        [run_folder(runs, name)] if name else [RunFolder(path.parent) for path in runs.glob("*/config.yaml")]
+    )
     if name and not folders[0].exists():
         raise UsageError(
             f"there is no run {name!r}",

@@ -73,7 +73,9 @@ def show_plan(config: RunConfig) -> None:
     game = make_game(config.game)
     row_bytes = sum(int(np.prod(spec.shape)) for spec in game.board.inputs) + 2 * game.num_actions + 32
     size = config.replay.capacity_rows * row_bytes
-    target.print(f"# replay: at most {config.replay.capacity_rows:,} rows, {size / 1e6:,.0f} MB before compression")
+    target.print(
+        f"# replay: at most {config.replay.capacity_rows:,} rows, {size / 1e6:,.0f} MB before compression"
+    )
     bounds = config.stop.model_dump(exclude_none=True)
     target.print(f"# stops after: {bounds or 'never, until Ctrl-C'}", markup=False)
 
@@ -100,7 +102,9 @@ def train(
     try:
         observer = Observer(name, config, evaluations_file=folder.evaluations_file)
         chosen = make_engine(engine, config, folder, address=address, report=observer.note)
-        target.print(f"{name} · {config.game} · {'resumes' if resumed else 'begins'} in {folder.root}", markup=False)
+        target.print(
+            f"{name} · {config.game} · {'resumes' if resumed else 'begins'} in {folder.root}", markup=False
+        )
         snapshot = run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port)
         _say_goodbye(snapshot, folder)
     finally:
@@ -226,5 +230,3 @@ def _say_goodbye(snapshot: Snapshot | None, folder: RunFolder) -> None:
         target.print(plain_line(snapshot), markup=False, soft_wrap=True)
     target.print(f"saved in {folder.root}; the same command goes on from here", markup=False, soft_wrap=True)
     target.print(f"next: tamen match {folder.name} mcts:400   or   tamen play {folder.name}", markup=False)
-
-

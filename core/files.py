@@ -60,7 +60,9 @@ def unseal(sealed: bytes, *, source: str) -> bytes:
         problem = "its digest does not match its content"
     else:
         return data
-    raise DataError(f"{source} is damaged", why=problem, fix="restore it from a copy, or delete it to go on without it")
+    raise DataError(
+        f"{source} is damaged", why=problem, fix="restore it from a copy, or delete it to go on without it"
+    )
 
 
 def read_sealed(path: Path) -> bytes:

@@ -129,7 +129,10 @@ class ModelHost:
         began, began_cpu = perf_counter(), thread_time()
         rows = len(next(iter(arrays.values())))
         try:
-            slices = [self._forward_slice(net, arrays, start) for start in range(0, rows, self._config.max_batch_rows)]
+            slices = [
+                self._forward_slice(net, arrays, start)
+                for start in range(0, rows, self._config.max_batch_rows)
+            ]
         except RuntimeError as error:  # torch's own errors, out of memory among them
             raise EvaluationError(
                 f"model {model!r} failed on a batch of {rows} rows",
@@ -139,7 +142,9 @@ class ModelHost:
         self.forward_seconds += perf_counter() - began
         self.forward_cpu_seconds += thread_time() - began_cpu
         self.forward_rows += rows
-        return slices[0] if len(slices) == 1 else {k: np.concatenate([s[k] for s in slices]) for k in slices[0]}
+        return (
+            slices[0] if len(slices) == 1 else {k: np.concatenate([s[k] for s in slices]) for k in slices[0]}
+        )
 
     def _forward_slice(self, net: BoardNet, arrays: Arrays, start: int) -> dict[str, np.ndarray]:
         stop = start + self._config.max_batch_rows
@@ -154,7 +159,9 @@ class ModelHost:
 def _mismatch(specs: dict[str, ArraySpec], arrays: Arrays) -> str | None:
     if specs.keys() != arrays.keys():
         return f"it holds the arrays {sorted(arrays)}, the model takes {sorted(specs)}"
-    problem = next((p for name, spec in specs.items() if (p := spec.mismatch(arrays[name])) is not None), None)
+    problem = next(
+        (p for name, spec in specs.items() if (p := spec.mismatch(arrays[name])) is not None), None
+    )
     if problem is not None:
         return problem
     if len({len(array) for array in arrays.values()}) != 1 or not len(next(iter(arrays.values()))):

@@ -201,5 +201,7 @@ def _as_evaluation_error(error: Exception) -> EvaluationError:
     if isinstance(error, TamenError):
         return EvaluationError(error.what, why=error.why, fix=error.fix)
     return EvaluationError(
-        "the brain failed on a batch", why=f"{type(error).__name__}: {error}", fix="see the server's log for the traceback"
+        "the brain failed on a batch",
+        why=f"{type(error).__name__}: {error}",
+        fix="see the server's log for the traceback",
     )

@@ -22,10 +22,11 @@ from core.files import seal, unseal
 _ARRAY = 1
 _COMPRESSION_LEVEL = 3
 _DTYPES = {
-    name: np.dtype(name)
-    for name in "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64 float16 float32 float64".split()
+    **{f"{kind}{bits}": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
+    **{f"float{bits}": np.dtype(f"float{bits}") for bits in (16, 32, 64)},
+    "bool": np.dtype("bool"),
 }
-# A lookup: numpy builds a dtype's name anew each time, which took as long as all else in a chunk of many games.
+# Looked up, because numpy builds a dtype's name anew each time it is asked.
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _MAX_DIMENSIONS = 4
 # msgpack makes room for a list before it reads its items: for at most this many, at each of its 1024 levels.

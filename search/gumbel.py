@@ -11,8 +11,8 @@ After Danihelka, Guez, Schrittwieser and Silver (2022), "Policy improvement by p
    be worth the mixed value: that of the model, and those of the visited moves weighted by their priors.
 
 Here sigma(q) = (c_visit + most visits of a move) · c_scale · q with q moved from [-1, 1] to [0, 1], where
-the paper's c_visit = 50 and c_scale = 1 belong. mctx stretches the values of each node to the whole of [0,
-1] and takes c_scale = 0.1; where a value is the chance to win, that makes much of the smallest differences.
+the paper's c_visit = 50 and c_scale = 1 belong. mctx stretches the values of each node to fill that interval
+and takes c_scale = 0.1; where a value is the chance to win, this makes much of the smallest differences.
 
 The value of a decision is that of pi', the sum of pi'(a) · completed q(a). mctx gives the mean of all
 simulations, which the visits that halving owes to bad moves pull down.

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-GUMBEL, DIRICHLET, SYMMETRY, MOVE, ROLLOUT, OPENING = 1, 2, 3, 4, 5, 6
+GUMBEL, DIRICHLET, SYMMETRY, MOVE, ROLLOUT, ORDER = 1, 2, 3, 4, 5, 6
 """The streams: what a number is for, so that no two uses share one."""
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -83,7 +83,7 @@ def dirichlet(key, stream, concentration, count):
 
 @njit(cache=True, nogil=True)
 def draw(weights, luck):
-    """Return the index on which `luck`, of (0, 1), falls when each has the share of its weight; one is > 0."""
+    """Return the index on which `luck`, of (0, 1), falls when each has the share of its weight."""
     left = luck * weights.sum()
     chosen = -1
     for index in range(len(weights)):

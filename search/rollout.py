@@ -18,7 +18,7 @@ from search.contract import Decisions
 from search.lockstep import Batch, cut_leaves, find_leaves, new_leaves
 from search.puct import conclude_by_visits
 from search.random_play import draw_legal
-from search.randomness import OPENING, ROLLOUT, uniform
+from search.randomness import ORDER, ROLLOUT, uniform
 from search.tree import (
     NO_ACTION,
     NO_NODE,
@@ -109,7 +109,7 @@ def _take_in(trees, which, nodes, keys, legal, values):
         tree, node = which[i], nodes[i]
         for action in range(num_actions):
             if legal[i, action]:
-                weights[i, action] = uniform(keys[tree], OPENING, node * num_actions + action)
+                weights[i, action] = uniform(keys[tree], ORDER, node * num_actions + action)
         open_moves(trees, tree, node, weights, i)
         back_up(trees, tree, node, values[i])
 

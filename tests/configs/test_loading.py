@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.loading import dump, load, load_file, preset_names, setting_names
+from configs.loading import dump, load, load_file, override, preset_names, setting_names
 from configs.schema import RunConfig
 from core.errors import UsageError
 
@@ -47,6 +47,13 @@ def test_the_gpu_size_changes_what_the_preset_says_and_nothing_else() -> None:
     assert large.network.channels > small.network.channels
     assert large.search.temperature_plies == small.search.temperature_plies
     assert load("hex13", ["network.channels=8"], size="gpu").network.channels == 8
+
+
+def test_a_configuration_can_be_overridden_later() -> None:
+    config = override(load("hex5"), ["learner.batch_rows=64", "seed=7"])
+    assert config == load("hex5", ["learner.batch_rows=64", "seed=7"])
+    with pytest.raises(UsageError, match="there is no setting called 'sed'"):
+        override(config, ["sed=7"])
 
 
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:

@@ -93,7 +93,8 @@ def test_a_chunk_that_left_between_draw_and_fetch_costs_a_draw_and_no_more(make_
     source.sample = sample_then_lose
     batch = take(feed)
     assert batch.draws == 2
-    assert not np.isin(batch.columns["cells"], decode_columns(lost)["cells"]).all(axis=1).all()
+    lost_rows = {row.tobytes() for row in decode_columns(lost)["cells"]}
+    assert not lost_rows & {row.tobytes() for row in batch.columns["cells"]}
 
 
 def test_a_source_that_keeps_losing_its_chunks_is_waited_for(make_source: MakeSource) -> None:

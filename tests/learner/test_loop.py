@@ -3,6 +3,7 @@
 import resource
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from learner.checkpoint import STATE_FILE, CheckpointStore
 from learner.feed import Waited
 from learner.loop import Learner
 from learner.step import StepReport
+from replay.records import Chunk
 from replay.sampling import Wait
 
 CONFIG = LearnerConfig(
@@ -283,15 +285,15 @@ def test_while_the_rate_limiter_holds_it_the_learner_says_what_it_waits_for(
 
 
 def test_a_poisoned_batch_is_counted_and_does_not_publish(
-    make_source: MakeSource, publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_source: MakeSource, publisher: Publisher, tmp_path: Path
 ) -> None:
+    source = make_source()
     config = CONFIG.model_copy(update={"publish_every_steps": 1})
-    learner = make_learner(make_source(), publisher, tmp_path, config=config)
+    learner = make_learner(source, publisher, tmp_path, config=config)
     learner.resume()
     steps(learner, 1)
-    with monkeypatch.context() as patched:
-        patched.setattr("learner.loop.Learner._fresh_rows", _poisoned_rows(Learner._fresh_rows))
-        (report,) = steps(learner, 1)
+    source.chunks = {9: poisoned(source.chunks[1])}
+    (report,) = steps(learner, 1)
     assert not report.applied
     assert publisher.versions == [0, 1]
     stats = learner.stats()
@@ -300,12 +302,10 @@ def test_a_poisoned_batch_is_counted_and_does_not_publish(
     assert np.isfinite(float(stats["loss"]))
 
 
-def _poisoned_rows(fresh_rows: Callable[..., Any]) -> Callable[..., Any]:
-    def poisoned(learner: Learner, batch: Any) -> Any:
-        rows = dict(fresh_rows(learner, batch))
-        return {**rows, "outcome": np.full(len(rows["outcome"]), np.nan, np.float32)}
-
-    return poisoned
+def poisoned(data: bytes) -> bytes:
+    chunk = Chunk.decode(data)
+    nowhere = np.full(chunk.num_rows, np.nan, np.float32)
+    return replace(chunk, columns={**chunk.columns, "outcome": nowhere}).encode()
 
 
 def test_nothing_is_told_before_it_was_measured(

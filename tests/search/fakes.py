@@ -1,12 +1,15 @@
 """What the tests of searches play and ask."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from core.errors import EvaluationError
 from core.messages import ArraySpec, Reply, Request
 from games.game import Game, States
+from search.contract import Decisions, Search
+from search.drive import run
 
 
 class Board(NamedTuple):
@@ -62,6 +65,11 @@ class Pile:
         return {"pile": states[rows, :1]}, states[rows, 1].astype(np.int16)
 
 
+def pile(stones: int = 15) -> Game:
+    """Return a game of `Pile`; nobody wants to see it or to store it here."""
+    return cast(Game, Pile(stones))
+
+
 class EvenEvaluator:
     """Prefers no move and gives every position the same value."""
 
@@ -76,7 +84,7 @@ class EvenEvaluator:
 class FailingEvaluator:
     """Fails in the calls whose numbers it was given (from 0), and passes the others on."""
 
-    def __init__(self, evaluate, failing_calls: set[int]) -> None:
+    def __init__(self, evaluate: Callable[[Request], Reply], failing_calls: set[int]) -> None:
         self._evaluate, self._failing_calls, self.calls = evaluate, failing_calls, 0
 
     def __call__(self, request: Request) -> Reply:
@@ -108,3 +116,29 @@ def positions(game: Game, lines: list[list[int]], *, rows_per_game: int) -> tupl
         for action in line:
             game.play(states, row, np.array([action], np.int16), row)
     return states, roots
+
+
+def decide(
+    search: Search,
+    game: Game,
+    lines: list[list[int]],
+    evaluate: Callable[[Request], Reply],
+    *,
+    budgets: Sequence[int],
+    keys: Sequence[int] | None = None,
+    noise: bool | Sequence[bool] = False,
+    sample: bool | Sequence[bool] = False,
+) -> Decisions:
+    """Search the positions after `lines` of moves; keys count from 1 unless told."""
+    states, roots = positions(game, lines, rows_per_game=search.rows_per_game)
+    steps = search.decide(
+        game,
+        states,
+        roots,
+        budgets=np.array(budgets, np.int32),
+        keys=np.array(range(1, len(lines) + 1) if keys is None else keys, np.uint64),
+        model="fake",
+        noise=np.broadcast_to(noise, len(lines)).copy(),
+        sample=np.broadcast_to(sample, len(lines)).copy(),
+    )
+    return run(steps, evaluate)
