@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.messages import BoardSpec
+from core.metrics import Metrics
 from replay.records import Chunk, GameRecord
 
 
@@ -55,12 +56,15 @@ class Harvest:
         run, game, actor, epoch: provenance of every chunk; (run, actor, epoch, sequence number) names a game.
     """
 
-    def __init__(self, board: BoardSpec, *, run: str, game: str, actor: int, epoch: int) -> None:
+    def __init__(
+        self, board: BoardSpec, *, run: str, game: str, actor: int, epoch: int, metrics: Metrics
+    ) -> None:
         self._board = board
         self._run = run
         self._game = game
         self._actor = actor
         self._epoch = epoch
+        self._metrics = metrics
         self._next_seq = 0
         self._waiting: list[FinishedGame] = []
         self.rows_waiting = 0
@@ -74,6 +78,8 @@ class Harvest:
         self.games += 1
         self.plies += len(finished.actions)
         self.game_seconds += finished.seconds
+        self._metrics.observe("tamen_game_duration_seconds", finished.seconds)
+        self._metrics.observe("tamen_game_plies", len(finished.actions))
 
     @property
     def games_waiting(self) -> int:

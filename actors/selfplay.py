@@ -143,7 +143,7 @@ class GameGroup:
         root = self._roots[slot : slot + 1]
         key = np.uint64(derive_seed(self._seed, self._games_begun))
         self._games_begun += 1
-        draws = np.random.default_rng(int(mix_keys(key, _OPENING)))
+        draws = np.random.default_rng(int(mix_keys(np.array([key]), _OPENING)[0]))
         self._game.new(self._states, root)
         opening: list[int] = []
         for _ in range(int(draws.integers(self._random_opening_plies + 1))):

@@ -126,7 +126,8 @@ def _serve(config: RunConfig, seconds: float) -> dict[str, float]:
         import ray
 
         from cluster.load_actor import LoadActor
-        from cluster.ray_program import RayProgram, connect
+        from cluster.ray_client import call
+        from cluster.ray_program import RayProgram, connect, dressed
 
         connect(None, cpus=Machine.here().cpus)
         try:
@@ -134,15 +135,15 @@ def _serve(config: RunConfig, seconds: float) -> dict[str, float]:
             program.start()
             (server,) = program.handles("inference")
             clients = [
-                ray.remote(num_cpus=0)(LoadActor).remote(config.game, [server], n) for n in range(CLIENTS)
+                dressed(LoadActor, num_cpus=0).remote(config.game, [server], n) for n in range(CLIENTS)
             ]
             running = [client.run.remote(ROWS_OF_A_REQUEST) for client in clients]
-            while not ray.get(server.stats.remote(), timeout=120)["batches"]:
+            while not call(server.stats)["batches"]:
                 ray.wait(running, timeout=0.1)
             time.sleep(WARM_UP_SECONDS)
-            before, began = ray.get(server.stats.remote(), timeout=30), time.monotonic()
+            before, began = call(server.stats), time.monotonic()
             time.sleep(seconds)
-            after, elapsed = ray.get(server.stats.remote(), timeout=30), time.monotonic() - began
+            after, elapsed = call(server.stats), time.monotonic() - began
         finally:
             ray.shutdown()
     rows = after["rows"] - before["rows"]

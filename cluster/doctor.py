@@ -1,20 +1,26 @@
 """`tamen doctor`: is this machine fit to run, and what mends what is not?"""
 
+import dataclasses
 import importlib.metadata
+import json
 import os
 import platform
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from rich.text import Text
+
 from cluster.environment import token_path
 from cluster.program import Machine
+from cluster.terminal import console
 
 GIB = 2**30
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where Ray keeps objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +51,24 @@ def examine(runs: Path) -> Iterator[Finding]:
     yield _precision()
 
 
+def show_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
+    """Print a line for each finding and its fix below it; or one JSON object."""
+    if as_json:
+        sys.stdout.write(json.dumps([dataclasses.asdict(finding) for finding in findings]) + "\n")
+        return
+    target = console()
+    styles = {"ok": "green", "warn": "yellow", "bad": "bold red"}
+    for finding in findings:
+        verdict = (f"{finding.verdict:5}", styles[finding.verdict])
+        target.print(Text.assemble(f"{finding.subject:14} ", verdict, finding.said), soft_wrap=True)
+        if finding.fix:
+            target.print(Text(f"{'':20} → {finding.fix}", style="dim"), soft_wrap=True)
+    if all(finding.verdict != "bad" for finding in findings):
+        target.print("next: tamen demo")
+
+
 def _python() -> Finding:
-    version = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Finding("python", version, "bad", "install Python 3.11 or newer and run `make setup` again")
-    return Finding("python", f"{version} at {sys.prefix}", "ok")
+    return Finding("python", f"{platform.python_version()} at {sys.prefix}", "ok")
 
 
 def _versions() -> Iterator[Finding]:
@@ -84,9 +103,9 @@ def _memory() -> Finding:
 
 
 def _shared_memory() -> Finding:
-    if not os.path.isdir("/dev/shm"):
+    if not SHARED_MEMORY.is_dir():
         return Finding("shared memory", "no /dev/shm", "warn", "Ray will keep objects on disk, which is slow")
-    free = shutil.disk_usage("/dev/shm").free
+    free = shutil.disk_usage(SHARED_MEMORY).free
     said = f"{free / GIB:.1f} GiB free in /dev/shm"
     if free < GIB / 2:
         return Finding(

@@ -1,5 +1,7 @@
 """A client that asks without thinking, to find what a server can serve."""
 
+from collections.abc import Hashable
+
 from cluster.raw_forward import random_positions
 from cluster.ray_client import Handle, RayClient
 from core.messages import Request
@@ -18,12 +20,12 @@ class LoadActor:
 
     def run(self, rows: int) -> None:
         """Ask for `rows` positions a request, until the process is ended."""
-        starts = [start for start in range(0, POSITIONS - rows + 1, rows)]
+        starts = range(0, POSITIONS - rows + 1, rows)
         requests = [
             (Request("main", {name: array[start : start + rows] for name, array in self._positions.items()}),)
             for start in starts
         ]
-        handles = {self._client.submit(requests[group]) for group in range(GROUPS)}
+        handles: set[Hashable] = {self._client.submit(requests[group]) for group in range(GROUPS)}
         asked = GROUPS
         while True:
             answer = self._client.wait_any(handles, timeout_seconds=1.0)

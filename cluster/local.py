@@ -13,6 +13,7 @@ from cluster import parts
 from cluster.parts import MODEL
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
+from core.metrics import NoMetrics
 from inference_server.client import InlineClient
 from inference_server.weights_store import WeightsStore
 from learner.step import StepReport
@@ -45,6 +46,7 @@ class LocalEngine:
             epoch=self._replay.open_epoch(0),
             client=InlineClient(lambda request: self._host.evaluate(request.model, request.arrays)),
             delivery=_LocalDelivery(self._replay),
+            metrics=NoMetrics(),
             **clock,
         )
 
@@ -79,6 +81,9 @@ class LocalEngine:
                 "busy_seconds": self._host.forward_seconds,
             },
         }
+
+    def metrics(self) -> NoMetrics:
+        return NoMetrics()
 
     def stop(self) -> None:
         self._player.worker.flush(timeout_seconds=10.0)

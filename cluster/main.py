@@ -56,8 +56,7 @@ def demo(
 @app.command()
 def doctor(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
     """Say whether this machine is fit to run, and what mends what is not."""
-    from cluster.doctor import examine
-    from cluster.terminal import show_findings
+    from cluster.doctor import examine, show_findings
 
     findings = list(examine(runs))
     show_findings(findings, as_json=as_json)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.parts import MODEL, make_store
-from cluster.run_folder import run_folder
+from cluster.run_folder import run_folder, run_names
 from configs.schema import RunConfig
 from core.errors import UsageError
 from networks.weights import Weights
@@ -31,10 +31,9 @@ def find_model(text: str, *, runs: Path) -> FoundModel:
     name, _, version = text.partition("@")
     folder = run_folder(runs, name)
     if not folder.exists() or (version and not version.isdigit()):
-        known = sorted(path.parent.name for path in runs.glob("*/config.yaml"))
         raise UsageError(
             f"there is no model {text!r}",
-            why=f"{runs.resolve()} holds the runs {', '.join(known[-8:]) or 'none'}",
+            why=f"{runs.resolve()} holds the runs {', '.join(run_names(runs)[-8:]) or 'none'}",
             fix="name one of them, RUN@VERSION, or a .safetensors file; `tamen status` lists runs",
         )
     weights = make_store(folder).get(MODEL, int(version) if version else None)

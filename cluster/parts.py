@@ -66,6 +66,7 @@ def make_player(
     epoch: int,
     client: "Client",
     delivery: "Delivery",
+    metrics: Metrics,
     **worker_options: Any,
 ) -> Player:
     """Build actor number `actor` in its life `epoch`: its groups of games and the loop that plays them."""
@@ -76,7 +77,7 @@ def make_player(
     from search.factory import make_search
 
     game = make_game(config.game)
-    harvest = Harvest(game.board, run=run, game=game.name, actor=actor, epoch=epoch)
+    harvest = Harvest(game.board, run=run, game=game.name, actor=actor, epoch=epoch, metrics=metrics)
     groups = tuple(
         GameGroup(
             game,

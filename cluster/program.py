@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from configs.schema import RunConfig
 
+NVIDIA = "/proc/driver/nvidia/gpus"
+"""Where the driver lists its GPUs; asking torch would cost its import."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -22,7 +25,7 @@ class Machine:
     @staticmethod
     def here() -> "Machine":
         """Count this process's usable cores, and the GPUs that CUDA's driver lists (without importing torch)."""
-        gpus = len([name for name in os.listdir("/proc/driver/nvidia/gpus")]) if _has_nvidia() else 0
+        gpus = len(os.listdir(NVIDIA)) if os.path.isdir(NVIDIA) else 0
         return Machine(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
 
 
@@ -91,7 +94,3 @@ def plan_serving(machine: Machine, *, servers: int = 1) -> Program:
             Role("inference", servers, 0.0, machine.gpus / servers, ("store",)),
         )
     )
-
-
-def _has_nvidia() -> bool:
-    return os.path.isdir("/proc/driver/nvidia/gpus")

@@ -105,7 +105,7 @@ def measure_processes(
     """Run `processes` measurements at the same time, each in a process of its own; return what each says."""
     command = [sys.executable, "-m", "cluster.raw_forward", game, network.model_dump_json(), str(seconds)]
     command += ["compile"] if compiled else []
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]  # noqa: S603
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     answers = [process.communicate(timeout=600 + 40 * seconds)[0] for process in running]
     return [json.loads(answer.strip().splitlines()[-1]) for answer in answers]
 

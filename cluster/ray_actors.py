@@ -120,9 +120,6 @@ class InferenceActor:
                     self._server.offer(self._fetch(MODEL))
                     self._sync_seconds = time.monotonic() - began
                     self._metrics.observe("tamen_weights_sync_seconds", self._sync_seconds)
-                self._metrics.gauge(
-                    "tamen_inference_busy_ratio", self._server.stats.busy_ratio(time.monotonic())
-                )
             except (TamenError, *LOST):
                 continue  # the store restarts; the versions held go on answering
 
@@ -132,15 +129,12 @@ class ReplayActor:
 
     def __init__(self, given: Assignment) -> None:
         self._buffer = parts.make_replay(given.config, given.folder, RayObjects(), limited=given.learns)
-        self._metrics = RayMetrics({"role": "replay"})
 
     def open_epoch(self, actor: int) -> int:
         return self._buffer.open_epoch(actor)
 
     def add(self, chunk: bytes) -> Any:
-        acknowledged = self._buffer.add(chunk)
-        self._metrics.count("tamen_games_total", acknowledged.accepted_games)
-        return acknowledged
+        return self._buffer.add(chunk)
 
     def admission(self) -> Any:
         return self._buffer.admission()
@@ -159,7 +153,6 @@ class ReplayActor:
 
     def stats(self) -> dict[str, Any]:
         stats = self._buffer.stats()
-        self._metrics.gauge("tamen_replay_rows", stats["rows"])
         newest = self._buffer.newest_game
         actions = [] if newest is None else newest.actions.tolist()
         return stats | {"newest_actions": actions, "pid": os.getpid()}
@@ -204,6 +197,7 @@ class SelfPlayActor:
             epoch=call(replay.open_epoch, given.index),
             client=self._client,
             delivery=self._delivery,
+            metrics=RayMetrics({"role": "actor"}),
         )
 
     def run(self) -> None:

@@ -79,7 +79,7 @@ class RayClient:
     def wait_any(
         self, handles: Collection[Hashable], *, timeout_seconds: float
     ) -> tuple[Hashable, tuple[Reply, ...] | EvaluationError] | None:
-        """Wait until all requests of one handle are answered. Every handle in flight counts, as a caller has them all."""
+        """Wait until all requests of one handle are answered; every handle in flight counts, as a caller has all."""
         deadline = time.monotonic() + timeout_seconds
         while (left := deadline - time.monotonic()) > 0:
             ready, _ = ray.wait(list(self._in_flight), num_returns=1, timeout=left)
@@ -143,7 +143,7 @@ class RayDelivery:
         if not ready:
             return None
         try:
-            acknowledged = ray.get(self._reference, timeout=PATIENCE_SECONDS)
+            acknowledged: Ack = ray.get(ready[0], timeout=PATIENCE_SECONDS)
         except DataError as error:  # the chunk itself is bad: the same bytes would be refused for ever
             self.refused_chunks += 1
             self.last_trouble = str(error)

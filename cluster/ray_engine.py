@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 
+from cluster.metrics_sinks import RayMetrics
 from cluster.program import Machine, plan
 from cluster.ray_program import RayProgram, connect
 from cluster.run_folder import RunFolder
@@ -52,6 +53,9 @@ class RayEngine:
 
     def stats(self) -> dict[str, dict[str, Any]]:
         return self._program.collect_stats(timeout_seconds=1.0)
+
+    def metrics(self) -> RayMetrics:
+        return RayMetrics({"role": "driver"})
 
     def stop(self) -> None:
         self._program.stop()

@@ -16,7 +16,7 @@ from actors.openings import Opening
 from cluster.parts import make_store
 from cluster.program import Machine, plan_serving
 from cluster.ray_client import LOST, Handle, RayClient, call
-from cluster.ray_program import RayProgram, connect
+from cluster.ray_program import RayProgram, connect, dressed
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
 from core.errors import ClusterError
@@ -88,7 +88,7 @@ class RayMatch:
         if self._connected:
             connect(address, cpus=Machine.here().cpus)
         servers = self._serve(config) if models else []
-        actor = ray.remote(num_cpus=0, concurrency_groups={"control": 1})(MatchActor)
+        actor = dressed(MatchActor, num_cpus=0, concurrency_groups={"control": 1})
         # Contenders travel without their weights: those are the server's.
         light = [
             dataclasses.replace(side, model=side.model and _without_weights(side.model)) for side in sides

@@ -4,8 +4,10 @@ The driver only starts, watches and stops: no position, game or weight passes th
 """
 
 import contextlib
+import logging
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import ray_actors
+from cluster.doctor import SHARED_MEMORY
 from cluster.environment import CHECKOUT
 from cluster.program import Program, Role
 from cluster.ray_client import LOST, Handle, call
@@ -43,7 +46,7 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
                 dashboard_host="127.0.0.1",
                 object_store_memory=_object_store_bytes(),
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 configure_logging=True,
             )
         else:
@@ -53,8 +56,10 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
                 "excludes": excluded,
                 "env_vars": _shared_environment(),
             }
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env=runtime_env)
-    except Exception as error:  # noqa: BLE001  Ray raises a dozen kinds, all meaning the same to the user
+            ray.init(
+                address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env
+            )
+    except Exception as error:  # Ray raises a dozen kinds, all meaning the same to the user
         raise ClusterError(
             f"cannot reach a Ray cluster at {address!r}" if address else "cannot start Ray on this machine",
             why=(str(error) or type(error).__name__).strip().splitlines()[0],
@@ -62,6 +67,11 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
             if address
             else "run `tamen doctor`; `--engine local` trains without Ray",
         ) from error
+
+
+def dressed(part: type, **options: Any) -> Any:
+    """Return a plain class as a Ray actor class; Ray's own types do not describe what comes out."""
+    return ray.remote(**options)(part)
 
 
 @dataclass(slots=True)
@@ -156,7 +166,7 @@ class RayProgram:
             elif part.asked is not None and now - part.asked_at > SILENT_SECONDS:
                 self._report(f"{part.name} has not answered for {now - part.asked_at:.0f} s")
                 part.asked = None
-        return {part.name: part.stats for part in self.parts.values()}
+        return {part.name: part.stats | {"restarts": part.restarts} for part in self.parts.values()}
 
     def stop(self, timeout_seconds: float = 30.0) -> None:
         """Stop actors first, so that their games reach the replay, then the learner, which saves its last step."""
@@ -196,7 +206,7 @@ class RayProgram:
             options["concurrency_groups"] = {"control": 2}
         if role.name == "inference":
             options["max_concurrency"] = MAX_CONCURRENT_REQUESTS
-        handle = ray.remote(**options)(ray_actors.ACTORS[role.name]).remote(given)
+        handle = dressed(ray_actors.ACTORS[role.name], **options).remote(given)
         self.parts[name] = Part(name, role.name, handle, loops)
         return options["name"]
 
@@ -223,7 +233,7 @@ class RayProgram:
             self._plan_restart(part, now, type(error).__name__)
         except TamenError:
             raise
-        except Exception as error:  # noqa: BLE001  an unexpected failure of one part is not the end of the run
+        except Exception as error:  # an unexpected failure of one part is not the end of the run
             self._plan_restart(part, now, str(error).strip().splitlines()[-1])
 
     def _plan_restart(self, part: Part, now: float, reason: str) -> None:
@@ -231,7 +241,7 @@ class RayProgram:
         if delay is None:
             raise ClusterError(
                 f"{part.name} keeps failing",
-                why=f"{part.policy.max_failures} failures within {part.policy.window_seconds:.0f} s, the last: {reason}",
+                why=f"it failed {part.policy.max_failures} times in {part.policy.window_seconds:.0f} s: {reason}",
                 fix="look at the run's log.txt; the same command resumes the run",
             )
         part.restart_at = now + delay
@@ -241,7 +251,7 @@ class RayProgram:
     def _take_answer(self, part: Part) -> None:
         asked, part.asked = part.asked, None
         with contextlib.suppress(*LOST):
-            stats = ray.get(asked, timeout=1.0)
+            stats: dict[str, Any] = ray.get(asked, timeout=1.0)
             if part.stats and not part.loops and stats["pid"] != part.stats["pid"]:
                 part.restarts += 1
                 self._report(f"{part.name} died; it is back")
@@ -250,8 +260,7 @@ class RayProgram:
 
 def _object_store_bytes() -> int:
     """Return a size that fits this machine's /dev/shm with room to spare; chunks and weights are small."""
-    status = os.statvfs("/dev/shm") if os.path.isdir("/dev/shm") else None
-    free = status.f_bavail * status.f_frsize if status else 0
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     return int(min(max(free * 0.3, 100e6), 2e9))
 
 

@@ -68,6 +68,11 @@ def run_folder(runs: Path, name: str) -> RunFolder:
     return RunFolder(runs.resolve() / checked_name(name, what="run"))
 
 
+def run_names(runs: Path) -> list[str]:
+    """Return the names of all runs below `runs`, sorted."""
+    return sorted(path.parent.name for path in runs.glob("*/config.yaml"))
+
+
 def open_run(folder: RunFolder, config: RunConfig) -> FileLock:
     """Create or reopen a run for writing, and return the lock that its driver holds until it ends.
 

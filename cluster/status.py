@@ -9,7 +9,7 @@ from rich.table import Table
 
 from cluster.metrics_sinks import read_run_log
 from cluster.observer import newest_evaluations
-from cluster.run_folder import RunFolder, run_folder
+from cluster.run_folder import RunFolder, run_folder, run_names
 from cluster.terminal import console
 from core.errors import UsageError
 
@@ -20,13 +20,11 @@ def show_status(name: str | None, *, runs: Path, quiet: bool) -> list[dict[str, 
     Raises:
         UsageError: when there is no such run.
     """
-    folders = (
-        [run_folder(runs, name)] if name else [RunFolder(path.parent) for path in runs.glob("*/config.yaml")]
-    )
+    folders = [run_folder(runs, name)] if name else [run_folder(runs, each) for each in run_names(runs)]
     if name and not folders[0].exists():
         raise UsageError(
             f"there is no run {name!r}",
-            why=f"{runs.resolve()} holds {', '.join(sorted(p.parent.name for p in runs.glob('*/config.yaml'))) or 'none'}",
+            why=f"{runs.resolve()} holds {', '.join(run_names(runs)) or 'none'}",
             fix="name one of them, or begin one with `tamen train PRESET`",
         )
     found = sorted((_status(folder) for folder in folders), key=lambda status: -(status["written"] or 0))

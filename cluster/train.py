@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from cluster import environment
+from cluster.exporter import Exporter
 from cluster.metrics_sinks import RunLog
 from cluster.observer import Observer, Stats
 from cluster.panel import RunDisplay, plain_line
@@ -22,6 +23,7 @@ from cluster.snapshot import Snapshot
 from cluster.terminal import console
 from configs.loading import dump, load
 from configs.schema import RunConfig
+from core.metrics import Metrics
 from games.catalog import make_game
 
 REFRESH_SECONDS = 1.0
@@ -40,6 +42,10 @@ class Engine(Protocol):
 
     def stats(self) -> Stats:
         """Return the newest counters of each part."""
+        ...
+
+    def metrics(self) -> Metrics:
+        """Return where the engine's own monitoring reads metrics; `NoMetrics` when it has none."""
         ...
 
     def stop(self) -> None:
@@ -143,15 +149,21 @@ def run_engine(
     snapshot: Snapshot | None = None
     log, numbers = _text_log(folder.log_file), RunLog(folder.root)
     boards = LastBoard(config.game)
-    with _stop_requested() as stop_requested, RunDisplay(console(), plain=plain) as display:
+    with (
+        _stop_requested() as stop_requested,
+        _served(metrics_port) as port,
+        RunDisplay(console(), plain=plain) as display,
+    ):
         try:
             engine.start()
+            exporter = Exporter([engine.metrics(), *port])
             began = time.monotonic()
             while not stop_requested() and not (snapshot and reached(config, snapshot)):
                 engine.advance(REFRESH_SECONDS)
                 stats = engine.stats()
                 board = boards.of(stats)
                 snapshot = observer.take(stats, elapsed_seconds=time.monotonic() - began, last_board=board)
+                exporter.record(stats, snapshot)
                 display.update(snapshot)
                 numbers.append(snapshot.flat(), learner_steps=snapshot.learner.steps or 0)
                 log.info(plain_line(snapshot))
@@ -209,6 +221,22 @@ def _stop_requested() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _served(port: int | None) -> Iterator[list[Metrics]]:
+    """Serve Prometheus text on 127.0.0.1 while the context lasts; without a port there is nobody to write to."""
+    if port is None:
+        yield []
+        return
+    from core.prometheus import PrometheusMetrics
+
+    metrics = PrometheusMetrics()
+    console().print(f"metrics: http://127.0.0.1:{metrics.serve(port)}/metrics", markup=False)
+    try:
+        yield [metrics]
+    finally:
+        metrics.close()
 
 
 def _text_log(path: Path) -> logging.Logger:

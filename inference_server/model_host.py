@@ -106,7 +106,7 @@ class ModelHost:
             fresh = self._forward(model, loaded.net, {k: v[first[unknown]] for k, v in arrays.items()})
         held = loaded.cache.read(places[known]) if known.any() else {}
         outputs = {}
-        for name in (fresh or held).keys():
+        for name in fresh or held:
             example = fresh[name] if fresh else held[name]
             rows = np.empty((len(unique), *example.shape[1:]), example.dtype)
             if fresh:

@@ -35,11 +35,6 @@ class ServerStats:
     wait_seconds: float = 0.0
     batch_rows: list[int] = field(default_factory=lambda: [0] * 18)
     """Histogram: batch_rows[k] batches had 2^k ≤ rows < 2^(k+1)."""
-    started: float = 0.0
-
-    def busy_ratio(self, now: float) -> float:
-        """Return the share of the time since the start that went into batches."""
-        return self.busy_seconds / max(1e-9, now - self.started)
 
 
 class InferenceServer:
@@ -69,7 +64,7 @@ class InferenceServer:
         self._offered: dict[str, Weights] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
-        self.stats = ServerStats(started=clock())
+        self.stats = ServerStats()
 
     def start(self) -> None:
         self._thread.start()
@@ -146,7 +141,7 @@ class InferenceServer:
         model = fitting[0].request.model
         try:
             reply = self._host.evaluate(model, _joined([ticket.request.arrays for ticket in fitting]))
-        except Exception as error:  # noqa: BLE001  every waiting caller must hear of it, and the server goes on
+        except Exception as error:
             self._fail(fitting, error)
         else:
             _scatter(reply, fitting)
@@ -155,7 +150,7 @@ class InferenceServer:
     def _fits(self, ticket: Ticket) -> bool:
         try:
             self._host.check(ticket.request.model, ticket.request.arrays)
-        except Exception as error:  # noqa: BLE001  a bad request is its sender's trouble, not its neighbours'
+        except Exception as error:
             self._fail([ticket], error)
             return False
         return True
@@ -177,7 +172,6 @@ class InferenceServer:
         stats.wait_seconds += waited
         stats.busy_seconds += self._clock() - began
         stats.batch_rows[min(rows.bit_length() - 1, len(stats.batch_rows) - 1)] += 1
-        self._metrics.count("tamen_positions_evaluated_total", rows)
         self._metrics.observe("tamen_inference_batch_size", rows)
         self._metrics.observe("tamen_inference_wait_seconds", waited / len(batch))
 

@@ -88,7 +88,11 @@ def conclude_by_visits(
     Of moves with the same visits the one with the better value is taken, then the lower.
     """
     visits = count_visits(trees, len(keys))
-    actions, values = _conclude(trees, visits, keys, sample, temperature)
+    # Relative to the most visited move, lest high powers underflow.
+    weights = visits / visits.max(axis=1, keepdims=True)
+    if temperature > 0.0:
+        weights **= 1.0 / temperature
+    actions, values = _conclude(trees, weights, keys, sample & (temperature > 0.0))
     policies = (visits / visits.sum(axis=1, keepdims=True)).astype(np.float32)
     return Decisions(actions, policies, values, visits, weights_version)
 
@@ -156,16 +160,15 @@ def _choose(trees, exploration, reduction, tree, index):
 
 
 @njit(cache=True, nogil=True)
-def _conclude(trees, visits, keys, sample, temperature):
+def _conclude(trees, weights, keys, sample):
     """Return (actions int16 [B], values float32 [B])."""
     actions = np.empty(len(keys), np.int16)
     values = np.empty(len(keys), np.float32)
     for tree in range(len(keys)):
         root = trees.nodes[tree, 0]
         values[tree] = root.value_sum / root.visits
-        if sample[tree] and temperature > 0.0:
-            shares = (visits[tree] / visits[tree].max()) ** (1.0 / temperature)
-            actions[tree] = draw(shares, uniform(keys[tree], MOVE, 0))
+        if sample[tree]:
+            actions[tree] = draw(weights[tree], uniform(keys[tree], MOVE, 0))
         else:
             actions[tree] = _most_visited(trees, tree)
     return actions, values

@@ -74,11 +74,16 @@ def log_gamma_sample(key, stream, sample, shape):
 @njit(cache=True, nogil=True)
 def dirichlet(key, stream, concentration, count):
     """Return float64 [count]: a sample of the symmetric Dirichlet distribution with this concentration."""
-    sample = np.empty(count)
+    sample, top, total = np.empty(count), -np.inf, 0.0
     for i in range(count):
         sample[i] = log_gamma_sample(key, stream, i, concentration)
-    sample = np.exp(sample - sample.max())
-    return sample / sample.sum()
+        top = max(top, sample[i])
+    for i in range(count):
+        sample[i] = math.exp(sample[i] - top)
+        total += sample[i]
+    for i in range(count):
+        sample[i] /= total
+    return sample
 
 
 @njit(cache=True, nogil=True)

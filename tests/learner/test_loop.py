@@ -126,6 +126,20 @@ def test_two_runs_with_one_seed_are_the_same_bit_for_bit(
     assert digests(publishers[0]) != digests(publishers[2])
 
 
+def test_what_is_published_is_the_average_of_the_weights(
+    make_source: MakeSource, publisher: Publisher, tmp_path: Path
+) -> None:
+    learner = make_learner(make_source(), publisher, tmp_path)
+    learner.resume()
+    steps(learner, 6)
+    learner.finish()
+    found = CheckpointStore(tmp_path, keep=2).load_newest()
+    assert found is not None
+    published = publisher.published[-1].tensors["stem.weight"]
+    assert np.array_equal(published, found.trainer_state["average"]["stem.weight"].numpy())
+    assert not np.array_equal(published, found.trainer_state["net"]["stem.weight"].numpy())
+
+
 @pytest.mark.parametrize("saved_after", [1, 4, 6])
 def test_a_resumed_learner_equals_one_that_was_never_stopped(
     saved_after: int, make_source: MakeSource, publisher: Publisher, tmp_path: Path

@@ -143,6 +143,21 @@ def test_goal_edges_tell_the_sides_apart() -> None:
     assert float((with_edges - with_edges.T).abs().max()) > 1e-3
 
 
+def test_the_own_edges_are_top_and_bottom_and_the_others_left_and_right() -> None:
+    net = new_board_net(BoardSpec(3, 4, goal_edges=True), SMALL, seed=1)
+    ones = [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
+    own = [[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]]
+    others = [[1, 0, 0, 1], [1, 0, 0, 1], [1, 0, 0, 1]]
+    assert net.edges.tolist() == [[ones, own, others]]
+
+
+def test_own_stones_the_others_and_none_are_three_things() -> None:
+    net = awake(new_board_net(BoardSpec(3, 3), SMALL, seed=1))
+    cells = torch.tensor([[stone, 0, 0, 0, 0, 0, 0, 0, 0] for stone in (1, -1, 0)], dtype=torch.int8)
+    own, other, none = evaluate(net, {"cells": cells})["value"].tolist()
+    assert len({round(value, 4) for value in (own, other, none)}) == 3
+
+
 def test_a_net_accepts_weights_of_its_own_board_and_shape_alone() -> None:
     net = new_board_net(HEX5, SMALL, seed=1)
     own = to_weights(net, model="m", version=0, game="hex5")

@@ -12,6 +12,7 @@ from games.game import Game
 from games.hex import Hex
 from games.tic_tac_toe import TicTacToe
 from search.contract import Decisions, Search
+from search.drive import run
 from search.gumbel import GumbelSearch
 from search.hash_evaluator import HashEvaluator
 from search.policy_play import PolicyPlay
@@ -108,14 +109,8 @@ def test_positions_to_decide_on_stay_as_they_are(name: str) -> None:
         noise=on,
         sample=on,
     )
-    evaluate = HashEvaluator(game.num_actions)
-    replies: tuple[Reply, ...] | None = None
-    try:
-        while True:
-            requests = next(steps) if replies is None else steps.send(replies)
-            replies = tuple(evaluate(request) for request in requests)
-    except StopIteration:
-        assert [game.snapshot(states, root) for root in roots] == before
+    run(steps, HashEvaluator(game.num_actions))
+    assert [game.snapshot(states, root) for root in roots] == before
 
 
 @every_search
@@ -133,11 +128,9 @@ def test_no_request_is_empty_or_larger_than_the_batch(name: str, game: Game) -> 
     assert len(seen) == expected[name] if name in expected else 1 < len(seen) <= 1 + max(BUDGETS)
 
 
-@every_search
+@pytest.mark.parametrize("name", [name for name in SEARCHES if name not in ("random", "rollout")])
 def test_with_neither_noise_nor_sampling_the_key_decides_nothing(name: str) -> None:
-    if name in ("random", "rollout"):
-        return
-    game = ConnectFour()
+    game = pile()  # which has no symmetries to draw from
     evaluate = HashEvaluator(game.num_actions)
     search = SEARCHES[name](game)
     decisions = decide(search, game, [[]] * 8, evaluate, budgets=[32] * 8)

@@ -12,11 +12,10 @@ from games.connect_four import ConnectFour
 from games.hex import Hex
 from games.tic_tac_toe import TicTacToe
 from search.contract import Search
-from search.factory import make_search
 from search.gumbel import GumbelSearch
 from search.hash_evaluator import HashEvaluator
 from search.puct import PuctSearch
-from tests.search.fakes import FailingEvaluator, decide, play_at_random
+from tests.search.fakes import FailingEvaluator, decide
 
 GAME = ConnectFour()
 EVALUATE = HashEvaluator(GAME.num_actions)
@@ -155,16 +154,14 @@ def test_the_oldest_weights_are_told() -> None:
 
 
 def test_simulations_that_end_the_game_cost_no_request() -> None:
-    # Two moves are left in every position, so whatever is not the end of the game is soon known by heart.
-    game, rng = TicTacToe(), np.random.default_rng(3)
-    lines = [play_at_random(game, rng, plies_left=2) for _ in range(6)]
-    evaluate = FailingEvaluator(HashEvaluator(9), set())
-    for algorithm in ("gumbel", "puct"):
-        evaluate.calls = 0
-        searching = make_search(SearchConfig(algorithm=algorithm, simulations=64), game, 6)
-        decisions = decide(searching, game, lines, evaluate, budgets=[64] * 6)
-        assert decisions.visits.sum(axis=1).tolist() == [64] * 6
-        assert evaluate.calls <= 20
+    # x x o / o o . / x x . and o to move: of the four positions from here on two are the end of the game.
+    game, line = TicTacToe(), [0, 2, 1, 3, 6, 4, 7]
+    for search_type in (GumbelSearch, PuctSearch):
+        evaluate = FailingEvaluator(HashEvaluator(9), set())
+        searching = search_type(SearchConfig(simulations=64), game, games=3)
+        decisions = decide(searching, game, [line] * 3, evaluate, budgets=[64, 9, 64])
+        assert decisions.visits.sum(axis=1).tolist() == [64, 9, 64]
+        assert evaluate.calls == 2
 
 
 def test_each_node_is_shown_under_its_own_symmetry() -> None:

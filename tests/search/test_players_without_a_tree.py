@@ -43,7 +43,7 @@ def test_rollouts_play_both_sides_of_a_match_better_than_chance() -> None:
 
 
 def match(first: Search, second: Search, num_games: int) -> float:
-    """Return the mean result of tic-tac-toe for the player who begins, of games that are played out in turn."""
+    """Return the mean result of games of tic-tac-toe for the one who begins."""
     game, results = TicTacToe(), []
     lines: list[list[int]] = [[] for _ in range(num_games)]
     for ply in range(9):

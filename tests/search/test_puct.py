@@ -15,10 +15,10 @@ from tests.search.fakes import EvenEvaluator, decide, play_at_random, positions
 
 def test_with_many_simulations_it_plays_perfectly_without_a_model() -> None:
     game, rng = TicTacToe(), np.random.default_rng(1)
-    lines = [play_at_random(game, rng, plies_left=int(rng.integers(3, 9))) for _ in range(40)]
-    config = SearchConfig(algorithm="puct", simulations=1000)
+    lines = [play_at_random(game, rng, plies_left=int(rng.integers(3, 9))) for _ in range(20)]
+    config = SearchConfig(algorithm="puct", simulations=4000)
     search = PuctSearch(config, game, games=len(lines))
-    many = decide(search, game, lines, EvenEvaluator(9), budgets=[1000] * len(lines))
+    many = decide(search, game, lines, EvenEvaluator(9), budgets=[4000] * len(lines))
     few = decide(search, game, lines, EvenEvaluator(9), budgets=[1] * len(lines))
 
     states, roots = positions(game, lines, rows_per_game=1)
@@ -43,12 +43,13 @@ def test_moves_are_drawn_from_the_visits_by_temperature(temperature: float) -> N
     game, num_rows = ConnectFour(), 4000
     config = SearchConfig(algorithm="puct", temperature=temperature, root_symmetry=False)
     search = PuctSearch(config, game, games=num_rows)
+    evaluate = HashEvaluator(7, salt=3)  # which spreads the visits over several moves
     budgets = [32] * num_rows
-    decisions = decide(search, game, [[]] * num_rows, HashEvaluator(7), budgets=budgets, sample=True)
+    decisions = decide(search, game, [[]] * num_rows, evaluate, budgets=budgets, sample=True)
     weights = (decisions.visits[0] / 32) ** (1 / temperature)
     drawn = np.bincount(decisions.actions, minlength=7) / num_rows
     np.testing.assert_allclose(drawn, weights / weights.sum(), atol=0.03)
-    assert drawn.max() < 0.9
+    assert np.count_nonzero(drawn > 0.05) >= 2
 
 
 def test_without_temperature_the_most_visited_move_is_played() -> None:

@@ -1,0 +1,78 @@
+"""From the counters that parts keep to the metrics that monitoring reads, by the driver, once an interval.
+
+The driver is the one process that sees every part and lives as long as the run, so there is one series a metric,
+not one for each process that ever was. Histograms are observed where their events happen.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cluster.snapshot import Snapshot
+from core.metrics import Metrics
+
+Stats = Mapping[str, Mapping[str, Any]]
+
+COUNTERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
+    ("tamen_games_total", "replay", "games", {}),
+    ("tamen_replay_duplicates_total", "replay", "duplicate_games", {}),
+    ("tamen_games_set_aside_total", "actor", "set_aside", {}),
+    ("tamen_actor_seconds_total", "actor", "search_seconds", {"activity": "search"}),
+    ("tamen_actor_seconds_total", "actor", "wait_seconds", {"activity": "wait"}),
+    ("tamen_actor_seconds_total", "actor", "deliver_seconds", {"activity": "deliver"}),
+    ("tamen_actor_seconds_total", "actor", "held_back_seconds", {"activity": "held_back"}),
+    ("tamen_positions_evaluated_total", "inference", "rows", {}),
+    ("tamen_cache_hits_total", "inference", "cached_rows", {}),
+    ("tamen_learner_steps_total", "learner", "learner_steps", {}),
+    ("tamen_learner_steps_refused_total", "learner", "batches_set_aside", {}),
+    *(
+        ("tamen_restarts_total", role, "restarts", {"role": role})
+        for role in ("store", "replay", "learner", "inference", "actor", "evaluator")
+    ),
+)
+"""Metric, role, name of the counter in the stats of its parts, and tags."""
+
+
+class Exporter:
+    """Writes what changed since the last time.
+
+    Args:
+        metrics: where to; several for Ray's own metrics beside a Prometheus port.
+    """
+
+    def __init__(self, metrics: Iterable[Metrics]) -> None:
+        self._metrics = tuple(metrics)
+        self._seen: dict[tuple[str, str], float] = {}
+
+    def record(self, stats: Stats, snapshot: Snapshot) -> None:
+        """Take in one moment of the run."""
+        for metrics in self._metrics:
+            for name, value, tags in _gauges(snapshot):
+                if value is not None:
+                    metrics.gauge(name, value, **tags)
+        for name, role, counter, tags in COUNTERS:
+            grown = sum(self._growth(part, counter, stats[part]) for part in stats if part.startswith(role))
+            for metrics in self._metrics:
+                metrics.count(name, grown, **tags)
+
+    def _growth(self, part: str, counter: str, values: Mapping[str, Any]) -> float:
+        """Return how much a counter grew; what a resumed run had before the first look is not counted again."""
+        if counter not in values:
+            return 0.0
+        now = float(values[counter])
+        before = self._seen.get((part, counter), now)
+        self._seen[part, counter] = now
+        return now - before if now >= before else now  # below: the part was restarted and counts from zero
+
+
+def _gauges(snapshot: Snapshot) -> Iterable[tuple[str, float | None, dict[str, str]]]:
+    learner, replay = snapshot.learner, snapshot.replay
+    yield "tamen_replay_rows", replay.rows, {}
+    yield "tamen_samples_per_insert", replay.samples_per_insert, {}
+    yield "tamen_inference_busy_ratio", snapshot.inference.busy_ratio, {}
+    yield "tamen_weights_version", learner.newest_version, {}
+    yield "tamen_learner_loss", learner.policy_loss, {"part": "policy"}
+    yield "tamen_learner_loss", learner.value_loss, {"part": "value"}
+    yield "tamen_learner_data_wait_ratio", learner.data_wait_ratio, {}
+    yield "tamen_policy_lag_versions", learner.lag_versions, {}
+    for opponent, score in (snapshot.strength or {}).items():
+        yield "tamen_strength_score", score.score, {"opponent": opponent}

@@ -1,0 +1,143 @@
+"""The way to the brain in one process, and computations driven through any client."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from core.errors import EvaluationError
+from core.messages import Reply, Request, Steps
+from inference_server.client import InlineClient, drive
+from search.contract import ask
+from tests.inference_server.brains import a_request
+
+
+def echo(request: Request) -> Reply:
+    return Reply(dict(request.arrays), weights_version=3)
+
+
+def unless(bad: int) -> Callable[[Request], Reply]:
+    """Return an evaluator that fails on one number."""
+
+    def evaluate(request: Request) -> Reply:
+        if bad in request.arrays["number"]:
+            raise EvaluationError(f"not {bad}", why="this test wants it so", fix="none")
+        return echo(request)
+
+    return evaluate
+
+
+def values(replies: tuple[Reply, ...]) -> list[int]:
+    return [int(reply.arrays["number"][0]) for reply in replies]
+
+
+def test_the_oldest_of_the_handles_is_answered_first() -> None:
+    client = InlineClient(echo)
+    first, second, third = (client.submit((a_request(value),)) for value in (1, 2, 3))
+
+    answered = []
+    for handles in ([second, third], [first, third], [third]):
+        answer = client.wait_any(handles, timeout_seconds=0.0)
+        assert answer is not None
+        handle, replies = answer
+        assert not isinstance(replies, EvaluationError)
+        answered.append((handle, values(replies)))
+    assert answered == [(second, [2]), (first, [1]), (third, [3])]
+
+
+def test_requests_that_belong_together_come_back_together_in_their_order() -> None:
+    client = InlineClient(echo)
+    handle = client.submit((a_request(5), a_request(4), a_request(6)))
+    answer = client.wait_any([handle], timeout_seconds=0.0)
+
+    assert answer is not None
+    assert not isinstance(answer[1], EvaluationError)
+    assert values(answer[1]) == [5, 4, 6]
+
+
+def test_nothing_asked_is_nothing_answered() -> None:
+    client = InlineClient(echo)
+    handle = client.submit((a_request(1),))
+    assert client.wait_any([handle], timeout_seconds=0.0) is not None
+
+    assert client.wait_any([handle], timeout_seconds=0.0) is None
+    assert client.wait_any([], timeout_seconds=0.0) is None
+
+
+def test_a_failed_request_fails_those_it_belongs_with_and_no_others() -> None:
+    client = InlineClient(unless(2))
+    bad, good = client.submit((a_request(1), a_request(2))), client.submit((a_request(3),))
+
+    answers = dict(client.wait_any([bad, good], timeout_seconds=0.0) or () for _ in range(2))
+    assert isinstance(answers[bad], EvaluationError)
+    assert not isinstance(answers[good], EvaluationError)
+
+
+def sum_of(*numbers: int) -> Steps[int]:
+    """Ask for one number after the other, twice for one that fails, and add up the replies."""
+    total = 0
+    for number in numbers:
+        (reply,) = yield from ask((a_request(number),))
+        total += int(reply.arrays["number"].sum())
+    return total
+
+
+def never() -> bool:
+    return False
+
+
+def test_a_computation_is_driven_to_its_end() -> None:
+    assert drive(sum_of(1, 2, 3), InlineClient(echo), should_stop=never) == 6
+
+
+def test_a_computation_that_asks_nothing_is_driven_too() -> None:
+    assert drive(sum_of(), InlineClient(echo), should_stop=never) == 0
+
+
+def test_an_evaluation_that_fails_once_is_asked_again() -> None:
+    failures = iter([True])
+
+    def evaluate(request: Request) -> Reply:
+        if next(failures, False):
+            raise EvaluationError("not yet", why="this test wants it so", fix="ask again")
+        return echo(request)
+
+    assert drive(sum_of(1, 2), InlineClient(evaluate), should_stop=never) == 3
+
+
+def test_an_evaluation_that_fails_twice_ends_the_computation_with_its_error() -> None:
+    with pytest.raises(EvaluationError, match="not 2"):
+        drive(sum_of(1, 2, 3), InlineClient(unless(2)), should_stop=never)
+
+
+class SlowClient(InlineClient):
+    """Answers only after it was asked `patience` times."""
+
+    def __init__(self, patience: int) -> None:
+        super().__init__(echo)
+        self._patience = patience
+
+    def wait_any(self, handles, *, timeout_seconds):
+        self._patience -= 1
+        return None if self._patience >= 0 else super().wait_any(handles, timeout_seconds=timeout_seconds)
+
+
+def test_driving_waits_for_a_slow_brain() -> None:
+    assert drive(sum_of(4), SlowClient(5), should_stop=never) == 4
+
+
+def test_driving_stops_when_it_is_told_to_though_the_brain_is_silent() -> None:
+    looks = iter([False, False, True])
+
+    assert drive(sum_of(4), SlowClient(10**9), should_stop=lambda: next(looks)) is None
+
+
+def test_a_row_keeps_its_place_in_a_large_request() -> None:
+    numbers = np.arange(100, dtype=np.int32)
+    client = InlineClient(echo)
+    handle = client.submit((Request("main", {"number": numbers}),))
+    answer = client.wait_any([handle], timeout_seconds=0.0)
+
+    assert answer is not None
+    assert not isinstance(answer[1], EvaluationError)
+    assert np.array_equal(answer[1][0].arrays["number"], numbers)

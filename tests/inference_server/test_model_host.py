@@ -1,0 +1,189 @@
+"""Models in memory: what they answer, when they change, and what a cache may never change."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.errors import DataError, EvaluationError
+from inference_server.model_host import ModelHost
+from networks.tower import BoardNet
+from tests.inference_server.brains import a_host, assert_same_outputs, boards, damaged, outputs, some_weights
+
+
+def test_a_reply_has_a_policy_and_a_value_a_row_and_the_version_that_made_it() -> None:
+    reply = a_host(some_weights(version=7)).evaluate("main", boards(5))
+
+    assert reply.weights_version == 7
+    assert reply.arrays["policy"].shape == (5, 9)
+    assert reply.arrays["policy"].dtype == np.float16
+    assert reply.arrays["value"].shape == (5,)
+    assert reply.arrays["value"].dtype == np.float32
+    assert (np.abs(reply.arrays["value"]) <= 1).all()
+
+
+def test_every_row_is_answered_as_if_it_came_alone() -> None:
+    weights, arrays = some_weights(), boards(6)
+    together = outputs(weights, arrays)
+    alone = [outputs(weights, {"cells": arrays["cells"][row : row + 1]}) for row in range(6)]
+
+    assert_same_outputs(together, {name: np.concatenate([one[name] for one in alone]) for name in together})
+    assert len(np.unique(together["value"])) > 1
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 20])
+def test_a_request_larger_than_a_batch_is_answered_in_slices(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, seen = some_weights(), []
+    whole = outputs(weights, boards(rows))
+    forward = BoardNet.forward
+    monkeypatch.setattr(
+        BoardNet, "forward", lambda net, inputs: seen.append(len(inputs["cells"])) or forward(net, inputs)
+    )
+
+    reply = a_host(weights, max_batch_rows=8).evaluate("main", boards(rows))
+
+    assert_same_outputs(reply.arrays, whole)
+    assert max(seen) <= 8
+    assert sum(seen) == rows
+
+
+def test_models_of_two_games_stand_side_by_side() -> None:
+    small, large = some_weights("small"), some_weights("large", game="connect_four")
+    host = a_host(small, large)
+
+    assert host.evaluate("small", boards(2)).arrays["policy"].shape == (2, 9)
+    assert host.evaluate("large", boards(2, cells=42)).arrays["policy"].shape == (2, 7)
+
+
+def test_the_model_asked_longest_ago_makes_room_and_comes_back_when_it_is_asked_again() -> None:
+    host = a_host(*(some_weights(name) for name in "abc"), models_in_memory=2)
+    for name in "abac":
+        host.evaluate(name, boards(1))
+
+    assert [host.version(name) for name in "abc"] == [0, None, 0]
+    assert_same_outputs(host.evaluate("b", boards(3)).arrays, outputs(some_weights("b"), boards(3)))
+
+
+def test_new_weights_answer_from_then_on() -> None:
+    old, new = some_weights(version=1), some_weights(version=2)
+    host = a_host(old)
+    before = host.evaluate("main", boards(4))
+    host.load(new)
+    after = host.evaluate("main", boards(4))
+
+    assert (before.weights_version, after.weights_version) == (1, 2)
+    assert_same_outputs(after.arrays, outputs(new, boards(4)))
+    assert np.abs(after.arrays["value"] - before.arrays["value"]).max() > 0.01
+
+
+def test_weights_that_do_not_match_their_digest_are_refused_and_the_old_ones_stay() -> None:
+    host = a_host(some_weights(version=1))
+    host.evaluate("main", boards(1))
+    with pytest.raises(DataError, match="do not match their digest"):
+        host.load(damaged(some_weights(version=2)))
+
+    assert host.version("main") == 1
+    assert_same_outputs(
+        host.evaluate("main", boards(4)).arrays, outputs(some_weights(version=1), boards(4))
+    )
+
+
+def test_weights_of_another_architecture_take_the_place_of_the_old() -> None:
+    host = a_host(some_weights(version=1))
+    host.evaluate("main", boards(1))
+    wider = some_weights(version=2, channels=8)
+    host.load(wider)
+
+    assert_same_outputs(host.evaluate("main", boards(4)).arrays, outputs(wider, boards(4)))
+
+
+BAD_REQUESTS = {
+    "another name": ({"stones": np.zeros((2, 9), np.int8)}, "it holds the arrays"),
+    "one array too many": (dict(boards(2)) | {"komi": np.zeros(2, np.float32)}, "it holds the arrays"),
+    "another dtype": ({"cells": np.zeros((2, 9), np.float32)}, "float32"),
+    "another shape": ({"cells": np.zeros((2, 8), np.int8)}, r"int8\[2, 8\]"),
+    "a board without an axis of rows": ({"cells": np.zeros(9, np.int8)}, r"int8\[9\]"),
+    "no row": ({"cells": np.zeros((0, 9), np.int8)}, "at least 1"),
+}
+
+
+@pytest.mark.parametrize(("arrays", "why"), BAD_REQUESTS.values(), ids=BAD_REQUESTS.keys())
+def test_a_request_that_does_not_fit_the_model_is_refused_with_the_reason(
+    arrays: dict[str, np.ndarray], why: str
+) -> None:
+    with pytest.raises(EvaluationError, match=why):
+        a_host(some_weights()).check("main", arrays)
+
+
+def test_a_request_that_fits_passes() -> None:
+    a_host(some_weights()).check("main", boards(3))
+
+
+def test_a_forward_that_fails_is_an_evaluation_error_and_the_next_one_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def out_of_memory(net: BoardNet, inputs: object) -> None:
+        raise RuntimeError("out of memory\nand more")
+
+    host = a_host(some_weights())
+    with monkeypatch.context() as patch:
+        patch.setattr(BoardNet, "forward", out_of_memory)
+        with pytest.raises(EvaluationError, match="why: out of memory\n"):
+            host.evaluate("main", boards(2))
+
+    assert len(host.evaluate("main", boards(2)).arrays["value"]) == 2
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=24), min_size=1, max_size=8))
+def test_a_cache_changes_no_answer(requests: list[list[int]]) -> None:
+    pool, weights = boards(41)["cells"], some_weights()
+    expected, host = outputs(weights, {"cells": pool}), a_host(weights, cache_positions=16)
+    for rows in requests:
+        reply = host.evaluate("main", {"cells": pool[rows]})
+        assert_same_outputs(reply.arrays, {name: array[rows] for name, array in expected.items()})
+    asked = sum(map(len, requests))
+    assert host.forward_rows + host.cached_rows == asked
+    assert host.forward_rows >= len({row for rows in requests for row in rows})
+
+
+def test_a_position_known_already_costs_no_forward() -> None:
+    host = a_host(some_weights(), cache_positions=64)
+    host.evaluate("main", boards(10))
+    computed = host.forward_rows
+    host.evaluate("main", boards(10))
+
+    assert host.forward_rows == computed <= 10
+
+
+def test_new_weights_forget_what_the_old_ones_said() -> None:
+    host = a_host(some_weights(version=1), cache_positions=64)
+    host.evaluate("main", boards(10))
+    host.load(some_weights(version=2))
+    reply = host.evaluate("main", boards(10))
+
+    assert reply.weights_version == 2
+    assert_same_outputs(reply.arrays, outputs(some_weights(version=2), boards(10)))
+
+
+def test_equal_weights_under_a_new_version_keep_what_is_known() -> None:
+    host = a_host(some_weights(version=1), cache_positions=64)
+    host.evaluate("main", boards(10))
+    computed = host.forward_rows
+    host.load(replace(some_weights(version=1), version=2))
+    reply = host.evaluate("main", boards(10))
+
+    assert reply.weights_version == 2
+    assert host.forward_rows == computed
+
+
+def test_two_models_do_not_share_a_cache() -> None:
+    a, b = some_weights("a", version=1), some_weights("b", version=2)
+    host: ModelHost = a_host(a, b, cache_positions=64)
+    host.evaluate("a", boards(5))
+
+    assert_same_outputs(host.evaluate("b", boards(5)).arrays, outputs(b, boards(5)))

@@ -1,0 +1,284 @@
+"""One thread answers everyone: what runs together, what fails alone, and when new weights begin to count."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from typing import Any
+
+import numpy as np
+import pytest
+
+from configs.schema import InferenceConfig
+from core.errors import EvaluationError
+from core.messages import Reply, Request
+from core.metrics import NoMetrics
+from inference_server.server import InferenceServer
+from networks.tower import BoardNet
+from tests.inference_server.brains import (
+    TIMEOUT_SECONDS,
+    Gate,
+    ScriptedHost,
+    a_host,
+    a_request,
+    assert_same_outputs,
+    boards,
+    damaged,
+    outputs,
+    some_weights,
+)
+
+Serve = Callable[..., InferenceServer]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start servers that are stopped at the end: serve(host, max_batch_rows=64)."""
+    started: list[InferenceServer] = []
+
+    def start(host: Any, **config: float) -> InferenceServer:
+        server = InferenceServer(host, InferenceConfig(**config), metrics=NoMetrics())
+        server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop(TIMEOUT_SECONDS)
+        assert not server.alive
+
+
+def answer(future: Future[Reply]) -> Reply:
+    return future.result(TIMEOUT_SECONDS)
+
+
+def failure(future: Future[Reply]) -> EvaluationError:
+    error = future.exception(TIMEOUT_SECONDS)
+    assert isinstance(error, EvaluationError)
+    return error
+
+
+def numbers(future: Future[Reply]) -> list[int]:
+    return answer(future).arrays["number"].tolist()
+
+
+def test_callers_of_several_models_each_get_their_own_rows(serve: Serve) -> None:
+    a, b = some_weights("a", version=3), some_weights("b", version=5)
+    server = serve(a_host(a, b), max_batch_rows=16)
+    asked = [(weights, boards(1 + seed % 7, seed=seed)) for seed in range(20) for weights in (a, b)]
+    futures = [server.submit(Request(weights.model, arrays)) for weights, arrays in asked]
+
+    for (weights, arrays), future in zip(asked, futures, strict=True):
+        assert answer(future).weights_version == weights.version
+        assert_same_outputs(answer(future).arrays, outputs(weights, arrays))
+
+
+def test_what_came_during_a_forward_runs_together_in_the_next(serve: Serve) -> None:
+    gate = Gate()
+    host = ScriptedHost(before_evaluation=gate)
+    server = serve(host)
+    futures = [server.submit(a_request(0))]
+    gate.wait_until_entered()
+    futures += [server.submit(a_request(value, rows=2)) for value in (1, 2, 3)]
+    gate.open()
+
+    assert [numbers(future) for future in futures] == [[0], [1, 1], [2, 2], [3, 3]]
+    assert [batch for _, batch, _ in host.batches] == [[0], [1, 1, 2, 2, 3, 3]]
+
+
+def test_the_counters_tell_batches_requests_and_rows(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(ScriptedHost(before_evaluation=gate))
+    futures = [server.submit(a_request(0))]
+    gate.wait_until_entered()
+    futures += [server.submit(a_request(1, rows=3)), server.submit(a_request(2, rows=2))]
+    gate.open()
+    wait_for(futures, TIMEOUT_SECONDS)
+    server.stop()
+
+    stats = server.stats
+    assert (stats.batches, stats.requests, stats.rows, stats.failed_requests) == (2, 3, 6, 0)
+    assert stats.batch_rows[:3] == [1, 0, 1]
+    assert 0 <= stats.busy_ratio(stats.started + 1e6) < 1
+
+
+BAD_REQUESTS = {
+    "another model": Request("nobody", boards(2)),
+    "another array name": Request("main", {"stones": np.zeros((2, 9), np.int8)}),
+    "another dtype": Request("main", {"cells": np.zeros((2, 9), np.int64)}),
+    "another shape": Request("main", {"cells": np.zeros((2, 4, 4), np.int8)}),
+    "no rows": Request("main", {"cells": np.zeros((0, 9), np.int8)}),
+    "no arrays": Request("main", {}),
+    "a number for an array": Request("main", {"cells": np.int8(1)}),  # pyright: ignore[reportArgumentType]
+}
+
+
+@pytest.mark.parametrize("bad", BAD_REQUESTS.values(), ids=BAD_REQUESTS.keys())
+def test_a_bad_request_fails_alone(serve: Serve, bad: Request) -> None:
+    server = serve(a_host(some_weights()), idle_wait_ms=50.0)  # long enough for the three to run together
+    before = server.submit(Request("main", boards(3)))
+    wrong = server.submit(bad)
+    after = server.submit(Request("main", boards(2, seed=1)))
+
+    assert failure(wrong).fix
+    assert_same_outputs(answer(before).arrays, outputs(some_weights(), boards(3)))
+    assert_same_outputs(answer(after).arrays, outputs(some_weights(), boards(2, seed=1)))
+    assert server.stats.failed_requests == 1
+    assert server.alive
+
+
+def test_a_forward_that_raises_fails_its_batch_and_the_server_lives(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(net: BoardNet, inputs: object) -> None:
+        raise RuntimeError("out of memory")
+
+    server = serve(a_host(some_weights()))
+    with monkeypatch.context() as patch:
+        patch.setattr(BoardNet, "forward", broken)
+        assert failure(server.submit(Request("main", boards(2)))).why == "out of memory"
+
+    assert_same_outputs(
+        answer(server.submit(Request("main", boards(2)))).arrays, outputs(some_weights(), boards(2))
+    )
+
+
+def test_even_a_failure_nobody_thought_of_reaches_every_caller_of_the_batch(serve: Serve) -> None:
+    def surprise(batch: list[int]) -> None:
+        if 13 in batch:
+            raise ZeroDivisionError("surprise")
+
+    server = serve(ScriptedHost(before_evaluation=surprise), idle_wait_ms=50.0)
+    futures = [server.submit(a_request(value)) for value in (12, 13, 14)]
+
+    assert {failure(future).why for future in futures} == {"ZeroDivisionError: surprise"}
+    assert numbers(server.submit(a_request(1))) == [1]
+
+
+def test_offered_weights_answer_from_the_next_batch_on_and_never_within_one(serve: Serve) -> None:
+    gate = Gate()
+    host = ScriptedHost(before_evaluation=gate, loaded=1)
+    server = serve(host)
+    during = server.submit(a_request(1))
+    gate.wait_until_entered()
+    server.offer(some_weights(version=2))
+    after = server.submit(a_request(2))
+    gate.open()
+
+    assert (answer(during).weights_version, answer(after).weights_version) == (1, 2)
+    assert server.stats.weights_swaps == 1
+
+
+def test_of_several_offers_the_last_counts(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(ScriptedHost(before_evaluation=gate))
+    server.submit(a_request(1))
+    gate.wait_until_entered()
+    for version in (1, 2, 3):
+        server.offer(some_weights(version=version))
+    after = server.submit(a_request(2))
+    gate.open()
+
+    assert answer(after).weights_version == 3
+    assert server.stats.weights_swaps == 1
+
+
+def test_every_reply_is_of_one_version_while_weights_change(serve: Serve) -> None:
+    versions = {version: some_weights(version=version) for version in range(6)}
+    expected = {version: outputs(weights, boards(4)) for version, weights in versions.items()}
+    server = serve(a_host(versions[0]), max_batch_rows=8, cache_positions=64)
+    futures = []
+    for weights in versions.values():
+        server.offer(weights)
+        futures += [server.submit(Request("main", boards(4))) for _ in range(5)]
+
+    seen = [answer(future).weights_version for future in futures]
+    assert seen == sorted(seen)
+    assert seen[-1] == 5
+    for future in futures:
+        assert_same_outputs(answer(future).arrays, expected[answer(future).weights_version])
+
+
+def test_weights_with_a_wrong_digest_are_refused_and_the_old_ones_answer_on(serve: Serve) -> None:
+    server = serve(a_host(some_weights(version=1)))
+    answer(server.submit(Request("main", boards(2))))
+    server.offer(damaged(some_weights(version=2)))
+    reply = answer(server.submit(Request("main", boards(2))))
+    reply = answer(server.submit(Request("main", boards(2))))
+
+    assert reply.weights_version == 1
+    assert_same_outputs(reply.arrays, outputs(some_weights(version=1), boards(2)))
+    assert server.stats.weights_refused == 1
+    assert "digest" in server.stats.last_refusal
+
+
+def test_weights_that_cannot_be_loaded_for_any_reason_leave_the_server_alive(serve: Serve) -> None:
+    class OutOfMemory(ScriptedHost):
+        def load(self, weights: Any) -> None:
+            raise RuntimeError("out of memory")
+
+    server = serve(OutOfMemory())
+    server.offer(some_weights(version=2))
+
+    assert answer(server.submit(a_request(1))).weights_version == 0
+    assert answer(server.submit(a_request(2))).weights_version == 0
+    assert server.stats.weights_refused == 1
+
+
+def test_a_cancelled_request_does_not_disturb_its_neighbours(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(ScriptedHost(before_evaluation=gate))
+    first = server.submit(a_request(0))
+    gate.wait_until_entered()
+    futures = [server.submit(a_request(value, rows=2)) for value in (1, 2, 3, -4, 5)]
+    assert futures[1].cancel()
+    assert futures[3].cancel()
+    gate.open()
+
+    assert numbers(first) == [0]
+    assert [numbers(futures[k]) for k in (0, 2, 4)] == [[1, 1], [3, 3], [5, 5]]
+    assert futures[1].cancelled()
+    assert server.alive
+
+
+def test_a_request_larger_than_a_batch_is_answered_whole(serve: Serve) -> None:
+    server = serve(a_host(some_weights()), max_batch_rows=8)
+    large = server.submit(Request("main", boards(50)))
+    small = server.submit(Request("main", boards(2, seed=1)))
+
+    assert_same_outputs(answer(large).arrays, outputs(some_weights(), boards(50)))
+    assert_same_outputs(answer(small).arrays, outputs(some_weights(), boards(2, seed=1)))
+
+
+def test_the_server_tells_callers_to_hold_back_when_its_queue_is_full(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(ScriptedHost(before_evaluation=gate), max_queued_rows=4)
+    server.submit(a_request(0))
+    gate.wait_until_entered()
+    futures = [server.submit(a_request(1, rows=3))]
+    assert not server.full
+    futures.append(server.submit(a_request(2)))
+    assert server.full
+    gate.open()
+    wait_for(futures, TIMEOUT_SECONDS)
+
+    assert not server.full
+
+
+def test_stopping_answers_what_is_queued(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(ScriptedHost(before_evaluation=gate), max_batch_rows=2)
+    server.submit(a_request(0))
+    gate.wait_until_entered()
+    futures = [server.submit(a_request(value, model=model)) for value in range(6) for model in "ab"]
+    gate.open()
+    server.stop(TIMEOUT_SECONDS)
+
+    assert not server.alive
+    assert [numbers(future) for future in futures] == [[value] for value in range(6) for _ in "ab"]
+
+
+def test_a_stopped_server_refuses_instead_of_leaving_its_caller_to_wait(serve: Serve) -> None:
+    server = serve(ScriptedHost())
+    server.stop(TIMEOUT_SECONDS)
+
+    assert "stopped" in failure(server.submit(a_request(1))).what
