@@ -57,7 +57,7 @@ class ModelHost:
         """
         weights.verify()
         loaded = self._models.get(weights.model)
-        if loaded is None or loaded.net.network != weights.network:
+        if loaded is None or not loaded.net.accepts(weights):
             net = self.precision.prepare(build_board_net(weights))
             cache = EvaluationCache(self._config.cache_positions) if self._config.cache_positions else None
             loaded = self._models[weights.model] = _Loaded(weights.version, weights.digest, net, cache)

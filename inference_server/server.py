@@ -88,9 +88,15 @@ class InferenceServer:
     def submit(self, request: Request) -> Future[Reply]:
         """Queue a request and return at once; the future gives the reply or raises EvaluationError."""
         ticket = Ticket(request, self._clock())
+        if not _has_rows(request):  # it would fail in the queue, on the thread that serves everyone
+            self._fail([ticket], _no_rows(request))
+            return ticket.future
         with self._changed:
-            self._batcher.add(ticket)
-            self._changed.notify()
+            if not self._stopping:
+                self._batcher.add(ticket)
+                self._changed.notify()
+                return ticket.future
+        self._fail([ticket], _stopped())
         return ticket.future
 
     def offer(self, weights: Weights) -> None:
@@ -129,7 +135,7 @@ class InferenceServer:
             try:
                 self._host.load(weights)
                 self.stats.weights_swaps += 1
-            except TamenError as error:
+            except Exception as error:  # damaged, or no memory for them; the old ones answer on
                 self.stats.weights_refused += 1
                 self.stats.last_refusal = str(error)
 
@@ -174,6 +180,25 @@ class InferenceServer:
         stats.batch_rows[min(rows.bit_length() - 1, len(stats.batch_rows) - 1)] += 1
         self._metrics.observe("tamen_inference_batch_size", rows)
         self._metrics.observe("tamen_inference_wait_seconds", waited / len(batch))
+
+
+def _has_rows(request: Request) -> bool:
+    arrays = request.arrays.values()
+    return bool(arrays) and all(isinstance(array, np.ndarray) and array.ndim > 0 for array in arrays)
+
+
+def _no_rows(request: Request) -> EvaluationError:
+    return EvaluationError(
+        f"a request to model {request.model!r} has no rows",
+        why="it holds no array, or something that is no array with an axis of rows",
+        fix="send named arrays [B, ...]",
+    )
+
+
+def _stopped() -> EvaluationError:
+    return EvaluationError(
+        "the brain is stopped", why="a request came after its last batch", fix="send it to another server"
+    )
 
 
 def _joined(parts: list[Arrays]) -> Arrays:

@@ -12,12 +12,12 @@ all. Numbers rise by one, so the newest is known without a clock.
 import contextlib
 import io
 import json
-import pickle
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -163,7 +163,7 @@ def _read(folder: Path) -> tuple[Weights, dict[str, Any], dict[str, Any]]:
     weights = Weights.from_bytes(files[WEIGHTS_FILE], source=str(folder / WEIGHTS_FILE))
     try:
         trainer_state = torch.load(io.BytesIO(files[TRAINER_FILE]), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except (RuntimeError, UnpicklingError) as error:
         raise _damaged(folder / TRAINER_FILE, f"torch cannot read it: {error}") from error
     return weights, trainer_state, state
 

@@ -62,9 +62,9 @@ class StepReport:
 class Trainer:
     """Fits a network, one batch a step.
 
-    The optimiser is AdamW: without normalisation layers the scale of the gradient differs from layer to
-    layer, which Adam evens out; SGD with momentum needed twice the steps to learn connection on a hex board.
-    Biases are not decayed.
+    The optimiser is AdamW: without normalisation layers the scale of the gradient differs from layer to layer,
+    which Adam evens out. After 400 steps on who is connected on a 7×7 hex board, SGD with momentum (0.02, 0.9)
+    was left with three to six times its loss. Biases are not decayed.
 
     Args:
         net: placed on its device by `precision.place`, in float32.

@@ -100,14 +100,14 @@ class GumbelSearch:
         root_version = yield from evaluate_roots(batch, model)
         _consider(trees, halving, keys, noise | sample, budgets)
         select = partial(_select, trees, halving, self._value_scale, budgets)
-        version = yield from simulate(batch, model, select)
+        version = yield from simulate(batch, model, select, root_version=root_version)
         actions, policies, values = _conclude(trees, halving, self._value_scale, len(roots))
         return Decisions(
             actions=actions,
             policies=policies,
             values=values,
             visits=count_visits(trees, len(roots)),
-            weights_version=root_version if version is None else min(version, root_version),
+            weights_version=version,
         )
 
 

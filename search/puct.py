@@ -75,8 +75,7 @@ class PuctSearch:
         root_version = yield from evaluate_roots(batch, model)
         _add_noise(trees, keys, noise, config.dirichlet_alpha, config.dirichlet_share)
         select = partial(_select, trees, config.puct_exploration, noise)
-        version = yield from simulate(batch, model, select)
-        oldest = root_version if version is None else min(version, root_version)
+        oldest = yield from simulate(batch, model, select, root_version=root_version)
         return conclude_by_visits(trees, keys, sample, temperature=config.temperature, weights_version=oldest)
 
 

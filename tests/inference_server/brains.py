@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def boards(rows: int, *, seed: int = 0, cells: int = 9) -> Arrays:
     return {"cells": derive_rng(seed, "boards").integers(-1, 2, (rows, cells)).astype(np.int8)}
 
 
-def a_host(*weights: Weights, **config: int) -> ModelHost:
+def a_host(*weights: Weights, **config: Any) -> ModelHost:
     """Return a host in fp32 on the CPU that finds the last of `weights` of each name."""
     newest = {one.model: one for one in weights}
     return ModelHost(InferenceConfig(**config), precision="fp32", device="cpu", fetch=newest.__getitem__)

@@ -87,9 +87,7 @@ def test_weights_that_do_not_match_their_digest_are_refused_and_the_old_ones_sta
         host.load(damaged(some_weights(version=2)))
 
     assert host.version("main") == 1
-    assert_same_outputs(
-        host.evaluate("main", boards(4)).arrays, outputs(some_weights(version=1), boards(4))
-    )
+    assert_same_outputs(host.evaluate("main", boards(4)).arrays, outputs(some_weights(version=1), boards(4)))
 
 
 def test_weights_of_another_architecture_take_the_place_of_the_old() -> None:

@@ -35,7 +35,7 @@ def serve() -> Iterator[Serve]:
     """Start servers that are stopped at the end: serve(host, max_batch_rows=64)."""
     started: list[InferenceServer] = []
 
-    def start(host: Any, **config: float) -> InferenceServer:
+    def start(host: Any, **config: Any) -> InferenceServer:
         server = InferenceServer(host, InferenceConfig(**config), metrics=NoMetrics())
         server.start()
         started.append(server)
@@ -97,8 +97,7 @@ def test_the_counters_tell_batches_requests_and_rows(serve: Serve) -> None:
 
     stats = server.stats
     assert (stats.batches, stats.requests, stats.rows, stats.failed_requests) == (2, 3, 6, 0)
-    assert stats.batch_rows[:3] == [1, 0, 1]
-    assert 0 <= stats.busy_ratio(stats.started + 1e6) < 1
+    assert stats.batch_rows[:3] == [1, 0, 1]  # one row, and five
 
 
 BAD_REQUESTS = {

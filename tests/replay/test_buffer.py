@@ -153,6 +153,7 @@ def test_missing_games_are_counted_until_they_come(tmp_path: Path) -> None:
             "game 0 has moves that tic_tac_toe does not have",
         ),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_bad_chunk_is_refused_counted_and_leaves_no_trace(tmp_path: Path, data: bytes, why: str) -> None:
     buffer = open_buffer(tmp_path)
@@ -322,6 +323,14 @@ def test_a_replay_that_restarts_alone_remembers_the_draws_before_its_last_chunk(
     draws(buffer, 2)
     stats = open_buffer(tmp_path).stats()
     assert (stats["draws"], stats["sampled_rows"]) == (3, 48)
+
+
+def test_counters_of_the_ledger_count_when_it_is_newer_than_the_last_chunk(tmp_path: Path) -> None:
+    buffer = open_buffer(tmp_path)
+    fill(buffer, 4)
+    draws(buffer, 3)
+    buffer.open_epoch(1)
+    assert open_buffer(tmp_path).stats()["draws"] == 3
 
 
 def test_lowered_counters_stay_lowered_after_a_restart(tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ def text_lines(folder: Path) -> int:
     return sum(len(file.read_text().splitlines()) for file in (folder / "games").iterdir())
 
 
+def names_of_files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
 def assert_all_came_once(folder: Path, buffer: ReplayBuffer) -> None:
     assert seqs(buffer) == [4, 5]
     assert text_lines(folder) == 6
@@ -85,10 +89,12 @@ def test_a_disk_that_fails_at_any_operation_leaves_the_chunk_to_be_sent_again(tm
             for name, operation in striking(step, strike).items():
                 patch.setattr(os, name, operation)
             for k, chunk in enumerate(CHUNKS):
+                files = names_of_files(folder)
                 with contextlib.suppress(TamenError):
                     buffer.add(chunk)
                     continue
                 assert struck
+                assert names_of_files(folder) == files
                 assert buffer.stats()["games"] == 2 * k
                 assert buffer.add(chunk).accepted_games == 2
         again = open_buffer(folder, WINDOW_OF_ONE_CHUNK)

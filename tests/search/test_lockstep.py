@@ -114,24 +114,15 @@ def test_the_reply_of_another_game_is_refused(
         decide(search(), GAME, [[]] * 4, altered(change), budgets=[8] * 4)
 
 
-def test_huge_differences_of_logits_are_no_obstacle() -> None:
-    def spread(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {**arrays, "policy": (arrays["policy"] * 30000).astype(np.float16)}
-
+def test_a_move_that_the_model_rules_out_stays_legal() -> None:
     def evaluate(request: Request) -> Reply:
-        return Reply(spread(dict(EVALUATE(request).arrays)), 0)
+        arrays = EVALUATE(request).arrays
+        return Reply({**arrays, "policy": (arrays["policy"] * 30000).astype(np.float16)}, 0)
 
-    for search_type in (GumbelSearch, PuctSearch):
-        decisions = decide(
-            search_type(SearchConfig(simulations=64), GAME, games=4),
-            GAME,
-            [[], [3], [3, 3], [0]],
-            evaluate,
-            budgets=[64] * 4,
-            noise=True,
-        )
-        assert decisions.visits.sum(axis=1).tolist() == [64] * 4
-        np.testing.assert_allclose(decisions.policies.sum(axis=1), 1.0, atol=1e-5)
+    searching = GumbelSearch(SearchConfig(simulations=64), GAME, games=4)
+    decisions = decide(searching, GAME, [[], [3], [3, 3], [0]], evaluate, budgets=[64] * 4, noise=True)
+    assert (decisions.visits > 0).all()
+    np.testing.assert_allclose(decisions.policies.sum(axis=1), 1.0, atol=1e-5)
 
 
 def test_the_precision_of_the_reply_does_not_matter() -> None:
