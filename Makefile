@@ -13,7 +13,6 @@ READY := .venv/ready
 PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
-export NUMBA_CACHE_DIR ?= $(CURDIR)/.cache/numba
 # Otherwise pyright asks the network at each run whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 

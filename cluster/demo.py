@@ -19,8 +19,8 @@ from games.game import Game
 
 GAMES = (("tic_tac_toe", 0.4), ("hex4", 0.6))
 """What is learned, and its share of the time."""
-START_SECONDS = 12.0
-"""Ray, torch and the parts need about this long; taken off the time for learning."""
+OVERHEAD_SECONDS = 15.0
+"""What a game takes beside learning: its parts load torch and kernels, stop, and the network is examined."""
 EXAM_POSITIONS = 400
 
 
@@ -36,14 +36,16 @@ class Exam:
 
 def run_demo(*, seconds: float, runs: Path, plain: bool) -> list[Exam]:
     """Run the demo and return what the exams gave."""
-    target = console()
+    target, deadline = console(), time.monotonic() + seconds
     target.print("A network learns tic-tac-toe, then 4×4 hex, from nothing but the rules.", style="bold")
     names = [(game, f"demo-{game}-{time.strftime('%Y%m%d-%H%M%S')}", share) for game, share in GAMES]
     _while_loading(target, lambda: _load(plain))
     exams = []
-    for game, name, share in names:
+    for number, (game, name, share) in enumerate(names):
         folder = run_folder(runs, name)
-        _learn(game, folder, minutes=(seconds - START_SECONDS) * share / 60, plain=plain)
+        left = deadline - time.monotonic() - OVERHEAD_SECONDS * (len(names) - number)
+        shares_left = sum(share for _, _, share in names[number:])
+        _learn(game, folder, minutes=max(5.0, left * share / shares_left) / 60, plain=plain)
         exams.append(_examine(game, folder))
         _show_exam(target, exams[-1])
     import ray

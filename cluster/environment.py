@@ -1,17 +1,19 @@
 """Environment variables that must stand before ray, torch or numba are imported. Imports none of them."""
 
+import hashlib
 import os
 import secrets
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
+KERNEL_FOLDERS = ("games", "search", "inference_server")
+"""Folders whose files hold numba kernels."""
 
 
 def prepare() -> None:
     """Set what this process and every process it starts should find; what the user has set stays."""
     defaults = {
-        # Kernels compile once for all processes and runs, not once per working folder.
-        "NUMBA_CACHE_DIR": str(CHECKOUT / ".cache" / "numba"),
+        "NUMBA_CACHE_DIR": str(kernel_cache()),
         # One thread a process: two torch threads on a busy 2-core machine fell to 440 positions/s from 9,900.
         "OMP_NUM_THREADS": "1",
         # Under `uv run` Ray would pack and upload the working folder to every worker.
@@ -22,6 +24,17 @@ def prepare() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def kernel_cache() -> Path:
+    """Return where compiled kernels are kept: one folder for each state of the files that hold any.
+
+    Numba looks at a kernel's own file alone, and would go on using one that was inlined from a file since changed.
+    """
+    paths = sorted(path for folder in KERNEL_FOLDERS for path in (CHECKOUT / folder).glob("*.py"))
+    sources = (source for path in paths if b"@njit" in (source := path.read_bytes()))
+    state = hashlib.blake2b(b"".join(sources), digest_size=8).hexdigest()
+    return CHECKOUT / ".cache" / "numba" / state
 
 
 def token_path() -> Path:

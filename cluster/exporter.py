@@ -30,6 +30,8 @@ COUNTERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ),
 )
 """Metric, role, name of the counter in the stats of its parts, and tags."""
+PERSISTENT = ("games", "learner_steps")
+"""Counters of the run, not of a process: a part that died may come back with a little less, never with zero."""
 
 
 class Exporter:
@@ -61,7 +63,9 @@ class Exporter:
         now = float(values[counter])
         before = self._seen.get((part, counter), now)
         self._seen[part, counter] = now
-        return now - before if now >= before else now  # below: the part was restarted and counts from zero
+        if now >= before or counter in PERSISTENT:
+            return max(0.0, now - before)
+        return now  # the part was restarted and counts from zero
 
 
 def _gauges(snapshot: Snapshot) -> Iterable[tuple[str, float | None, dict[str, str]]]:

@@ -32,6 +32,7 @@ class LocalEngine:
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:
         self._config = config
         self._ticks = 0
+        self._started = False
         self._store = parts.make_store(folder)
         self._replay = parts.make_replay(config, folder, LocalObjects(), limited=True)
         clock = {"clock": lambda: float(self._ticks), "sleep": lambda seconds: None}
@@ -53,6 +54,7 @@ class LocalEngine:
     def start(self) -> None:
         self._learner.resume()
         self._host.load(self._store.get(MODEL))
+        self._started = True
 
     def advance(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -69,10 +71,9 @@ class LocalEngine:
                 self._host.load(self._store.get(MODEL))
 
     def stats(self) -> dict[str, dict[str, Any]]:
-        newest = self._replay.newest_game
         return {
-            "replay": self._replay.stats()
-            | {"newest_actions": [] if newest is None else newest.actions.tolist()},
+            "store": {"damaged": "; ".join(self._store.skipped[-1:])},
+            "replay": parts.replay_stats(self._replay),
             "learner": self._learner.stats(),
             "actor-0": self._player.stats(),
             "inference-0": {
@@ -86,8 +87,9 @@ class LocalEngine:
         return NoMetrics()
 
     def stop(self) -> None:
-        self._player.worker.flush(timeout_seconds=10.0)
-        self._learner.finish()
+        if self._started:  # what could not be resumed must not be saved over
+            self._player.worker.flush(timeout_seconds=10.0)
+            self._learner.finish()
 
     def _finished(self) -> bool:
         stop, learner, replay = self._config.stop, self._learner.stats(), self._replay.stats()

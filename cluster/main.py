@@ -43,7 +43,7 @@ Plain = Annotated[bool, typer.Option(help="plain lines instead of the live panel
 
 @app.command()
 def demo(
-    seconds: Annotated[float, typer.Option(help="time for both games together", min=20)] = 100.0,
+    seconds: Annotated[float, typer.Option(help="time for everything", min=40)] = 110.0,
     runs: Runs = Path("runs"),
     plain: Plain = False,
 ) -> None:

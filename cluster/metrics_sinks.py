@@ -1,5 +1,6 @@
 """Where a run's numbers go: from each part to Ray's metrics, and once an interval to the run's folder."""
 
+import contextlib
 import json
 import math
 import time
@@ -88,8 +89,10 @@ class RunLog:
         now = self._clock()
         known = {name: value for name, value in values.items() if _is_known(value)}
         line = {"time": round(now, 3), "learner_steps": learner_steps, **known}
-        self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-        self._file.flush()
+        # On a full disk the run goes on: its chunks and checkpoints know how to wait, numbers are only lost.
+        with contextlib.suppress(OSError):
+            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
         for name, value in known.items():
             if not isinstance(value, str):
                 self._events.add_scalar(name, value, global_step=learner_steps, walltime=now)

@@ -2,10 +2,11 @@
 
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cluster.exporter import PERSISTENT
 from cluster.snapshot import (
     ActorsPart,
     Event,
@@ -23,6 +24,8 @@ Stats = Mapping[str, Mapping[str, Any]]
 
 WINDOW_SECONDS = 10.0
 EVENTS_KEPT = 5
+TROUBLES = ("skipped_checkpoints", "checkpoint_trouble", "last_refusal", "damaged", "trouble")
+"""What a part's stats say in words when something went wrong, and leave empty otherwise."""
 
 
 class Observer:
@@ -31,7 +34,7 @@ class Observer:
     Args:
         run: its name.
         config: of the run.
-        games_before: games that earlier lives of this run had finished.
+        evaluations_file: where the evaluator writes its results; None where nobody evaluates.
     """
 
     def __init__(self, run: str, config: RunConfig, *, evaluations_file: Path | None = None) -> None:
@@ -40,11 +43,18 @@ class Observer:
         self._evaluations_file = evaluations_file
         self._moments: deque[tuple[float, Stats]] = deque()
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
+        self._also_tell: Callable[[str], None] = lambda text: None
+        self._troubles: dict[tuple[str, str], str] = {}
         self._now = 0.0
 
     def note(self, text: str) -> None:
         """Remember something a person should know."""
         self._events.append(Event(self._now, text))
+        self._also_tell(text)
+
+    def log_to(self, write: Callable[[str], None]) -> None:
+        """From now on let `write` have every note too, at once: the next picture may never be taken."""
+        self._also_tell = write
 
     def take(self, stats: Stats, *, elapsed_seconds: float, last_board: str | None = None) -> Snapshot:
         """Return the picture at `elapsed_seconds` since this life of the run began."""
@@ -52,6 +62,7 @@ class Observer:
         self._moments.append((elapsed_seconds, stats))
         while len(self._moments) > 2 and self._moments[1][0] <= elapsed_seconds - WINDOW_SECONDS:
             self._moments.popleft()
+        self._note_troubles(stats)
         replay, learner = stats.get("replay", {}), stats.get("learner", {})
         stop, remaining = self._stop(elapsed_seconds, replay, learner)
         evaluations = newest_evaluations(self._evaluations_file)
@@ -75,6 +86,14 @@ class Observer:
             perfect_share=evaluations.get("perfect_share"),
             events=tuple(self._events),
         )
+
+    def _note_troubles(self, stats: Stats) -> None:
+        for part, counters in stats.items():
+            for name in TROUBLES:
+                trouble = " ".join(str(counters.get(name, "")).split())
+                if trouble and trouble != self._troubles.get((part, name)):
+                    self.note(f"{part}: {trouble}")
+                self._troubles[part, name] = trouble
 
     def _games(self, replay: Mapping[str, Any], last_board: str | None) -> GamesPart:
         games, plies = self._growth("actor", "games"), self._growth("actor", "plies")
@@ -152,7 +171,8 @@ class Observer:
             if _is(part, role) and name in counters:
                 earlier = before.get(part, {}).get(name, 0)
                 # A counter below its earlier value belongs to a part that restarted in between.
-                total += counters[name] - (earlier if earlier <= counters[name] else 0)
+                restarted = counters[name] < earlier and name not in PERSISTENT
+                total += max(0, counters[name] - (0 if restarted else earlier))
         return total
 
     def _rate(self, role: str, name: str) -> float | None:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from cluster.bottleneck import bottleneck
 from cluster.panel_boxes import RunPanel
-from cluster.snapshot import Measured, Snapshot
+from cluster.snapshot import Event, Measured, Snapshot
 from cluster.terminal import UNKNOWN, is_live
 
 LOSSES_KEPT = 2048
@@ -43,7 +43,7 @@ class RunDisplay:
         self._losses: deque[float] = deque(maxlen=LOSSES_KEPT)
         self._live = Live(console=console, auto_refresh=False) if is_live(console) and not plain else None
         self._next_line = float("-inf")
-        self._told_until = float("-inf")
+        self._told: tuple[Event, ...] = ()
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -64,9 +64,10 @@ class RunDisplay:
 
     def _print_lines(self, snapshot: Snapshot) -> None:
         for event in snapshot.events:
-            if event.at_seconds > self._told_until:
-                self._told_until = event.at_seconds
+            # Not by their times: what happens between two pictures has the time of the first.
+            if not any(event is told for told in self._told):
                 self._console.print(Text(f"t={event.at_seconds:.0f}s {event.text}"), soft_wrap=True)
+        self._told = snapshot.events
         if self._clock() >= self._next_line:
             self._next_line = self._clock() + self._line_seconds
             self._console.print(Text(plain_line(snapshot)), soft_wrap=True)

@@ -120,6 +120,15 @@ def make_replay(
     )
 
 
+def replay_stats(replay: "ReplayBuffer") -> dict[str, Any]:
+    """Return the replay's counters, the moves of the newest game, and what it found damaged when it opened."""
+    newest, damaged = replay.newest_game, replay.opening_report.damaged
+    return replay.stats() | {
+        "newest_actions": [] if newest is None else newest.actions.tolist(),
+        "damaged": f"set aside {', '.join(damaged)}: damaged" if damaged else "",
+    }
+
+
 def make_learner(
     config: RunConfig,
     folder: RunFolder,

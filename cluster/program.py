@@ -36,7 +36,7 @@ class Role:
     Attributes:
         count: how many of it run.
         num_cpus, num_gpus: Ray's bookkeeping for each; coordinators take none.
-        asks: the roles whose handles it holds.
+        asks: the roles that it asks; they come before it in a program.
     """
 
     name: str
@@ -61,22 +61,19 @@ class Program:
 
 def plan(config: RunConfig, machine: Machine, *, learn: bool = True) -> Program:
     """Return the program of a run on one machine; without `learn` it only plays with the weights that are there."""
-    servers = (
-        config.inference.servers
-        if config.inference.servers != "auto"
-        else max(1, machine.gpus or machine.cpus // 2)
-    )
-    actors = (
-        config.actors.count
-        if config.actors.count != "auto"
-        else max(1, machine.cpus - 2 if machine.gpus else machine.cpus // 2)
-    )
-    gpu_share = machine.gpus / (servers + 1) if machine.gpus else 0.0
+    servers, actors = config.inference.servers, config.actors.count
+    if servers == "auto":
+        servers = max(1, machine.gpus or machine.cpus // 2)
+    if actors == "auto":
+        actors = max(1, machine.cpus - 2 if machine.gpus else machine.cpus // 2)
+    # The learner shares a GPU with a server; a quarter of one is bookkeeping, not a limit.
+    learner_gpus = 0.25 if machine.gpus else 0.0
+    server_gpus = 0.75 * machine.gpus / servers
     roles = [
         Role("store", 1, 0.0, 0.0, ()),
         Role("replay", 1, 0.0, 0.0, ()),
-        Role("learner", 1, 0.0, gpu_share, ("replay", "store")),
-        Role("inference", servers, 0.0, gpu_share, ("store",)),
+        Role("learner", 1, 0.0, learner_gpus, ("replay", "store")),
+        Role("inference", servers, 0.0, server_gpus, ("store",)),
         Role("actor", actors, 0.0, 0.0, ("inference", "replay")),
         Role("evaluator", 1 if config.evaluation.games else 0, 0.0, 0.0, ("inference", "store")),
     ]

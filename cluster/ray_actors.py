@@ -68,7 +68,7 @@ class StoreActor:
         return self._store.get(model, version).to_bytes()
 
     def stats(self) -> dict[str, Any]:
-        return {"pid": os.getpid()}
+        return {"damaged": "; ".join(self._store.skipped[-1:]), "pid": os.getpid()}
 
 
 class InferenceActor:
@@ -152,10 +152,7 @@ class ReplayActor:
         self._buffer.restore_counters(*counters)
 
     def stats(self) -> dict[str, Any]:
-        stats = self._buffer.stats()
-        newest = self._buffer.newest_game
-        actions = [] if newest is None else newest.actions.tolist()
-        return stats | {"newest_actions": actions, "pid": os.getpid()}
+        return parts.replay_stats(self._buffer) | {"pid": os.getpid()}
 
 
 class LearnerActor:

@@ -110,7 +110,9 @@ class RayClient:
         except LOST as error:
             if time.monotonic() > asked.deadline:
                 del self._asked[handle]
-                return handle, EvaluationError("the brain does not answer", why=str(error), fix="see its log")
+                return handle, EvaluationError(
+                    "the brain does not answer", why=_first_line(error), fix="look at the run's log.txt"
+                )
             self.resent_requests += 1
             time.sleep(RETRY_SECONDS)
             self._send(handle, position)
@@ -184,14 +186,29 @@ class RayReplaySource:
         call(self._replay.restore_counters, draws, sampled_rows)
 
     def fetch(self, chunk_ids: list[int]) -> list[bytes]:
-        """Return the encoded chunks; one that the object store lost is asked for again."""
+        """Return the encoded chunks.
+
+        Raises:
+            DataError: when one cannot be had: the replay that held it died, or it left the window. Draw anew.
+        """
         wrapped = call(self._replay.handles, chunk_ids)
-        return ray.get([reference for (reference,) in wrapped], timeout=PATIENCE_SECONDS)
+        try:
+            return ray.get([reference for (reference,) in wrapped], timeout=PATIENCE_SECONDS)
+        except LOST as error:
+            raise DataError(
+                "chunks of the replay cannot be had",
+                why=f"{type(error).__name__}: the replay that held them is gone",
+                fix="draw a new sample; a restarted replay holds them again",
+            ) from error
 
 
 def _gone(error: Exception) -> ClusterError:
     return ClusterError(
         "a part of the run does not answer",
-        why=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+        why=_first_line(error),
         fix="look at the run's log.txt; the same command resumes the run",
     )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no more is known').splitlines()[0]}"

@@ -41,6 +41,7 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
     try:
         if address is None:
             ray.init(
+                address="local",  # not whichever Ray happens to run on this machine
                 num_cpus=cpus,
                 include_dashboard=dashboard,
                 dashboard_host="127.0.0.1",
@@ -169,21 +170,27 @@ class RayProgram:
         return {part.name: part.stats | {"restarts": part.restarts} for part in self.parts.values()}
 
     def stop(self, timeout_seconds: float = 30.0) -> None:
-        """Stop actors first, so that their games reach the replay, then the learner, which saves its last step."""
+        """Stop actors first, so that their games reach the replay, then the learner, which saves its last step.
+
+        The evaluator is told too, but not waited for: it has nothing that would be lost.
+        """
         deadline = time.monotonic() + timeout_seconds
-        for role in ("actor", "evaluator", "learner"):
-            stopping = [
-                part for part in self.parts.values() if part.role == role and part.running is not None
-            ]
-            for part in stopping:
-                part.handle.stop.remote()
+        self._stop_loops("evaluator")
+        for role in ("actor", "learner"):
+            running = self._stop_loops(role)
             left = max(1.0, deadline - time.monotonic())
-            running = [part.running for part in stopping]
             if running and ray.wait(running, num_returns=len(running), timeout=left)[1]:
                 self._report(f"{role} did not stop within {left:.0f} s; what it had acknowledged is safe")
         for part in self.parts.values():
             ray.kill(part.handle)
         self.parts.clear()
+
+    def _stop_loops(self, role: str) -> list[Any]:
+        """Tell all that play `role` to stop; return the references of their loops."""
+        stopping = [part for part in self.parts.values() if part.role == role and part.running is not None]
+        for part in stopping:
+            part.handle.stop.remote()
+        return [part.running for part in stopping]
 
     def _create(self, role: Role, index: int, asks: dict[str, list[str]]) -> str:
         """Create one actor beside the driver, where the run's folder is, and return its Ray name."""

@@ -50,7 +50,7 @@ class InferencePart:
 
 @dataclass(frozen=True, slots=True)
 class LearnerPart:
-    """How the network is fitted. Losses are in nats; `lag_versions` is the mean age of the sampled rows."""
+    """How the network is fitted. `policy_loss` is in nats; `lag_versions` is the mean age of the sampled rows."""
 
     steps: Counted = None
     steps_per_second: Measured = None
@@ -63,7 +63,7 @@ class LearnerPart:
 
 @dataclass(frozen=True, slots=True)
 class ReplayPart:
-    """What is kept: `rows` in all, of which the newest `window_rows` are sampled."""
+    """What is kept: `rows`, all of which are drawn from; whole chunks, so a little more than `window_rows`."""
 
     rows: Counted = None
     window_rows: Counted = None

@@ -149,6 +149,7 @@ def run_engine(
     snapshot: Snapshot | None = None
     log, numbers = _text_log(folder.log_file), RunLog(folder.root)
     boards = LastBoard(config.game)
+    observer.log_to(log.info)
     with (
         _stop_requested() as stop_requested,
         _served(metrics_port) as port,

@@ -70,6 +70,18 @@ def _solve(name: str) -> None:
     labelled_positions(make_game(name), 1, np.random.default_rng(0))
 
 
+def _remember() -> None:
+    import numpy as np
+
+    from inference_server.cache import EvaluationCache, distinct, hash_rows
+
+    cache = EvaluationCache(16)
+    hashes = hash_rows({"cells": np.zeros((2, 9), np.int8)})
+    first, _ = distinct(hashes)
+    cache.insert(hashes[first], {"value": np.zeros(1, np.float32)})
+    cache.lookup(hashes)
+
+
 def main() -> None:
     """Warm all games, naming each, for it takes a minute."""
     environment.prepare()
@@ -77,6 +89,7 @@ def main() -> None:
         print(f"compiling {name}", flush=True)
         warm(name)
     _solve("hex3")
+    _remember()
 
 
 if __name__ == "__main__":

@@ -79,7 +79,6 @@ class InferenceConfig(Section):
     max_queued_rows: Positive = 65536
     cache_positions: Count = 0
     models_in_memory: Positive = 4
-    compile: bool = False
 
 
 class ReplayConfig(Section):
@@ -133,10 +132,10 @@ class LearnerConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Matches against a fixed ladder while the run goes on."""
+    """Matches against a fixed ladder while the run goes on; 0 games: none. Each opening is played from both sides."""
 
     every_seconds: PositiveReal = 60.0
-    games: Count = 40
+    games: Annotated[int, Field(ge=0, multiple_of=2)] = 40
     simulations: Positive = 32
     opponents: tuple[str, ...] = ("random", "mcts:64")
 

@@ -1,7 +1,6 @@
 """Which requests run together, and when. No threads and no clock of its own, so every decision can be tested."""
 
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -72,9 +71,6 @@ class Batcher:
             del self._queues[model]
         self.queued_rows -= rows
         return batch
-
-    def queued_rows_by_model(self) -> Mapping[str, int]:
-        return {model: sum(t.request.num_rows for t in queue) for model, queue in self._queues.items()}
 
     def _longest_waiting(self) -> str:
         return min(self._queues, key=lambda model: self._queues[model][0].arrived)

@@ -60,9 +60,11 @@ def drive(steps: Steps[T], client: Client, *, should_stop: Callable[[], bool]) -
         requests = next(steps)
         while True:
             handle = client.submit(requests)
-            while (answer := client.wait_any([handle], timeout_seconds=0.2)) is None:
+            answer = None
+            while answer is None:
                 if should_stop():
                     return None
+                answer = client.wait_any([handle], timeout_seconds=0.2)
             replies = answer[1]
             requests = steps.throw(replies) if isinstance(replies, EvaluationError) else steps.send(replies)
     except StopIteration as stop:

@@ -3,6 +3,7 @@
 Counters of `stats` only ever grow, so a reader takes differences between two moments.
 """
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -219,6 +220,7 @@ def _scatter(reply: Reply, tickets: list[Ticket]) -> None:
 def _as_evaluation_error(error: Exception) -> EvaluationError:
     if isinstance(error, TamenError):
         return EvaluationError(error.what, why=error.why, fix=error.fix)
+    logging.getLogger(__name__).error("a batch failed", exc_info=error)
     return EvaluationError(
         "the brain failed on a batch",
         why=f"{type(error).__name__}: {error}",

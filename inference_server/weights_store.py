@@ -6,7 +6,7 @@ The store outlives the learner, so that a restarted server finds the newest weig
 from collections import OrderedDict
 from pathlib import Path
 
-from core.errors import DataError, UsageError
+from core.errors import DataError, TamenError, UsageError
 from core.files import write_atomic
 from core.names import checked_name
 from networks.weights import Weights
@@ -30,19 +30,30 @@ class WeightsStore:
         self.skipped: list[str] = []
 
     def publish(self, weights: Weights) -> None:
-        """Keep `weights` durably; from now on they are the newest of their model.
+        """Keep `weights` durably; from now on they are the newest of their model. Publishing them again is no error.
 
         Raises:
             UsageError: when the version is not above the newest: a version names one set of weights for ever.
+            TamenError: when they cannot be written, on a full disk say; nothing has changed then.
         """
         newest = self.newest_version(weights.model)
+        if newest == weights.version and self._holds(weights):
+            return
         if newest is not None and weights.version <= newest:
             raise UsageError(
                 f"version {weights.version} of model {weights.model!r} cannot be published",
                 why=f"version {newest} is already published, and a version names one set of weights for ever",
                 fix=f"publish it as version {newest + 1}",
             )
-        write_atomic(self._path(weights.model, weights.version), weights.to_bytes())
+        path = self._path(weights.model, weights.version)
+        try:
+            write_atomic(path, weights.to_bytes())
+        except OSError as error:
+            raise TamenError(
+                f"{path} could not be written",
+                why=str(error),
+                fix="make room on the disk; the same command goes on from the last checkpoint",
+            ) from error
         self._remember(weights)
         self._prune(weights.model)
 
@@ -72,6 +83,12 @@ class WeightsStore:
             why=f"{self._folder} holds versions {versions[-5:] if versions else 'none'} of it",
             fix="start the learner, or name a model that was published",
         )
+
+    def _holds(self, weights: Weights) -> bool:
+        try:
+            return self._read(weights.model, weights.version).digest == weights.digest
+        except DataError:
+            return False
 
     def _read(self, model: str, version: int) -> Weights:
         if (model, version) not in self._recent:

@@ -2,16 +2,14 @@
 
 import os
 from collections.abc import Generator
-from pathlib import Path
 from typing import TypeVar
 
-# Set before numba and torch are imported, which read them once. Two torch threads on two busy cores are
-# slower than one.
-os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".cache" / "numba"))
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from cluster import environment
 
-import pytest
-from hypothesis import HealthCheck, settings
+environment.prepare()  # before numba and torch are imported, which read what it sets once
+
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

@@ -33,7 +33,7 @@ def test_an_override_goes_over_the_preset_and_the_last_one_counts() -> None:
         ("stop.minutes=", "stop", "minutes", None),
         ("actors.count=auto", "actors", "count", "auto"),
         ("actors.count=3", "actors", "count", 3),
-        ("inference.compile=true", "inference", "compile", True),
+        ("search.root_symmetry=false", "search", "root_symmetry", False),
         ("evaluation.opponents=[random, mcts:9]", "evaluation", "opponents", ("random", "mcts:9")),
         ("search={algorithm: puct}", "search", "algorithm", "puct"),
     ],

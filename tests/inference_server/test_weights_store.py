@@ -1,13 +1,15 @@
 """Published weights: a version names one set of weights for ever, and damage is found and told."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.errors import DataError, UsageError
+from core.errors import DataError, TamenError, UsageError
 from inference_server.weights_store import KEPT_IN_MEMORY, WeightsStore
+from tests.core.faults import find_the_disk_full
 from tests.inference_server.brains import some_weights
 
 
@@ -47,14 +49,33 @@ def test_what_was_published_is_given_back_here_and_to_who_opens_the_folder_later
         assert store.get("main", 0).digest == some_weights(version=0).digest
 
 
-@pytest.mark.parametrize("version", [0, 2, 3])
-def test_a_version_that_is_not_above_the_newest_is_refused(tmp_path: Path, version: int) -> None:
+@pytest.mark.parametrize(("number", "seed"), [(0, 0), (2, 2), (3, 9)])
+def test_a_version_that_is_not_above_the_newest_is_refused(tmp_path: Path, number: int, seed: int) -> None:
     store = publish(tmp_path, 0, 3)
     with pytest.raises(UsageError, match="publish it as version 4"):
-        store.publish(some_weights(version=version))
+        store.publish(replace(some_weights(version=seed), version=number))
 
     assert versions_on_disk(tmp_path) == [0, 3]
     assert store.get("main").version == 3
+
+
+def test_who_did_not_hear_that_it_published_may_publish_the_same_again(tmp_path: Path) -> None:
+    for store in (publish(tmp_path, 0, 3), WeightsStore(tmp_path)):
+        store.publish(some_weights(version=3))
+
+    assert versions_on_disk(tmp_path) == [0, 3]
+
+
+def test_a_full_disk_leaves_the_newest_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = publish(tmp_path, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: find_the_disk_full())
+        with pytest.raises(TamenError, match="No space left on device"):
+            store.publish(some_weights(version=1))
+
+    assert store.newest_version("main") == 0
+    assert versions_on_disk(tmp_path) == [0]
+    store.publish(some_weights(version=1))
 
 
 def test_models_have_versions_of_their_own(tmp_path: Path) -> None:

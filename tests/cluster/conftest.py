@@ -1,0 +1,34 @@
+"""One Ray for all tests that need one; it is never the user's, and has a token of its own."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import environment
+
+# Ray reads these once, when it is first imported.
+_SECRETS = tempfile.TemporaryDirectory(prefix="tamen-tests-")
+os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(_SECRETS.name) / "token")
+os.environ.pop("RAY_AUTH_MODE", None)
+os.environ.pop("RAY_ADDRESS", None)
+environment.prepare()
+environment.prepare_ray(None)
+
+OBJECT_STORE_BYTES = 100_000_000
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[None]:
+    """Run Ray on this machine while a module is tested."""
+    import ray
+
+    from cluster import ray_program
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_program, "_object_store_bytes", lambda: OBJECT_STORE_BYTES)
+        ray_program.connect(None, cpus=2)
+    yield
+    ray.shutdown()
