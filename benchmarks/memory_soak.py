@@ -37,7 +37,7 @@ def main() -> None:
     runs = sys.argv[2] if len(sys.argv) > 2 else "runs"
     name = f"memory-{int(time.time())}"
     # A window that is full long before the last two thirds begin, so that its growth is not mistaken for a leak.
-    settings = ["replay.capacity_rows=50000", "replay.min_rows=5000", *sys.argv[3:]]
+    settings = ["replay.capacity_rows=20000", "replay.min_rows=5000", *sys.argv[3:]]
     command = [sys.executable, "-m", "cluster.main", "train", "hex5", *settings]
     command += ["--name", name, "--runs", runs, "--minutes", str(minutes), "--plain"]
     training = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)

@@ -14,7 +14,7 @@ import psutil
 
 from cluster import environment
 from cluster.parts import MODEL, make_store
-from cluster.program import Machine, plan_serving
+from cluster.program import Machine, plan, plan_serving
 from cluster.raw_forward import measure_processes
 from cluster.run_folder import RunFolder
 from cluster.terminal import console
@@ -23,8 +23,10 @@ from configs.schema import RunConfig
 from games.catalog import make_game
 
 WARM_UP_SECONDS = 5.0
-CLIENTS = 2
-ROWS_OF_A_REQUEST = 256
+LOAD = ("actors.count=2", "actors.groups_per_actor=2", "actors.games_per_group=256")
+"""Clients of `bench inference`, and their requests in flight; --set changes it."""
+PLAY = ("actors.count=1", "actors.groups_per_actor=4", "actors.games_per_group=128")
+"""Actors and games of `bench selfplay`; --set changes it."""
 
 
 def bench_inference(
@@ -41,7 +43,7 @@ def bench_inference(
     quiet: bool,
 ) -> dict[str, Any]:
     """Serve positions to two client actors that do nothing else, and compare with the raw forward of one thread."""
-    config = _config(game or "hex13", blocks or 3, channels or 32, precision, overrides)
+    config = _config(game or "hex13", blocks or 3, channels or 32, precision, [*LOAD, *overrides])
     raw, served = [], []
     for number in range(rounds):
         raw.append(_raw(config, seconds, 1, compiled)[0])
@@ -84,8 +86,11 @@ def bench_selfplay(
         "search.full_share=1.0",
         f"search.cheap_simulations={simulations}",
     ]
-    config = _config(game or "connect_four", blocks or 4, channels or 64, precision, [*searches, *overrides])
-    cores = Machine.here().cpus
+    machine = Machine.here()
+    cores = machine.cpus
+    servers = f"inference.servers={machine.gpus or cores}"
+    settings = [*searches, *PLAY, servers, *overrides]
+    config = _config(game or "connect_four", blocks or 4, channels or 64, precision, settings)
     raw, played = [], []
     for number in range(rounds):
         raw.append(sum(one["positions_per_s"] for one in _raw(config, seconds, cores, compiled)))
@@ -134,10 +139,12 @@ def _serve(config: RunConfig, seconds: float) -> dict[str, float]:
             program = RayProgram(config, folder, plan_serving(Machine.here()), report=lambda text: None)
             program.start()
             (server,) = program.handles("inference")
+            load = {"groups": config.actors.groups_per_actor, "rows": config.actors.games_per_group}
             clients = [
-                dressed(LoadActor, num_cpus=0).remote(config.game, [server], n) for n in range(CLIENTS)
+                dressed(LoadActor, num_cpus=0).remote(config.game, [server], **load, seed=number)
+                for number in range(plan(config, Machine.here()).count("actor"))
             ]
-            running = [client.run.remote(ROWS_OF_A_REQUEST) for client in clients]
+            running = [client.run.remote() for client in clients]
             while not call(server.stats)["batches"]:
                 ray.wait(running, timeout=0.1)
             time.sleep(WARM_UP_SECONDS)

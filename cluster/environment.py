@@ -43,7 +43,7 @@ def token_path() -> Path:
 
 
 def prepare_ray(address: str | None) -> None:
-    """Decide on token authentication, before ray is imported.
+    """Decide on token authentication, and how long to knock, before ray is imported.
 
     Whoever reaches a Ray cluster without a token can run code on it, so a local one always has a token.
     For a cluster that somebody else started Ray's own rule holds: a token is used when there is one.
@@ -51,6 +51,10 @@ def prepare_ray(address: str | None) -> None:
     Args:
         address: of the cluster that will be joined; None when a local one will be started.
     """
+    if address is not None:
+        # Where something other than Ray listens, Ray would ask twenty times for 40 s each.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")
+        os.environ.setdefault("RAY_py_gcs_connect_timeout_s", "10")
     if "RAY_AUTH_MODE" in os.environ:
         return
     if address is None and "RAY_AUTH_TOKEN" not in os.environ:

@@ -7,26 +7,35 @@ from cluster.ray_client import Handle, RayClient
 from core.messages import Request
 from games.catalog import make_game
 
-GROUPS = 2
 POSITIONS = 4096
 
 
 class LoadActor:
-    """Keeps `GROUPS` requests of random positions in flight at all times, as an actor of infinite speed would."""
+    """Keeps requests of random positions in flight at all times, as an actor of infinite speed would.
 
-    def __init__(self, game: str, servers: list[Handle], seed: int) -> None:
-        self._positions = random_positions(make_game(game), POSITIONS, seed=seed)
+    Args:
+        groups: requests in flight.
+        rows: positions of each.
+    """
+
+    def __init__(self, game: str, servers: list[Handle], *, groups: int, rows: int, seed: int) -> None:
+        self._positions = random_positions(make_game(game), max(POSITIONS, rows), seed=seed)
+        self._groups = groups
+        self._rows = rows
         self._client = RayClient(servers)
 
-    def run(self, rows: int) -> None:
-        """Ask for `rows` positions a request, until the process is ended."""
-        starts = range(0, POSITIONS - rows + 1, rows)
+    def run(self) -> None:
+        """Ask until the process is ended."""
+        rows = self._rows
+        starts = range(0, max(POSITIONS, rows) - rows + 1, rows)
         requests = [
             (Request("main", {name: array[start : start + rows] for name, array in self._positions.items()}),)
             for start in starts
         ]
-        handles: set[Hashable] = {self._client.submit(requests[group]) for group in range(GROUPS)}
-        asked = GROUPS
+        handles: set[Hashable] = {
+            self._client.submit(requests[group % len(requests)]) for group in range(self._groups)
+        }
+        asked = self._groups
         while True:
             answer = self._client.wait_any(handles, timeout_seconds=1.0)
             if answer is not None:

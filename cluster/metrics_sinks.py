@@ -14,11 +14,15 @@ from core.metrics import SPECS, checked_amount, checked_spec
 Values: TypeAlias = Mapping[str, float | str | None]
 """What is known at one moment, by "group/name"; None is not known."""
 
+TAIL_BYTES = 1 << 16
+"""More than one line of `metrics.jsonl`."""
+
 
 class RayMetrics:
     """Writes through `ray.util.metrics`; Ray exports the names with "ray_" in front.
 
-    Make it inside the process that measures: pickled Ray metrics lose their tags.
+    Make it inside the process that measures: pickled Ray metrics lose their tags. Ray forgets a gauge after 20 s, so
+    gauges want to be set again at least every 10; the driver sets all of them every second.
 
     Args:
         tags: what tells this process from others, added to every value ({"role": "inference"}).
@@ -42,7 +46,6 @@ class RayMetrics:
             for spec in SPECS
             if spec.kind == "histogram"
         }
-        self._last: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
 
     def count(self, name: str, amount: float = 1.0, /, **tags: str) -> None:
         checked_spec(name, "counter", tags)
@@ -51,17 +54,11 @@ class RayMetrics:
 
     def gauge(self, name: str, value: float, /, **tags: str) -> None:
         checked_spec(name, "gauge", tags)
-        self._last[name, frozenset(tags.items())] = float(value)
         self._gauges[name].set(float(value), tags=self._tags | tags)
 
     def observe(self, name: str, value: float, /, **tags: str) -> None:
         checked_spec(name, "histogram", tags)
         self._histograms[name].observe(float(value), tags=self._tags | tags)
-
-    def refresh(self) -> None:
-        """Set every gauge to its last value again; call every 10 s, for Ray forgets gauges after 20."""
-        for (name, tags), value in list(self._last.items()):
-            self._gauges[name].set(value, tags=self._tags | dict(tags))
 
 
 class RunLog:
@@ -118,6 +115,17 @@ def read_run_log(folder: Path) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(file, start=1):
             if line.endswith("\n"):
                 yield _parsed(line, source=f"{path}, line {number}")
+
+
+def newest_moment(folder: Path) -> dict[str, Any]:
+    """Return the last whole line of a run's `metrics.jsonl`, reading no more than its end; {} when there is none."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        lines = file.read().split(b"\n")[:-1]
+    return _parsed(lines[-1].decode(), source=str(path)) if lines else {}
 
 
 def _parsed(line: str, *, source: str) -> dict[str, Any]:

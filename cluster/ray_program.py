@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from cluster.supervision import RestartPolicy
 from configs.schema import RunConfig
 from core.errors import ClusterError, TamenError
 
+KNOCK_SECONDS = 5.0
 START_TIMEOUT_SECONDS = 120.0
 SILENT_SECONDS = 30.0
 MAX_CONCURRENT_REQUESTS = 4096
@@ -51,6 +53,7 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
                 configure_logging=True,
             )
         else:
+            _knock(address)
             excluded = [".venv", ".cache", "runs", ".git", "tests"]
             runtime_env = {
                 "working_dir": str(CHECKOUT),
@@ -263,6 +266,19 @@ class RayProgram:
                 part.restarts += 1
                 self._report(f"{part.name} died; it is back")
             part.stats = stats
+
+
+def _knock(address: str) -> None:
+    """Raise OSError unless somebody listens at `address`, "host:port": Ray would try for a quarter of an hour.
+
+    Every other form of an address is Ray's to understand.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not port.isdigit():
+        return
+    # Ray takes the loopback address of a head for that of the network.
+    known_as = ray.util.get_node_ip_address() if host in ("127.0.0.1", "localhost") else host.strip("[]")
+    socket.create_connection((known_as, int(port)), timeout=KNOCK_SECONDS).close()
 
 
 def _object_store_bytes() -> int:

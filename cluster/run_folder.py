@@ -12,6 +12,7 @@ runs/<name>/
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -93,6 +94,23 @@ def open_run(folder: RunFolder, config: RunConfig) -> FileLock:
         _refuse_foreign(folder, config)
     write_atomic(folder.config_file, dump(config).encode())
     return lock
+
+
+def changed_settings(before: RunConfig, after: RunConfig) -> list[str]:
+    """Return "section.key: old -> new" for every setting that differs; when a run stops is no part of what it is."""
+    old, new = _flat(before), _flat(after)
+    return [f"{key}: {old[key]} -> {value}" for key, value in new.items() if old[key] != value]
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.model_dump(exclude={"stop"}).items():
+        flat |= (
+            {f"{name}.{key}": each for key, each in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
+    return flat
 
 
 def _refuse_foreign(folder: RunFolder, config: RunConfig) -> None:

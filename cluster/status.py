@@ -7,7 +7,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.table import Table
 
-from cluster.metrics_sinks import read_run_log
+from cluster.metrics_sinks import newest_moment
 from cluster.observer import newest_evaluations
 from cluster.run_folder import RunFolder, run_folder, run_names
 from cluster.terminal import console
@@ -34,9 +34,7 @@ def show_status(name: str | None, *, runs: Path, quiet: bool) -> list[dict[str, 
 
 
 def _status(folder: RunFolder) -> dict[str, Any]:
-    last: dict[str, Any] = {}
-    for line in read_run_log(folder.root):
-        last = line
+    last = newest_moment(folder.root)
     evaluations = newest_evaluations(folder.evaluations_file)
     return {
         "run": folder.name,

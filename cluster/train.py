@@ -18,7 +18,7 @@ from cluster.metrics_sinks import RunLog
 from cluster.observer import Observer, Stats
 from cluster.panel import RunDisplay, plain_line
 from cluster.program import Machine, plan
-from cluster.run_folder import RunFolder, open_run, run_folder
+from cluster.run_folder import RunFolder, changed_settings, open_run, run_folder
 from cluster.snapshot import Snapshot
 from cluster.terminal import console
 from configs.loading import dump, load
@@ -27,6 +27,8 @@ from core.metrics import Metrics
 from games.catalog import make_game
 
 REFRESH_SECONDS = 1.0
+LOG_SECONDS = 5.0
+"""Between two lines of metrics.jsonl and log.txt."""
 
 
 class Engine(Protocol):
@@ -102,16 +104,20 @@ def train(
         TamenError: when the run cannot start or go on; what was acknowledged is in the folder.
     """
     folder = run_folder(runs, name)
-    resumed = folder.exists()
+    before = folder.config() if folder.exists() else None
     lock = open_run(folder, config)
     target = console()
     try:
         observer = Observer(name, config, evaluations_file=folder.evaluations_file)
         chosen = make_engine(engine, config, folder, address=address, report=observer.note)
         target.print(
-            f"{name} · {config.game} · {'resumes' if resumed else 'begins'} in {folder.root}", markup=False
+            f"{name} · {config.game} · {'resumes' if before else 'begins'} in {folder.root}", markup=False
         )
+        for change in changed_settings(before, config) if before else ():
+            target.print(f"  changed: {change}", markup=False)
         snapshot = run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port)
+        if snapshot is not None:
+            _publish_card(snapshot, folder)
         _say_goodbye(snapshot, folder)
     finally:
         lock.release()
@@ -158,7 +164,7 @@ def run_engine(
         try:
             engine.start()
             exporter = Exporter([engine.metrics(), *port])
-            began = time.monotonic()
+            began = logged = time.monotonic()
             while not stop_requested() and not (snapshot and reached(config, snapshot)):
                 engine.advance(REFRESH_SECONDS)
                 stats = engine.stats()
@@ -166,8 +172,10 @@ def run_engine(
                 snapshot = observer.take(stats, elapsed_seconds=time.monotonic() - began, last_board=board)
                 exporter.record(stats, snapshot)
                 display.update(snapshot)
-                numbers.append(snapshot.flat(), learner_steps=snapshot.learner.steps or 0)
-                log.info(plain_line(snapshot))
+                if time.monotonic() - logged >= LOG_SECONDS:
+                    logged = time.monotonic()
+                    numbers.append(snapshot.flat(), learner_steps=snapshot.learner.steps or 0)
+                    log.info(plain_line(snapshot))
         finally:
             engine.stop()
             numbers.close()
@@ -251,6 +259,22 @@ def _text_log(path: Path) -> logging.Logger:
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log
+
+
+def _publish_card(snapshot: Snapshot, folder: RunFolder) -> None:
+    """Put the newest weights with a card of how they were made into `model/`."""
+    from cluster.parts import MODEL, make_store
+    from networks.model_folder import save_model
+
+    facts = {
+        "games of self-play": f"{snapshot.games.played or 0:,}",
+        "learner steps": f"{snapshot.learner.steps or 0:,}",
+    }
+    for opponent, score in (snapshot.strength or {}).items():
+        facts[f"score against {opponent}"] = f"{score.score:.1%} ({score.low:.1%} to {score.high:.1%})"
+    if snapshot.perfect_share is not None:
+        facts["perfect moves without search"] = f"{snapshot.perfect_share:.1%}"
+    save_model(folder.root / "model", make_store(folder).get(MODEL), facts=facts)
 
 
 def _say_goodbye(snapshot: Snapshot | None, folder: RunFolder) -> None:

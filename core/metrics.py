@@ -66,7 +66,7 @@ SPECS: tuple[MetricSpec, ...] = (
     _histogram("tamen_weights_sync_seconds", "seconds", "from finding new weights to offering them", *_WAITS),
     _gauge("tamen_weights_version", "version", "newest version of the weights"),
     _gauge("tamen_replay_rows", "rows", "training rows the replay keeps"),
-    _counter("tamen_replay_duplicates_total", "chunks", "chunks that had been taken in before"),
+    _counter("tamen_replay_duplicates_total", "games", "games that had been taken in before"),
     _gauge("tamen_samples_per_insert", "ratio", "rows the learner drew for each row that came in"),
     _counter("tamen_learner_steps_total", "steps", "optimiser steps taken"),
     _counter("tamen_learner_steps_refused_total", "steps", "steps not taken because a number was not finite"),

@@ -27,6 +27,7 @@ class WeightsStore:
         self._kept_files = kept_files
         self._milestone = milestone
         self._recent: OrderedDict[tuple[str, int], Weights] = OrderedDict()
+        self._damaged: set[tuple[str, int]] = set()
         self.skipped: list[str] = []
 
     def publish(self, weights: Weights) -> None:
@@ -54,6 +55,7 @@ class WeightsStore:
                 why=str(error),
                 fix="make room on the disk; the same command goes on from the last checkpoint",
             ) from error
+        self._damaged.discard((weights.model, weights.version))
         self._remember(weights)
         self._prune(weights.model)
 
@@ -78,6 +80,7 @@ class WeightsStore:
                 if version is not None:
                     raise
                 self.skipped.append(str(error))
+                self._damaged.add((model, number))
         raise UsageError(
             f"no weights of model {model!r}" + ("" if version is None else f" version {version}"),
             why=f"{self._folder} holds versions {versions[-5:] if versions else 'none'} of it",
@@ -103,7 +106,8 @@ class WeightsStore:
 
     def _versions(self, model: str) -> list[int]:
         folder = self._folder / checked_name(model, what="model")
-        return sorted(int(path.stem) for path in folder.glob("*.safetensors") if path.stem.isdigit())
+        versions = (int(path.stem) for path in folder.glob("*.safetensors") if path.stem.isdigit())
+        return sorted(version for version in versions if (model, version) not in self._damaged)
 
     def _path(self, model: str, version: int) -> Path:
         return self._folder / checked_name(model, what="model") / f"{version:08d}.safetensors"

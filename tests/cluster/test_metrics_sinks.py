@@ -21,9 +21,8 @@ ray.init(num_cpus=1, include_dashboard=False, _metrics_export_port=int(sys.argv[
 metrics = RayMetrics({"role": "replay"})
 metrics.count("tamen_games_total", 3)
 metrics.count("tamen_games_total", 0)
-metrics.gauge("tamen_learner_loss", 1.5, part="policy")
 while True:
-    metrics.refresh()
+    metrics.gauge("tamen_learner_loss", 1.5, part="policy")
     time.sleep(1)
 """
 
