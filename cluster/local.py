@@ -75,11 +75,11 @@ class LocalEngine:
             "store": {"damaged": "; ".join(self._store.skipped[-1:])},
             "replay": parts.replay_stats(self._replay),
             "learner": self._learner.stats(),
-            "actor-0": self._player.stats(),
+            # Without the seconds of each activity: here they are turns of the circle, and would be read as time.
+            "actor-0": {name: v for name, v in self._player.stats().items() if not name.endswith("_seconds")},
             "inference-0": {
                 "rows": self._host.forward_rows + self._host.cached_rows,
                 "cached_rows": self._host.cached_rows,
-                "busy_seconds": self._host.forward_seconds,
             },
         }
 

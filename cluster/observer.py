@@ -162,17 +162,17 @@ class Observer:
         return sum(_is(part, role) for part in self._moments[-1][1])
 
     def _growth(self, role: str, name: str) -> float | None:
-        """Return by how much a counter grew within the window, summed over a role; None before two moments."""
-        if len(self._moments) < 2:
-            return None
+        """Return by how much a counter grew within the window, summed over a role; None when it cannot be told."""
         (_, before), (_, now) = self._moments[0], self._moments[-1]
+        counting = [part for part in now if _is(part, role) and name in now[part]]
+        if len(self._moments) < 2 or not counting:
+            return None
         total = 0.0
-        for part, counters in now.items():
-            if _is(part, role) and name in counters:
-                earlier = before.get(part, {}).get(name, 0)
-                # A counter below its earlier value belongs to a part that restarted in between.
-                restarted = counters[name] < earlier and name not in PERSISTENT
-                total += max(0, counters[name] - (0 if restarted else earlier))
+        for part in counting:
+            counter, earlier = now[part][name], before.get(part, {}).get(name, 0)
+            # A counter below its earlier value belongs to a part that restarted in between.
+            restarted = counter < earlier and name not in PERSISTENT
+            total += max(0, counter - (0 if restarted else earlier))
         return total
 
     def _rate(self, role: str, name: str) -> float | None:

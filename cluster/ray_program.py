@@ -54,14 +54,11 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
             )
         else:
             _knock(address)
-            excluded = [".venv", ".cache", "runs", ".git", "tests"]
-            runtime_env = {
-                "working_dir": str(CHECKOUT),
-                "excludes": excluded,
-                "env_vars": _shared_environment(),
-            }
             ray.init(
-                address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": _shared_environment()},
             )
     except Exception as error:  # Ray raises a dozen kinds, all meaning the same to the user
         raise ClusterError(
@@ -288,4 +285,10 @@ def _object_store_bytes() -> int:
 
 
 def _shared_environment() -> dict[str, str]:
-    return {name: os.environ[name] for name in ("NUMBA_CACHE_DIR", "OMP_NUM_THREADS") if name in os.environ}
+    """Return what a cluster started by others has to be told. Its actors run here, so they find the checkout itself.
+
+    A copy of it, as Ray's `working_dir` would be, has kernels of its own to compile: half a minute a start.
+    """
+    names = ("NUMBA_CACHE_DIR", "OMP_NUM_THREADS", "PYTHONPATH")
+    known = {name: os.environ[name] for name in names if name in os.environ}
+    return known | {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), *filter(None, [known.get("PYTHONPATH")])])}
