@@ -160,6 +160,7 @@ class Worker:
     def _wait_for_learner(self, timeout_seconds: float) -> None:
         began = self._clock()
         self._sleep(timeout_seconds)
+        self._send()
         if not self._delivery.busy:
             self._delivery.send(None)
         self.spent.held_back += self._clock() - began

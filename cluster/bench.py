@@ -20,6 +20,7 @@ from cluster.run_folder import RunFolder
 from cluster.terminal import console
 from configs.loading import override
 from configs.schema import RunConfig
+from core.errors import ClusterError
 from games.catalog import make_game
 
 WARM_UP_SECONDS = 5.0
@@ -173,8 +174,8 @@ def _play(config: RunConfig, seconds: float) -> dict[str, float]:
         from cluster.ray_engine import RayEngine
 
         engine = RayEngine(config, folder, address=None, report=lambda text: None, learn=False)
-        engine.start()
         try:
+            engine.start()
             _wait_for_moves(engine)
             engine.advance(WARM_UP_SECONDS)
             before, cpu_before, began = engine.stats(), _cpu_seconds(), time.monotonic()
@@ -210,6 +211,11 @@ def _wait_for_moves(engine: Any, timeout_seconds: float = 120.0) -> None:
         actors = [stats for part, stats in engine.stats().items() if part.startswith("actor")]
         if actors and all(stats.get("moves", 0) for stats in actors):
             return
+    raise ClusterError(
+        "the benchmark did not begin",
+        why=f"an actor has made no move within {timeout_seconds:.0f} s",
+        fix="lower actors.games_per_group or --simulations with --set",
+    )
 
 
 def _folder_with_weights(config: RunConfig, root: Path) -> RunFolder:

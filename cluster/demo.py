@@ -129,14 +129,16 @@ def _random_boards(game: Game):
 
 def _learn(game: str, folder: RunFolder, *, minutes: float, plain: bool) -> None:
     from cluster.observer import Observer
-    from cluster.train import make_engine, resolve_config, run_engine
+    from cluster.train import make_engine, reached, resolve_config, run_engine
 
     config = resolve_config(game, [], size="cpu", minutes=minutes)
     lock = open_run(folder, config)
     try:
         observer = Observer(folder.name, config, evaluations_file=folder.evaluations_file)
         engine = make_engine("ray", config, folder, address=None, report=observer.note)
-        run_engine(engine, observer, config, folder, plain=plain, metrics_port=None)
+        snapshot = run_engine(engine, observer, config, folder, plain=plain, metrics_port=None)
+        if snapshot is None or not reached(config, snapshot):
+            raise KeyboardInterrupt
     finally:
         lock.release()
 

@@ -88,8 +88,10 @@ class LocalEngine:
 
     def stop(self) -> None:
         if self._started:  # what could not be resumed must not be saved over
-            self._player.worker.flush(timeout_seconds=10.0)
-            self._learner.finish()
+            try:
+                self._player.worker.flush(timeout_seconds=10.0)
+            finally:
+                self._learner.finish()
 
     def _finished(self) -> bool:
         stop, learner, replay = self._config.stop, self._learner.stats(), self._replay.stats()

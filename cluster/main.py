@@ -236,6 +236,14 @@ def _print_json(result: Any) -> None:
     sys.stdout.write(json.dumps(result) + "\n")
 
 
+def _of_the_system(error: OSError) -> TamenError:
+    return TamenError(
+        f"{error.filename} could not be read or written" if error.filename else "the system refused",
+        why=error.strerror or str(error) or type(error).__name__,
+        fix="see to the disk, its room and its permissions; what was acknowledged is safe",
+    )
+
+
 def main() -> None:
     """Run the command line; a TamenError becomes three lines and its exit code, Ctrl-C becomes 130."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -247,6 +255,11 @@ def main() -> None:
 
         show_error(error, debug=len(arguments) < len(sys.argv) - 1)
         sys.exit(error.exit_code)
+    except OSError as error:
+        from cluster.terminal import show_error
+
+        show_error(_of_the_system(error), debug=len(arguments) < len(sys.argv) - 1)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -6,6 +6,7 @@
 `cluster.local` runs a program in one process, `cluster.ray_program` runs the same parts as Ray actors.
 """
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -24,8 +25,13 @@ class Machine:
 
     @staticmethod
     def here() -> "Machine":
-        """Count this process's usable cores, and the GPUs that CUDA's driver lists (without importing torch)."""
+        """Count this process's usable cores and GPUs, as CUDA's driver and CUDA_VISIBLE_DEVICES tell them."""
         gpus = len(os.listdir(NVIDIA)) if os.path.isdir(NVIDIA) else 0
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            gpus = min(
+                gpus, len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+            )
         return Machine(cpus=len(os.sched_getaffinity(0)), gpus=gpus)
 
 
@@ -66,14 +72,12 @@ def plan(config: RunConfig, machine: Machine, *, learn: bool = True) -> Program:
         servers = max(1, machine.gpus or machine.cpus // 2)
     if actors == "auto":
         actors = max(1, machine.cpus - 2 if machine.gpus else machine.cpus // 2)
-    # The learner shares a GPU with a server; a quarter of one is bookkeeping, not a limit.
-    learner_gpus = 0.25 if machine.gpus else 0.0
-    server_gpus = 0.75 * machine.gpus / servers
+    gpu_share = _gpu_share(servers + 1, machine)
     roles = [
         Role("store", 1, 0.0, 0.0, ()),
         Role("replay", 1, 0.0, 0.0, ()),
-        Role("learner", 1, 0.0, learner_gpus, ("replay", "store")),
-        Role("inference", servers, 0.0, server_gpus, ("store",)),
+        Role("learner", 1, 0.0, gpu_share, ("replay", "store")),
+        Role("inference", servers, 0.0, gpu_share, ("store",)),
         Role("actor", actors, 0.0, 0.0, ("inference", "replay")),
         Role("evaluator", 1 if config.evaluation.games else 0, 0.0, 0.0, ("inference", "store")),
     ]
@@ -88,6 +92,11 @@ def plan_serving(machine: Machine, *, servers: int = 1) -> Program:
     return Program(
         (
             Role("store", 1, 0.0, 0.0, ()),
-            Role("inference", servers, 0.0, machine.gpus / servers, ("store",)),
+            Role("inference", servers, 0.0, _gpu_share(servers + 1, machine), ("store",)),
         )
     )
+
+
+def _gpu_share(parts: int, machine: Machine) -> float:
+    """Return the share of a GPU that each of `parts` asks for, so that all of them fit, none over two GPUs."""
+    return 1 / math.ceil(parts / machine.gpus) if machine.gpus else 0.0

@@ -18,10 +18,9 @@ import ray
 from cluster import parts
 from cluster.metrics_sinks import RayMetrics
 from cluster.parts import MODEL
-from cluster.ray_client import LOST, Handle, RayClient, RayDelivery, RayObjects, RayReplaySource, call
+from cluster.ray_client import Handle, RayClient, RayDelivery, RayObjects, RayReplaySource, call
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
-from core.errors import TamenError
 from core.messages import Arrays, Request
 from networks.weights import Weights
 
@@ -80,6 +79,7 @@ class InferenceActor:
         self._host = parts.make_host(given.config, fetch=self._fetch)
         self._server = parts.make_server(given.config, self._host, self._metrics)
         self._sync_seconds = 0.0
+        self._trouble = ""
         self._server.start()
         threading.Thread(target=self._follow, name="follow-weights", daemon=True).start()
 
@@ -98,6 +98,7 @@ class InferenceActor:
             "cached_rows": self._host.cached_rows,
             "version": self._host.version(MODEL),
             "sync_seconds": self._sync_seconds,
+            "trouble": self._trouble,
             "process_seconds": time.process_time(),
             "pid": os.getpid(),
         }
@@ -120,8 +121,9 @@ class InferenceActor:
                     self._server.offer(self._fetch(MODEL))
                     self._sync_seconds = time.monotonic() - began
                     self._metrics.observe("tamen_weights_sync_seconds", self._sync_seconds)
-            except (TamenError, *LOST):
-                continue  # the store restarts; the versions held go on answering
+                self._trouble = ""
+            except Exception as error:  # the store restarts, a disk fails: the versions held go on answering
+                self._trouble = str(error)
 
 
 class ReplayActor:

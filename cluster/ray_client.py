@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 import ray
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RaySystemError, WorkerCrashedError
+from ray.exceptions import (
+    GetTimeoutError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    RayActorError,
+    RaySystemError,
+    WorkerCrashedError,
+)
 
 from core.errors import ClusterError, DataError, EvaluationError, TamenError
 from core.messages import Reply, Request
@@ -87,7 +95,15 @@ class RayClient:
                 finished = self._collect(reference)
                 if finished is not None:
                     return finished
-        return None
+        return self._give_up_one()
+
+    def _give_up_one(self) -> tuple[int, EvaluationError] | None:
+        """Fail a handle that a server has left without any answer for too long, if there is one."""
+        handle = next((h for h, asked in self._asked.items() if time.monotonic() > asked.deadline), None)
+        if handle is None:
+            return None
+        del self._asked[handle]
+        return handle, _no_answer(f"it has been silent for {PATIENCE_SECONDS:.0f} s")
 
     def _send(self, handle: int, position: int) -> None:
         request = self._asked[handle].requests[position]
@@ -110,9 +126,7 @@ class RayClient:
         except LOST as error:
             if time.monotonic() > asked.deadline:
                 del self._asked[handle]
-                return handle, EvaluationError(
-                    "the brain does not answer", why=_first_line(error), fix="look at the run's log.txt"
-                )
+                return handle, _no_answer(_first_line(error))
             self.resent_requests += 1
             time.sleep(RETRY_SECONDS)
             self._send(handle, position)
@@ -151,8 +165,7 @@ class RayDelivery:
             self.last_trouble = str(error)
             acknowledged = Ack.nothing()
         except (
-            *LOST,
-            TamenError,
+            Exception
         ) as error:  # a restarting replay, a full disk: what was not acknowledged is sent again
             self.last_trouble = str(error)
             time.sleep(RETRY_SECONDS)
@@ -166,8 +179,15 @@ class RayObjects:
     """Keeps chunks in Ray's object store, owned by the process that made this object: the replay actor."""
 
     def put(self, data: bytes) -> list[ray.ObjectRef]:
-        # Wrapped, so that passing the handle along does not fetch what it points to.
-        return [ray.put(data)]
+        try:
+            # Wrapped, so that passing the handle along does not fetch what it points to.
+            return [ray.put(data)]
+        except (ObjectStoreFullError, OutOfDiskError) as error:
+            raise TamenError(
+                "Ray's object store has no room for a chunk",
+                why=_first_line(error),
+                fix="lower replay.capacity_rows, or give Ray more shared memory",
+            ) from error
 
 
 class RayReplaySource:
@@ -208,6 +228,10 @@ def _gone(error: Exception) -> ClusterError:
         why=_first_line(error),
         fix="look at the run's log.txt; the same command resumes the run",
     )
+
+
+def _no_answer(why: str) -> EvaluationError:
+    return EvaluationError("the brain does not answer", why=why, fix="look at the run's log.txt")
 
 
 def _first_line(error: Exception) -> str:

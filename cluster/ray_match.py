@@ -2,7 +2,6 @@
 
 import dataclasses
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +14,7 @@ from actors.arena import Progress as MatchProgress
 from actors.openings import Opening
 from cluster.parts import make_store
 from cluster.program import Machine, plan_serving
-from cluster.ray_client import LOST, Handle, RayClient, call
+from cluster.ray_client import LOST, Handle, RayClient
 from cluster.ray_program import RayProgram, connect, dressed
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
@@ -35,7 +34,6 @@ class MatchActor:
         self._sides = sides
         self._served_as = served_as
         self._servers = servers
-        self._stopping = threading.Event()
         self._progress = MatchProgress()
 
     def run(self, openings: list[Opening], first_pair: int, seed: int) -> MatchResult | None:
@@ -52,7 +50,7 @@ class MatchActor:
             first_pair=first_pair,
             progress=self._progress,
         )
-        return drive(steps, RayClient(self._servers), should_stop=self._stopping.is_set)
+        return drive(steps, RayClient(self._servers), should_stop=lambda: False)
 
     @ray.method(concurrency_group="control")
     def games_finished(self) -> int:
@@ -115,7 +113,10 @@ class RayMatch:
         _, unfinished = ray.wait(self._running, num_returns=len(self._running), timeout=0.5)
         if not unfinished:
             return None
-        return sum(call(actor.games_finished) for actor in self._actors)
+        try:
+            return sum(ray.get([actor.games_finished.remote() for actor in self._actors], timeout=30.0))
+        except LOST:
+            return None  # `result` says what was lost
 
     def result(self) -> MatchResult:
         """Return the result of the whole match. Raises ClusterError when a part of it was lost."""

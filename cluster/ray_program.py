@@ -3,11 +3,11 @@
 The driver only starts, watches and stops: no position, game or weight passes through it.
 """
 
-import contextlib
 import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster import ray_actors
@@ -40,6 +41,7 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
     Raises:
         ClusterError: when the address does not answer, or the local cluster does not start.
     """
+    on_terminate = signal.getsignal(signal.SIGTERM)
     try:
         if address is None:
             ray.init(
@@ -68,6 +70,9 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
             if address
             else "run `tamen doctor`; `--engine local` trains without Ray",
         ) from error
+    finally:
+        # Ray puts in a handler that ends everything at once; ours saves first.
+        signal.signal(signal.SIGTERM, on_terminate)
 
 
 def dressed(part: type, **options: Any) -> Any:
@@ -224,6 +229,7 @@ class RayProgram:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while call(store.newest_version, ray_actors.MODEL) is None:
             self.supervise()
+            self.collect_stats(timeout_seconds=0.0)  # tells when a part could not be made
             if time.monotonic() > deadline:
                 raise ClusterError(
                     "no weights were published",
@@ -241,6 +247,9 @@ class RayProgram:
         except TamenError:
             raise
         except Exception as error:  # an unexpected failure of one part is not the end of the run
+            self._report(f"{part.name} failed: {error}")
+            # Its loop is broken for good; a new life of the process begins from what is on disk.
+            ray.kill(part.handle, no_restart=False)
             self._plan_restart(part, now, str(error).strip().splitlines()[-1])
 
     def _plan_restart(self, part: Part, now: float, reason: str) -> None:
@@ -257,12 +266,32 @@ class RayProgram:
 
     def _take_answer(self, part: Part) -> None:
         asked, part.asked = part.asked, None
-        with contextlib.suppress(*LOST):
+        try:
             stats: dict[str, Any] = ray.get(asked, timeout=1.0)
-            if part.stats and not part.loops and stats["pid"] != part.stats["pid"]:
-                part.restarts += 1
-                self._report(f"{part.name} died; it is back")
-            part.stats = stats
+        except RayActorError as error:
+            if error.actor_init_failed:
+                raise _cannot_be_made(part.name, error) from error
+            return  # it is being restarted
+        except LOST:
+            return
+        if part.stats and not part.loops and stats["pid"] != part.stats["pid"]:
+            part.restarts += 1
+            self._report(f"{part.name} died; it is back")
+        part.stats = stats
+
+
+def _cannot_be_made(part: str, error: RayActorError) -> ClusterError:
+    """Return what a constructor raised, of which Ray keeps the text alone: for a TamenError its three lines."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    told = [line for line in lines[-3:] if line.startswith(("why:", "do:"))]
+    return ClusterError(
+        f"the {part} cannot be made",
+        why="; ".join([lines[-1 - len(told)], *(line for line in told if line.startswith("why:"))]),
+        fix=next(
+            (line[3:].strip() for line in told if line.startswith("do:")),
+            "run again with `--engine local --debug`",
+        ),
+    )
 
 
 def _knock(address: str) -> None:

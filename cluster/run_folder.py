@@ -90,9 +90,13 @@ def open_run(folder: RunFolder, config: RunConfig) -> FileLock:
             why=f"{folder.root} is locked by it",
             fix="wait for it, stop it with Ctrl-C, or give this run another --name",
         ) from None
-    if folder.exists():
-        _refuse_foreign(folder, config)
-    write_atomic(folder.config_file, dump(config).encode())
+    try:
+        if folder.exists():
+            _refuse_foreign(folder, config)
+        write_atomic(folder.config_file, dump(config).encode())
+    except BaseException:
+        lock.release()
+        raise
     return lock
 
 

@@ -103,6 +103,7 @@ def train(
     Raises:
         TamenError: when the run cannot start or go on; what was acknowledged is in the folder.
     """
+    make_game(config.game)  # a game that is not there must not leave a folder behind
     folder = run_folder(runs, name)
     before = folder.config() if folder.exists() else None
     lock = open_run(folder, config)
@@ -174,12 +175,18 @@ def run_engine(
                 display.update(snapshot)
                 if time.monotonic() - logged >= LOG_SECONDS:
                     logged = time.monotonic()
-                    numbers.append(snapshot.flat(), learner_steps=snapshot.learner.steps or 0)
-                    log.info(plain_line(snapshot))
+                    _log(snapshot, numbers, log)
         finally:
-            engine.stop()
+            if snapshot is not None:  # the last interval is seldom a whole one
+                _log(snapshot, numbers, log)
             numbers.close()
+            engine.stop()
     return snapshot
+
+
+def _log(snapshot: Snapshot, numbers: RunLog, log: logging.Logger) -> None:
+    numbers.append(snapshot.flat(), learner_steps=snapshot.learner.steps or 0)
+    log.info(plain_line(snapshot))
 
 
 def reached(config: RunConfig, snapshot: Snapshot) -> bool:

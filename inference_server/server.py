@@ -148,11 +148,10 @@ class InferenceServer:
         model = fitting[0].request.model
         try:
             reply = self._host.evaluate(model, _joined([ticket.request.arrays for ticket in fitting]))
-        except Exception as error:
-            self._fail(fitting, error)
-        else:
             _scatter(reply, fitting)
-        self._account(fitting, began)
+            self._account(fitting, began)
+        except Exception as error:  # whatever it is, every caller hears of it and the server goes on
+            self._fail([ticket for ticket in fitting if not ticket.future.done()], error)
 
     def _fits(self, ticket: Ticket) -> bool:
         try:

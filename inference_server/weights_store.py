@@ -22,7 +22,7 @@ class WeightsStore:
         kept_files: versions of a model that stay on disk; older ones go, except every `milestone`-th.
     """
 
-    def __init__(self, folder: Path, *, kept_files: int = 8, milestone: int = 100) -> None:
+    def __init__(self, folder: Path, *, kept_files: int = 32, milestone: int = 100) -> None:
         self._folder = folder
         self._kept_files = kept_files
         self._milestone = milestone

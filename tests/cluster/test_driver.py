@@ -1,0 +1,332 @@
+"""The command as a person types it: what it says, how it ends, and what the same command finds again."""
+
+import os
+import resource
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cluster.metrics_sinks import newest_moment
+from cluster.run_folder import RunFolder
+from inference_server.weights_store import WeightsStore
+from tests.cluster.commands import (
+    PATIENCE_SECONDS,
+    Program,
+    assert_all_end,
+    assert_three_lines,
+    end_all,
+    is_running,
+    run_here,
+)
+from tests.cluster.tiny import (
+    checkpoints,
+    game_lines,
+    games_on_disk,
+    tiny_overrides,
+)
+
+Capsys = pytest.CaptureFixture[str]
+Launch = Callable[..., Program]
+SETTINGS = tiny_overrides(actors__flush_seconds=0.3)
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Start the command; whatever a test came to, it and its processes are gone afterwards."""
+    started: list[Program] = []
+
+    def begin(*arguments: object) -> Program:
+        program = Program(tmp_path / f"output-{len(started)}", *arguments)
+        started.append(program)
+        return program
+
+    yield begin
+    for program in started:
+        program.end()
+
+
+def train(runs: Path, *more: object, name: str = "run") -> list[object]:
+    return ["train", "tic_tac_toe", *SETTINGS, "--runs", runs, "--name", name, "--plain", *more]
+
+
+def assert_every_game_came_once(run: RunFolder, *, at_least: int) -> None:
+    games = games_on_disk(run)
+    assert len(games) == len(set(games)) == game_lines(run) >= at_least
+
+
+def newest_version(run: RunFolder) -> int:
+    return WeightsStore(run.models).newest_version("main") or 0
+
+
+def plays(run: RunFolder, *, games: int, version: int) -> bool:
+    return (
+        run.checkpoints.exists()
+        and len(checkpoints(run)) > 0
+        and game_lines(run) >= games
+        and newest_version(run) >= version
+    )
+
+
+def test_a_killed_driver_takes_its_ray_along_and_the_same_command_goes_on(
+    launch: Launch, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    first = launch(*train(tmp_path))
+    first.until(lambda: plays(run, games=100, version=3), "games and versions")
+    family = first.family()
+    assert any("raylet" in process.name() for process in family)
+    games, version = game_lines(run), newest_version(run)
+    first.send(signal.SIGKILL)
+    assert first.wait() == -signal.SIGKILL
+    assert_all_end(family)
+    assert_every_game_came_once(run, at_least=games)
+    kept = checkpoints(run)
+
+    second = launch(*train(tmp_path))
+    second.until(lambda: plays(run, games=games + 50, version=version + 2), "more of both")
+    family = second.family()
+    second.send(signal.SIGINT)
+    assert second.wait() == 0
+    assert_all_end(family)
+
+    assert "begins in" in first.said
+    assert "resumes in" in second.said
+    assert "the same command goes on from here" in second.said
+    assert "Traceback" not in first.said + second.said
+    assert checkpoints(run)[-1] > kept[-1]
+    assert_every_game_came_once(run, at_least=newest_moment(run.root)["games/played"])
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A cluster that somebody else started with `ray start`, with a token of its own; its address."""
+    # Not below pytest's folder: the path of a socket has at most 107 characters.
+    folder = Path(tempfile.mkdtemp(prefix="tamen-"))
+    token = folder / "token"
+    token.write_text(secrets.token_hex(32))
+    token.chmod(0o600)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    port, client_port = free_ports(2)
+    options = {
+        "port": port,
+        "ray-client-server-port": client_port,
+        "temp-dir": folder / "ray",
+        "num-cpus": 2,
+        "object-store-memory": 100_000_000,
+        "include-dashboard": "false",
+    }
+    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--disable-usage-stats"]
+    command += [f"--{name}={value}" for name, value in options.items()]
+    try:
+        subprocess.run(command, check=True, timeout=PATIENCE_SECONDS, capture_output=True)
+        yield f"127.0.0.1:{port}"
+    finally:
+        end_all(processes_of(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Return the processes that were told of `folder`, and their children."""
+    named = [process for process in psutil.process_iter() if told_of(process, folder)]
+    children = [
+        child for process in named if is_running(process) for child in process.children(recursive=True)
+    ]
+    return list(dict.fromkeys(named + children))
+
+
+def told_of(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return any(str(folder) in argument for argument in process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return False
+
+
+def test_a_cluster_that_somebody_else_started_is_joined_and_left_as_it_was(
+    cluster: str, launch: Launch, tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    program = launch(*train(tmp_path, "--games", 100, "--address", cluster))
+    assert program.wait() == 0
+
+    assert "the same command goes on from here" in program.said
+    assert_every_game_came_once(run, at_least=100)
+    host, port = cluster.split(":")
+    socket.create_connection((host, int(port)), timeout=10).close()
+
+
+MISTAKES = {
+    "a preset": (["train", "hexx5"], 2, ["no preset called 'hexx5'", "hex5"]),
+    "a section": (["train", "hex5", "lerner.batch_rows=1"], 2, ["'lerner'", "did you mean learner?"]),
+    "a key": (["train", "hex5", "learner.batch_row=1"], 2, ["learner.batch_row", "learner.batch_rows"]),
+    "a value": (["train", "hex5", "learner.batch_rows=many"], 2, ["learner.batch_rows", "whole number"]),
+    "a bound": (["train", "hex5", "learner.batch_rows=0"], 2, ["learner.batch_rows", "at least 1"]),
+    "no value": (["train", "hex5", "learner.batch_rows"], 2, ["not a setting"]),
+    "a game": (["train", "hex5", "game=chess"], 2, ["chess"]),
+    "a size": (["train", "hex5", "game=hex20"], 2, ["from 3 to 19"]),
+    "a slash in a name": (["train", "hex5", "--name", "a/b"], 2, ["'a/b' is not allowed"]),
+    "a way out of the folder": (["train", "hex5", "--name", ".."], 2, ["'..' is not allowed"]),
+    "a closed port": (["train", "tic_tac_toe", "--address", "127.0.0.1:1"], 1, ["127.0.0.1:1", "refused"]),
+    "a host": (["train", "tic_tac_toe", "--address", "no.such.host.invalid:6379"], 1, ["no.such.host"]),
+    "no address": (["train", "tic_tac_toe", "--address", "nonsense"], 1, ["nonsense"]),
+    "a model": (["selfplay", "nobody", "out"], 2, ["nobody"]),
+    "a file": (["selfplay", "no/such.safetensors", "out"], 2, ["no/such.safetensors"]),
+    "a player": (["match", "stockfish", "random", "--game", "hex5"], 2, ["'stockfish' is not a player"]),
+    "no game": (["match", "random", "mcts:4"], 2, ["which game?", "--game"]),
+    "a player's size": (["match", "mcts:0", "random", "--game", "hex5"], 2, ["mcts:0"]),
+    "an unsolved game": (["match", "solver", "random", "--game", "hex11", "--engine", "local"], 2, ["hex11"]),
+    "a run": (["status", "nobody"], 2, ["there is no run 'nobody'"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "code", "mentions"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_told_in_three_lines(
+    arguments: list[str], code: int, mentions: list[str], tmp_path: Path, capsys: Capsys
+) -> None:
+    began = time.monotonic()
+    said = run_here(capsys, *arguments, "--runs", tmp_path)
+
+    assert_three_lines(said, code=code, mentions=mentions)
+    assert time.monotonic() - began < PATIENCE_SECONDS
+    if code == 2:
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback_too(tmp_path: Path, capsys: Capsys) -> None:
+    said = run_here(capsys, "train", "hexx5", "--runs", tmp_path, "--debug")
+
+    assert said.code == 2
+    assert "Traceback" in said.err
+    assert said.err.splitlines()[-3].startswith("error: there is no preset")
+
+
+def here(runs: Path, *more: object) -> list[object]:
+    return train(runs, "--engine", "local", *more)
+
+
+def test_a_run_in_one_process_says_where_it_is_and_goes_on(tmp_path: Path, capsys: Capsys) -> None:
+    run = RunFolder(tmp_path / "run")
+    first = run_here(capsys, *here(tmp_path, "--steps", 8))
+    again = run_here(capsys, *here(tmp_path, "--steps", 12))
+
+    assert (first.code, again.code) == (0, 0)
+    assert f"begins in {run.root}" in first.out.replace("\n", "")
+    assert f"resumes in {run.root}" in again.out.replace("\n", "")
+    assert newest_moment(run.root)["learner/steps"] == 12
+    assert_every_game_came_once(run, at_least=1)
+    status = run_here(capsys, "status", "run", "--runs", tmp_path, "--json")
+    assert '"learner_steps": 12' in status.out.splitlines()[-1]
+
+
+def test_a_folder_of_another_game_or_network_is_refused_and_left_alone(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    run_here(capsys, *here(tmp_path, "--steps", 1))
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    arguments = ["train", "hex4", "--name", "run", "--runs", tmp_path]
+    assert_three_lines(run_here(capsys, *arguments), code=2, mentions=["game=hex4", "game=tic_tac_toe"])
+    wider = here(tmp_path, "network.channels=16")
+    assert_three_lines(run_here(capsys, *wider), code=2, mentions=["network.channels=16"])
+
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["cut short", "a bit", "a file is missing"])
+def test_a_damaged_newest_checkpoint_costs_an_interval_and_is_told(
+    damage: str, tmp_path: Path, capsys: Capsys
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    run_here(capsys, *here(tmp_path, "--steps", 12))
+    newest = checkpoints(run)[-1]
+    path = run.checkpoints / f"{newest:010d}" / "trainer.pt"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    if damage != "a file is missing":
+        path.write_bytes(data if damage == "a bit" else data[: len(data) // 2])
+    said = run_here(capsys, *here(tmp_path, "--steps", 16))
+
+    assert said.code == 0
+    assert f"checkpoint {newest} is damaged" in said.out
+    assert f"checkpoint {newest} is damaged" in run.log_file.read_text()
+    assert newest_moment(run.root)["learner/steps"] == 16
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_waits_for_a_person(tmp_path: Path, capsys: Capsys) -> None:
+    run = RunFolder(tmp_path / "run")
+    run_here(capsys, *here(tmp_path, "--steps", 12))
+    kept = checkpoints(run)
+    for number in kept:
+        (run.checkpoints / f"{number:010d}" / "state.json").write_text("{}")
+    said = run_here(capsys, *here(tmp_path, "--steps", 16))
+
+    assert_three_lines(said, code=1, mentions=[f"none of the {len(kept)} checkpoints"])
+    assert checkpoints(run) == kept
+
+
+@contextmanager
+def files_no_larger_than(kilobytes: int) -> Iterator[None]:
+    """Let writing fail in the middle of a file, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * kilobytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("kilobytes", "file"), [(2, "00000000.safetensors"), (16, "checkpoint 1"), (32, "00000000.chunk")]
+)
+def test_a_disk_without_room_ends_in_three_lines_and_loses_nothing_acknowledged(
+    kilobytes: int, file: str, tmp_path: Path, capsys: Capsys
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    large_chunks = tiny_overrides(
+        actors__chunk_rows=4096,
+        actors__flush_seconds=1e6,
+        replay__min_rows=2048,
+        replay__samples_per_insert=1,
+    )
+    with files_no_larger_than(kilobytes):
+        said = run_here(capsys, *here(tmp_path, *large_chunks, "--steps", 40))
+
+    assert_three_lines(said, code=1, mentions=[file, "File too large"])
+    assert_every_game_came_once(run, at_least=newest_moment(run.root).get("games/played", 0))
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_three_lines(tmp_path: Path, capsys: Capsys) -> None:
+    (tmp_path / "file").write_text("no folder")
+    said = run_here(capsys, *here(tmp_path / "file"))
+
+    assert_three_lines(said, code=1, mentions=[str(tmp_path / "file"), "Not a directory"])
+
+
+@pytest.mark.system
+def test_an_address_where_something_else_listens_is_given_up_on(tmp_path: Path, launch: Launch) -> None:
+    with socket.create_server(("", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        program = launch("train", "tic_tac_toe", "--runs", tmp_path, "--address", address)
+        assert program.wait() == 1
+
+    assert "cannot reach a Ray cluster" in program.said
+    assert os.path.isdir(tmp_path / "tic_tac_toe")
