@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import ray
+from ray.exceptions import GetTimeoutError
 
 from actors.arena import MatchResult, joined, match
 from actors.arena import Progress as MatchProgress
@@ -81,6 +82,7 @@ class RayMatch:
         address: str | None,
     ) -> None:
         self._models = models
+        self._finished = 0
         self._folder = tempfile.TemporaryDirectory(prefix="tamen-match-")
         self._connected = not ray.is_initialized()
         if self._connected:
@@ -114,9 +116,13 @@ class RayMatch:
         if not unfinished:
             return None
         try:
-            return sum(ray.get([actor.games_finished.remote() for actor in self._actors], timeout=30.0))
+            counts = ray.get([actor.games_finished.remote() for actor in self._actors], timeout=2.0)
+        except GetTimeoutError:
+            return self._finished  # compiling a kernel, say, which answers nobody
         except LOST:
             return None  # `result` says what was lost
+        self._finished = sum(counts)
+        return self._finished
 
     def result(self) -> MatchResult:
         """Return the result of the whole match. Raises ClusterError when a part of it was lost."""

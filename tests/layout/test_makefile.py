@@ -20,7 +20,12 @@ def pinned(root: Path) -> list[str]:
 
 def make(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", "--no-print-directory", *arguments], cwd=root, capture_output=True, text=True, check=False, timeout=60
+        ["make", "--no-print-directory", *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
