@@ -30,7 +30,7 @@ COUNTERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ),
 )
 """Metric, role, name of the counter in the stats of its parts, and tags."""
-PERSISTENT = ("games", "learner_steps")
+PERSISTENT = (("replay", "games"), ("learner", "learner_steps"))
 """Counters of the run, not of a process: a part that died may come back with a little less, never with zero."""
 
 
@@ -63,7 +63,7 @@ class Exporter:
         now = float(values[counter])
         before = self._seen.get((part, counter), now)
         self._seen[part, counter] = now
-        if now >= before or counter in PERSISTENT:
+        if now >= before or (part, counter) in PERSISTENT:
             return max(0.0, now - before)
         return now  # the part was restarted and counts from zero
 

@@ -30,7 +30,7 @@ def find_model(text: str, *, runs: Path) -> FoundModel:
         return _from_file(Path(text))
     name, _, version = text.partition("@")
     folder = run_folder(runs, name)
-    if not folder.exists() or (version and not version.isdigit()):
+    if not folder.exists() or (version and not version.isdecimal()):
         raise UsageError(
             f"there is no model {text!r}",
             why=f"{runs.resolve()} holds the runs {', '.join(run_names(runs)[-8:]) or 'none'}",

@@ -171,7 +171,7 @@ class Observer:
         for part in counting:
             counter, earlier = now[part][name], before.get(part, {}).get(name, 0)
             # A counter below its earlier value belongs to a part that restarted in between.
-            restarted = counter < earlier and name not in PERSISTENT
+            restarted = counter < earlier and (role, name) not in PERSISTENT
             total += max(0, counter - (0 if restarted else earlier))
         return total
 

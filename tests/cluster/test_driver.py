@@ -166,10 +166,14 @@ def test_a_cluster_that_somebody_else_started_is_joined_and_left_as_it_was(
     cluster: str, launch: Launch, tmp_path: Path
 ) -> None:
     run = RunFolder(tmp_path / "run")
-    program = launch(*train(tmp_path, "--games", 100, "--address", cluster))
+    program = launch(*train(tmp_path, "--address", cluster))
+    program.until(lambda: plays(run, games=100, version=3), "games and versions")
+    kept = checkpoints(run)
+    program.send(signal.SIGTERM)
     assert program.wait() == 0
 
     assert "the same command goes on from here" in program.said
+    assert checkpoints(run)[-1] > kept[-1]
     assert_every_game_came_once(run, at_least=100)
     host, port = cluster.split(":")
     socket.create_connection((host, int(port)), timeout=10).close()

@@ -15,6 +15,8 @@ from cluster.observer import Observer
 from cluster.program import Machine, plan
 from cluster.ray_client import RayClient
 from cluster.ray_program import RayProgram
+from cluster.run_folder import RunFolder
+from cluster.selfplay import play_games
 from core.errors import EvaluationError
 from core.messages import Request
 from tests.cluster.tiny import checkpoints, game_lines, games_on_disk, tiny_config, tiny_run
@@ -185,6 +187,30 @@ def test_a_stopped_run_has_saved_and_goes_on_even_if_its_newest_checkpoint_is_da
     assert [f"learner: checkpoint {kept[-1]} is damaged" in text for text in again.said] == [True]
     assert_everything_came_once(again)
     assert game_lines(again.folder) == len(games_on_disk(again.folder))
+
+
+def test_games_of_a_finished_run_are_played_into_a_folder_that_goes_on(
+    circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.ray_engine.Machine.here", lambda: Machine(cpus=2, gpus=0))
+    circle.program.stop()
+    before = games_on_disk(circle.folder)
+    for games in (40, 80):
+        play_games(
+            circle.folder.name,
+            tmp_path / "games",
+            ["actors.flush_seconds=0.3"],
+            games=games,
+            address=None,
+            runs=circle.folder.root.parent,
+            plain=True,
+            metrics_port=None,
+        )
+        played = games_on_disk(RunFolder(tmp_path / "games"))
+        assert len(played) == len(set(played)) == game_lines(RunFolder(tmp_path / "games")) >= games
+
+    assert not (tmp_path / "games" / "checkpoints").exists()
+    assert games_on_disk(circle.folder) == before
 
 
 def test_a_match_on_ray_is_the_match_in_one_process(tmp_path: Path) -> None:

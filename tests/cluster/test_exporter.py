@@ -1,0 +1,96 @@
+"""From counters of parts to metrics: what grew is counted once, whoever died meanwhile."""
+
+from collections import Counter
+from typing import Any
+
+from cluster.exporter import COUNTERS, Exporter
+from cluster.snapshot import LearnerPart, ReplayPart, Score, Snapshot
+from core.metrics import NoMetrics
+
+PICTURE = Snapshot(
+    run="run",
+    game="hex5",
+    elapsed_seconds=1.0,
+    learner=LearnerPart(policy_loss=1.5, value_loss=0.5, newest_version=3),
+    replay=ReplayPart(rows=40),
+    strength={"random": Score(0.75, 0.5, 1.0)},
+)
+
+
+class Noted(NoMetrics):
+    """Keeps the sums of counters and the last values of gauges, by name and tags."""
+
+    def __init__(self) -> None:
+        self.counted: Counter[tuple[str, ...]] = Counter()
+        self.gauges: dict[tuple[str, ...], float] = {}
+
+    def count(self, name: str, amount: float = 1.0, /, **tags: str) -> None:
+        super().count(name, amount, **tags)
+        self.counted[name, *tags.values()] += amount  # pyright: ignore[reportArgumentType]
+
+    def gauge(self, name: str, value: float, /, **tags: str) -> None:
+        super().gauge(name, value, **tags)
+        self.gauges[name, *tags.values()] = value
+
+
+def recorded(*moments: dict[str, dict[str, Any]]) -> Noted:
+    metrics = Noted()
+    exporter = Exporter([metrics])
+    for stats in moments:
+        exporter.record(stats, PICTURE)
+    return metrics
+
+
+def test_what_a_resumed_run_had_before_is_not_counted_again() -> None:
+    metrics = recorded({"replay": {"games": 1000}}, {"replay": {"games": 1005}}, {"replay": {"games": 1009}})
+
+    assert metrics.counted["tamen_games_total",] == 9
+
+
+def test_the_parts_of_a_role_are_counted_together() -> None:
+    metrics = recorded(
+        {"actor-0": {"set_aside": 0}, "actor-1": {"set_aside": 0}},
+        {"actor-0": {"set_aside": 2}, "actor-1": {"set_aside": 3}},
+    )
+
+    assert metrics.counted["tamen_games_set_aside_total",] == 5
+
+
+def test_a_process_that_restarted_counts_from_zero() -> None:
+    metrics = recorded({"inference": {"rows": 0}}, {"inference": {"rows": 900}}, {"inference": {"rows": 30}})
+
+    assert metrics.counted["tamen_positions_evaluated_total",] == 930
+
+
+def test_a_learner_that_came_back_a_few_steps_lower_did_not_take_all_of_them_again() -> None:
+    steps = [{"learner": {"learner_steps": steps}} for steps in (100, 150, 140, 155)]
+
+    assert recorded(*steps).counted["tamen_learner_steps_total",] == 50 + 15
+
+
+def test_gauges_have_the_newest_values_and_unknown_ones_are_not_written() -> None:
+    gauges = recorded({}).gauges
+
+    assert gauges["tamen_learner_loss", "policy"] == 1.5
+    assert gauges["tamen_learner_loss", "value"] == 0.5
+    assert gauges["tamen_strength_score", "random"] == 0.75
+    assert gauges["tamen_replay_rows",] == 40
+    assert ("tamen_policy_lag_versions",) not in gauges
+
+
+def test_every_place_that_is_given_gets_everything() -> None:
+    first, second = Noted(), Noted()
+    exporter = Exporter([first, second])
+    for games in (1, 4):
+        exporter.record({"replay": {"games": games}}, PICTURE)
+
+    assert first.counted == second.counted
+    assert first.gauges == second.gauges
+
+
+def test_restarts_are_told_by_role() -> None:
+    roles = {tags["role"] for name, _, _, tags in COUNTERS if name == "tamen_restarts_total"}
+    metrics = recorded({"learner": {"restarts": 0}}, {"learner": {"restarts": 1}})
+
+    assert roles == {"store", "replay", "learner", "inference", "actor", "evaluator"}
+    assert metrics.counted["tamen_restarts_total", "learner"] == 1

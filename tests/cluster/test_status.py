@@ -1,0 +1,71 @@
+"""How runs stand, read from their folders alone."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.metrics_sinks import RunLog
+from cluster.run_folder import RunFolder, open_run, run_folder
+from cluster.status import show_status
+from core.errors import UsageError
+from tests.cluster.tiny import tiny_config
+
+
+def a_run(runs: Path, name: str, *, moments: list[tuple[float, int]] = ()) -> RunFolder:  # pyright: ignore
+    """Return a run that logged its games at some times."""
+    folder = run_folder(runs, name)
+    open_run(folder, tiny_config()).release()
+    for now, games in moments:
+        log = RunLog(folder.root, clock=lambda now=now: now)
+        log.append({"games/played": games, "learner/steps": 2 * games}, learner_steps=2 * games)
+        log.close()
+    return folder
+
+
+def test_the_newest_numbers_of_a_run_are_told(tmp_path: Path) -> None:
+    folder = a_run(tmp_path, "first", moments=[(1000.0, 5), (2000.0, 8)])
+    score = {"version": 3, "opponent": "random", "score": 0.9, "low": 0.8, "high": 1.0}
+    folder.evaluations_file.write_text(json.dumps(score) + "\n" + json.dumps({"perfect_share": 0.5}) + "\n")
+    (status,) = show_status("first", runs=tmp_path, quiet=True)
+
+    assert status["run"] == "first"
+    assert status["game"] == "tic_tac_toe"
+    assert (status["games"], status["learner_steps"], status["written"]) == (8, 16, 2000.0)
+    assert (status["strength"], status["perfect_share"]) == ({"random": 0.9}, 0.5)
+    assert status["running"] is False
+    json.dumps(status)
+
+
+def test_a_run_that_has_a_driver_is_running(tmp_path: Path) -> None:
+    folder = a_run(tmp_path, "first")
+    lock = open_run(folder, tiny_config())
+
+    assert show_status("first", runs=tmp_path, quiet=True)[0]["running"] is True
+    lock.release()
+    assert show_status("first", runs=tmp_path, quiet=True)[0]["running"] is False
+
+
+def test_all_runs_are_told_the_newest_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a_run(tmp_path, "old", moments=[(1000.0, 5)])
+    a_run(tmp_path, "new", moments=[(2000.0, 5)])
+    a_run(tmp_path, "empty")
+    found = show_status(None, runs=tmp_path, quiet=False)
+
+    assert [status["run"] for status in found] == ["new", "old", "empty"]
+    printed = capsys.readouterr().out
+    assert printed.index("new") < printed.index("old") < printed.index("empty")
+    assert "no games yet" in printed
+
+
+def test_a_folder_without_runs_is_told_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert show_status(None, runs=tmp_path, quiet=False) == []
+    assert "tamen train" in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    a_run(tmp_path, "first")
+    with pytest.raises(UsageError, match=r"no run 'second'[\s\S]*holds first"):
+        show_status("second", runs=tmp_path, quiet=True)

@@ -1,0 +1,51 @@
+"""When a part is started again, and when the run gives up on it."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.supervision import RestartPolicy
+
+
+def test_the_delay_doubles_up_to_its_maximum() -> None:
+    policy = RestartPolicy(first_delay_seconds=1.0, max_delay_seconds=5.0, max_failures=10)
+
+    assert [policy.failed(now) for now in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_a_part_that_held_out_for_a_window_begins_with_the_first_delay_again() -> None:
+    policy = RestartPolicy(first_delay_seconds=1.0, window_seconds=100.0)
+    for now in (0.0, 1.0, 2.0):
+        policy.failed(now)
+
+    assert policy.failed(103.0) == 1.0
+
+
+def test_one_failure_too_many_within_the_window_is_the_end() -> None:
+    policy = RestartPolicy(max_failures=3, window_seconds=100.0)
+    delays = [policy.failed(now) for now in (0.0, 1.0, 2.0, 3.0)]
+
+    assert None not in delays[:3]
+    assert delays[3] is None
+
+
+def test_failures_that_are_far_apart_never_end_a_run() -> None:
+    policy = RestartPolicy(max_failures=2, window_seconds=10.0)
+
+    assert all(policy.failed(now) is not None for now in range(0, 1000, 6))
+
+
+@given(st.lists(st.floats(0, 50), max_size=60))
+def test_a_delay_is_never_negative_nor_longer_than_its_maximum(pauses: list[float]) -> None:
+    policy, now = RestartPolicy(), 0.0
+    for pause in pauses:
+        now += pause
+        delay = policy.failed(now)
+        assert delay is None or 0.0 < delay <= policy.max_delay_seconds
+
+
+def test_a_part_that_always_fails_at_once_is_given_up_within_two_minutes() -> None:
+    policy, now = RestartPolicy(), 0.0
+    while (delay := policy.failed(now)) is not None:
+        now += delay
+
+    assert 30.0 < now < 120.0

@@ -1,0 +1,224 @@
+"""The driver's loop around any engine: bounds, Ctrl-C, failures, and what is written down."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster.metrics_sinks import read_run_log
+from cluster.observer import Observer
+from cluster.run_folder import RunFolder
+from cluster.snapshot import GamesPart, LearnerPart, Snapshot
+from cluster.train import LastBoard, reached, resolve_config, run_engine, show_plan
+from configs.schema import RunConfig
+from core.errors import ClusterError, UsageError
+from core.metrics import NoMetrics
+from tests.cluster.tiny import tiny_config, tiny_run
+from tests.core.faults import in_child
+
+
+class FakeEngine:
+    """Plays ten games a second, of which nothing takes any time.
+
+    Attributes:
+        failing_start: raised when it is started.
+        meanwhile: called during each advance, with its number.
+    """
+
+    def __init__(self) -> None:
+        self.failing_start: Exception | None = None
+        self.meanwhile: Callable[[int], None] = lambda number: None
+        self.advances = 0
+        self.stopped = 0
+
+    def start(self) -> None:
+        if self.failing_start is not None:
+            raise self.failing_start
+
+    def advance(self, seconds: float) -> None:
+        self.advances += 1
+        self.meanwhile(self.advances)
+
+    def stats(self) -> dict[str, dict[str, Any]]:
+        return {
+            "replay": {"games": 10 * self.advances, "newest_actions": [4]},
+            "learner": {"learner_steps": 2 * self.advances},
+        }
+
+    def metrics(self) -> NoMetrics:
+        return NoMetrics()
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+
+def drive(engine: FakeEngine, config: RunConfig, run: RunFolder) -> Snapshot | None:
+    observer = Observer(run.name, config)
+    return run_engine(engine, observer, config, run, plain=True, metrics_port=None)
+
+
+def test_a_run_ends_at_its_bound_and_its_engine_is_stopped(tmp_path: Path) -> None:
+    engine, config = FakeEngine(), tiny_config(stop__games=30)
+    picture = drive(engine, config, tiny_run(tmp_path / "run", config))
+
+    assert picture is not None
+    assert picture.games.played == 30
+    assert (engine.advances, engine.stopped) == (3, 1)
+
+
+def test_the_last_moment_is_written_down_however_short_the_run_was(tmp_path: Path) -> None:
+    config = tiny_config(stop__learner_steps=4)
+    run = tiny_run(tmp_path / "run", config)
+    drive(FakeEngine(), config, run)
+
+    assert list(read_run_log(run.root))[-1]["learner/steps"] == 4
+    assert "steps=4" in run.log_file.read_text().splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_lets_the_run_end_in_order(number: signal.Signals, tmp_path: Path) -> None:
+    engine, config = FakeEngine(), tiny_config()
+    engine.meanwhile = lambda advance: signal.raise_signal(number) if advance == 2 else None
+    before = signal.getsignal(number)
+    picture = drive(engine, config, tiny_run(tmp_path / "run", config))
+
+    assert picture is not None
+    assert (engine.advances, engine.stopped) == (2, 1)
+    assert signal.getsignal(number) is before
+
+
+def test_the_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    config = tiny_config()
+    run = tiny_run(tmp_path / "run", config)
+
+    def interrupted_twice() -> None:
+        engine = FakeEngine()
+        engine.meanwhile = lambda advance: signal.raise_signal(signal.SIGINT)
+        engine.stop = lambda: signal.raise_signal(signal.SIGINT)
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 1)
+            drive(engine, config, run)
+
+    assert in_child(interrupted_twice) == 130
+
+
+def test_an_engine_that_fails_is_stopped_and_its_error_reaches_the_person(tmp_path: Path) -> None:
+    def fail(advance: int) -> None:
+        raise ClusterError("the learner keeps failing", why="test", fix="none")
+
+    engine, config = FakeEngine(), tiny_config()
+    engine.meanwhile = fail
+    with pytest.raises(ClusterError, match="keeps failing"):
+        drive(engine, config, tiny_run(tmp_path / "run", config))
+
+    assert engine.stopped == 1
+
+
+def test_an_engine_that_cannot_start_is_stopped_too(tmp_path: Path) -> None:
+    engine, config = FakeEngine(), tiny_config()
+    engine.failing_start = ClusterError("cannot start Ray", why="test", fix="none")
+    with pytest.raises(ClusterError, match="cannot start"):
+        drive(engine, config, tiny_run(tmp_path / "run", config))
+
+    assert (engine.advances, engine.stopped) == (0, 1)
+
+
+def test_what_the_engine_reports_is_in_the_log_and_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, config = FakeEngine(), tiny_config(stop__games=30)
+    run = tiny_run(tmp_path / "run", config)
+    observer = Observer("run", config)
+    engine.meanwhile = lambda advance: [observer.note(f"{part} died") for part in "ab"] and None
+    run_engine(engine, observer, config, run, plain=True, metrics_port=None)
+
+    printed, logged = capsys.readouterr().out, run.log_file.read_text()
+    assert printed.count("a died") == printed.count("b died") == 3
+    assert logged.count("a died") == logged.count("b died") == 3
+
+
+def test_numbers_are_served_while_the_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from urllib.request import urlopen
+
+    engine, config = FakeEngine(), tiny_config(stop__games=30)
+    served: list[str] = []
+
+    def read(advance: int) -> None:
+        address = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("metrics: "))
+        served.append(address)
+
+    def scrape(advance: int) -> None:
+        if not served:
+            read(advance)
+        else:
+            with urlopen(served[0].split()[1], timeout=10) as page:
+                served.append(page.read().decode())
+
+    engine.meanwhile = scrape
+    run = tiny_run(tmp_path / "run", config)
+    run_engine(engine, Observer("run", config), config, run, plain=True, metrics_port=0)
+
+    assert served[0].startswith("metrics: http://127.0.0.1:")
+    assert "tamen_games_total 10.0" in served[-1]
+
+
+def picture(*, seconds: float = 0.0, games: int | None = None, steps: int | None = None) -> Snapshot:
+    return Snapshot(
+        run="run",
+        game="hex5",
+        elapsed_seconds=seconds,
+        games=GamesPart(played=games),
+        learner=LearnerPart(steps=steps),
+    )
+
+
+@pytest.mark.parametrize(
+    ("bound", "before", "after"),
+    [
+        ({"stop__minutes": 2}, picture(seconds=119.0, games=10**9), picture(seconds=120.0)),
+        ({"stop__games": 5}, picture(seconds=1e9, games=4), picture(games=5)),
+        ({"stop__learner_steps": 5}, picture(seconds=1e9, steps=4), picture(steps=6)),
+        ({"stop__games": 5, "stop__learner_steps": 5}, picture(), picture(games=0, steps=5)),
+    ],
+)
+def test_a_bound_is_reached_when_its_own_number_is(
+    bound: dict[str, Any], before: Snapshot, after: Snapshot
+) -> None:
+    assert not reached(tiny_config(**bound), before)
+    assert reached(tiny_config(**bound), after)
+
+
+def test_a_run_without_bounds_never_reaches_one() -> None:
+    assert not reached(tiny_config(), picture(seconds=1e12, games=10**12, steps=10**12))
+
+
+def test_flags_win_over_settings() -> None:
+    config = resolve_config(
+        "tic_tac_toe", ["seed=1", "stop.games=7"], size="cpu", seed=2, minutes=3.0, games=None, steps=9
+    )
+
+    assert (config.seed, config.stop.minutes) == (2, 3.0)
+    assert (config.stop.games, config.stop.learner_steps) == (7, 9)
+    with pytest.raises(UsageError, match="no preset"):
+        resolve_config("tic_tac", [], size="cpu")
+
+
+def test_the_plan_is_the_configuration_and_who_takes_part(capsys: pytest.CaptureFixture[str]) -> None:
+    show_plan(tiny_config(stop__games=30))
+    printed = capsys.readouterr().out
+
+    assert "game: tic_tac_toe" in printed
+    assert "× learner" in printed
+    assert "'games': 30" in printed
+
+
+def test_the_last_board_is_the_end_of_the_newest_game() -> None:
+    boards = LastBoard("tic_tac_toe")
+
+    assert boards.of({}) is None
+    assert boards.of({"replay": {"newest_actions": []}}) is None
+    assert boards.of({"replay": {"newest_actions": [4, 0]}}) == "   a b c\n1  o · ·\n2  · x ·\n3  · · ·"
+    assert boards.of({"replay": {"newest_actions": [8]}}) == "   a b c\n1  · · ·\n2  · · ·\n3  · · x"
