@@ -189,26 +189,25 @@ def test_a_stopped_run_has_saved_and_goes_on_even_if_its_newest_checkpoint_is_da
     assert game_lines(again.folder) == len(games_on_disk(again.folder))
 
 
-def test_games_of_a_finished_run_are_played_into_a_folder_that_goes_on(
+def test_games_of_a_finished_run_are_played_into_a_folder_of_their_own(
     circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cluster.ray_engine.Machine.here", lambda: Machine(cpus=2, gpus=0))
     circle.program.stop()
     before = games_on_disk(circle.folder)
-    for games in (40, 80):
-        play_games(
-            circle.folder.name,
-            tmp_path / "games",
-            ["actors.flush_seconds=0.3"],
-            games=games,
-            address=None,
-            runs=circle.folder.root.parent,
-            plain=True,
-            metrics_port=None,
-        )
-        played = games_on_disk(RunFolder(tmp_path / "games"))
-        assert len(played) == len(set(played)) == game_lines(RunFolder(tmp_path / "games")) >= games
+    play_games(
+        circle.folder.name,
+        tmp_path / "games",
+        ["actors.flush_seconds=0.3"],
+        games=40,
+        address=None,
+        runs=circle.folder.root.parent,
+        plain=True,
+        metrics_port=None,
+    )
+    played = games_on_disk(RunFolder(tmp_path / "games"))
 
+    assert len(played) == len(set(played)) == game_lines(RunFolder(tmp_path / "games")) >= 40
     assert not (tmp_path / "games" / "checkpoints").exists()
     assert games_on_disk(circle.folder) == before
 

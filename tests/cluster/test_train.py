@@ -132,7 +132,12 @@ def test_what_the_engine_reports_is_in_the_log_and_on_the_terminal(
     engine, config = FakeEngine(), tiny_config(stop__games=30)
     run = tiny_run(tmp_path / "run", config)
     observer = Observer("run", config)
-    engine.meanwhile = lambda advance: [observer.note(f"{part} died") for part in "ab"] and None
+
+    def two_die(advance: int) -> None:
+        observer.note("a died")
+        observer.note("b died")
+
+    engine.meanwhile = two_die
     run_engine(engine, observer, config, run, plain=True, metrics_port=None)
 
     printed, logged = capsys.readouterr().out, run.log_file.read_text()
