@@ -2,7 +2,7 @@
 
     replay/00000017.chunk     a stored chunk
     replay/ledger.sealed      what outlives the chunks, see replay.ledger
-    games/00000017.trmph      the same chunk's games as text, one a line; .txt for games other than hex
+    games/00000000.trmph      the games of a thousand chunks as text, see replay.game_texts
 
 The atomic write of a chunk's file commits it. The text of its games, the counters and the marks of seen games
 follow from the chunk files and the ledger when the folder is opened again, so that a kill at any instant
@@ -20,12 +20,13 @@ from core.errors import DataError, TamenError
 from core.files import sync_folder, unseal, write_atomic
 from games.game import Game
 from replay.codec import decode_record, encode_record
+from replay.game_texts import GameTexts
 from replay.ledger import Ledger
 from replay.records import Chunk
 
 STORED_CHUNK_VERSION = 1
 
-_NUMBERED = re.compile(r"(\d{8,})\.(chunk|trmph|txt)(\.damaged)?")
+_NUMBERED = re.compile(r"(\d{8,})\.chunk(\.damaged)?")
 # After its ledger was lost, a replay cannot know which lives it gave out; none reached this many.
 _EPOCH_LEAP = 1_000_000
 
@@ -97,18 +98,16 @@ class Archive:
     """
 
     def __init__(self, run_folder: Path, *, run: str, game: Game) -> None:
-        self._game = game
         self._replay = run_folder / "replay"
-        self._texts = run_folder / "games"
-        # Boards with goal edges are hex, the one game whose text form has a name of its own.
-        self._text_suffix = ".trmph" if game.board.goal_edges else ".txt"
+        self._games = run_folder / "games"
+        self._texts = GameTexts(self._games, game)
         self.ledger = Ledger(run, game.name)
         self.damaged: list[str] = []
         self.restored_texts = 0
         with _touching(run_folder):
-            for folder in (self._replay, self._texts):
+            for folder in (self._replay, self._games):
                 folder.mkdir(parents=True, exist_ok=True)
-                _remove_half_written(folder)
+            _remove_half_written(self._replay)
             self._open_ledger()
 
     def read(self) -> Iterator[tuple[int, Chunk, bytes]]:
@@ -130,10 +129,10 @@ class Archive:
             if number >= self.ledger.next_number:
                 self._count(number, stored)
             self.ledger.enter(chunk)
-            if not self.text_file(number).exists():
-                with _touching(self.text_file(number)):
-                    self._write_text(number, chunk)
-                self.restored_texts += 1
+            with _touching(self._games):
+                if not self._texts.has(number):
+                    self._texts.append(number, chunk)
+                    self.restored_texts += 1
             yield number, chunk, stored.chunk
         self._finish_reading()
 
@@ -160,10 +159,9 @@ class Archive:
         with _touching(self.chunk_file(number)):
             try:
                 write_atomic(self.chunk_file(number), stored.encode())
-                self._write_text(number, chunk)
+                self._texts.append(number, chunk)
             except BaseException:
                 self.chunk_file(number).unlink(missing_ok=True)
-                self.text_file(number).unlink(missing_ok=True)
                 raise
         self._count(number, stored)
         self.ledger.enter(chunk)
@@ -190,9 +188,6 @@ class Archive:
 
     def chunk_file(self, number: int) -> Path:
         return self._replay / f"{number:08d}.chunk"
-
-    def text_file(self, number: int) -> Path:
-        return self._texts / f"{number:08d}{self._text_suffix}"
 
     def refuse_foreign(self, run: str, game: str, *, source: str) -> None:
         """Raise DataError unless `run` and `game` are those of this replay."""
@@ -229,10 +224,6 @@ class Archive:
         self.ledger.draws = stored.draws
         self.ledger.sampled_rows = stored.sampled_rows
 
-    def _write_text(self, number: int, chunk: Chunk) -> None:
-        lines = [f"{self._game.game_line(game.actions.tolist(), game.outcome)}\n" for game in chunk.games]
-        write_atomic(self.text_file(number), "".join(lines).encode())
-
     def _read_intact(self, path: Path) -> bytes | None:
         """Return the bytes of a sealed file, or set it aside and return None when they are damaged."""
         data = path.read_bytes()
@@ -246,9 +237,9 @@ class Archive:
         return data
 
     def _free_number(self) -> int:
-        """Return the lowest number above all that names of files tell of, damaged ones and texts included."""
-        paths = [*self._replay.iterdir(), *self._texts.iterdir()]
-        return 1 + max((_number(path) for path in paths if _NUMBERED.fullmatch(path.name)), default=-1)
+        """Return the lowest number above those of all chunk files, damaged ones too, and of all texts."""
+        chunks = [_number(path) for path in self._replay.iterdir() if _NUMBERED.fullmatch(path.name)]
+        return max(1 + max(chunks, default=-1), self._texts.next_number())
 
 
 def _number(path: Path) -> int:

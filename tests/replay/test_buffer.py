@@ -39,7 +39,8 @@ def stored_games(buffer: ReplayBuffer) -> list[tuple[int, int, int]]:
 
 
 def texts(folder: Path) -> list[str]:
-    return [line for file in sorted((folder / "games").iterdir()) for line in file.read_text().splitlines()]
+    lines = [line for file in sorted((folder / "games").iterdir()) for line in file.read_text().splitlines()]
+    return [line for line in lines if not line.startswith("# ")]
 
 
 def test_a_chunk_is_acknowledged_and_can_be_drawn(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_games_lie_on_disk_as_lines_of_text(tmp_path: Path) -> None:
     buffer.add(replace(a_chunk([0]), games=(replace(a_game(0), outcome=-1.0),)).encode())
     (file,) = (tmp_path / "games").iterdir()
     assert file.name == "00000000.txt"
-    assert file.read_text().startswith("tic_tac_toe,")
+    assert file.read_text().startswith("# chunk 0: 1 games\ntic_tac_toe,")
     assert file.read_text().endswith(" o\n")
 
 
@@ -69,7 +70,7 @@ def test_games_of_hex_lie_on_disk_as_trmph(tmp_path: Path) -> None:
     buffer.add(a_chunk([0], game="hex3").encode())
     (file,) = (tmp_path / "games").iterdir()
     assert file.name == "00000000.trmph"
-    assert file.read_text().startswith("#3,")
+    assert file.read_text().startswith("# chunk 0: 1 games\n#3,")
 
 
 def test_lives_are_never_given_out_twice_not_even_by_another_buffer(tmp_path: Path) -> None:
