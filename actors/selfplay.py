@@ -46,6 +46,11 @@ class GameGroup:
         model: name of the model that the search asks.
         seed: from which every game's key derives.
         finish: called with each finished game.
+
+    Attributes:
+        moves: played so far.
+        set_aside: games that were given up because their evaluation failed twice.
+        set_aside_cause: why, of the last of them.
     """
 
     def __init__(
@@ -74,7 +79,8 @@ class GameGroup:
         self._games_begun = 0
         self._slots = [self._begin(slot) for slot in range(num_games)]
         self.moves = 0
-        self.set_aside: dict[str, int] = {}
+        self.set_aside = 0
+        self.set_aside_cause = ""
 
     def play(self) -> Steps[Never]:
         """Play for ever: search every game's position, play the moves, hand over what is finished."""
@@ -158,6 +164,7 @@ class GameGroup:
         return _Slot(key, self._clock(), len(opening), opening, *nothing, [])
 
     def _set_all_aside(self, error: EvaluationError) -> None:
-        """Give up this group's games after a second failure: their searches are void. Counted by reason."""
-        self.set_aside[error.why] = self.set_aside.get(error.why, 0) + len(self._slots)
+        """Give up this group's games after a second failure: their searches are void."""
+        self.set_aside += len(self._slots)
+        self.set_aside_cause = error.why
         self._slots = [self._begin(slot) for slot in range(len(self._slots))]

@@ -1,17 +1,21 @@
 """The inner loop of every actor: one group of games thinks while the others wait for the brain."""
 
+import math
 import time
 from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from actors.harvest import Harvest
 from core.errors import EvaluationError
 from core.messages import Reply, Request
-from inference_server.client import Client
+from inference_server.client import Client, Replies
 from replay.records import Ack
 
 Group = Generator[tuple[Request, ...], tuple[Reply, ...], None]
+
+FIRST_REST_SECONDS = 0.1
+LONGEST_REST_SECONDS = 5.0
 
 
 class Delivery(Protocol):
@@ -31,13 +35,21 @@ class Delivery(Protocol):
         ...
 
 
+class _Resting(NamedTuple):
+    """A group whose evaluation failed, and when its next requests may go out."""
+
+    due: float
+    group: Group
+    requests: tuple[Request, ...]
+
+
 @dataclass(slots=True)
 class TimeShares:
     """Where an actor's time went, in seconds since it began.
 
     Attributes:
         search: playing and searching.
-        wait: waiting for the brain with nothing else to do.
+        wait: waiting for the brain with nothing else to do, or resting because it failed.
         deliver: encoding chunks, and waiting for the replay to take them.
         held_back: waiting for the learner, which the rate limiter keeps in step with the actors.
         search_cpu: processor time within `search`; on a crowded machine it is less.
@@ -52,6 +64,9 @@ class TimeShares:
 
 class Worker:
     """Runs groups of games against a client and delivers what they finish.
+
+    A group whose evaluation failed rests before it asks again: a brain that fails at once would be asked as fast as
+    it fails. Rests double while evaluations fail and end with the first that does not; other groups play on meanwhile.
 
     Args:
         groups: endless generators of requests; with two or more, thinking and waiting overlap.
@@ -76,6 +91,8 @@ class Worker:
     ) -> None:
         self._unstarted = groups
         self._pending: dict[Hashable, Group] = {}
+        self._resting: list[_Resting] = []
+        self._rest_seconds = 0.0
         self._client = client
         self._harvest = harvest
         self._delivery = delivery
@@ -120,7 +137,7 @@ class Worker:
             group = self._unstarted.pop(0)
             self._pending[self._client.submit(next(group))] = group
         asked = self._clock()
-        answer = self._client.wait_any(self._pending, timeout_seconds=timeout_seconds)
+        answer = self._wait_for_answer(min(timeout_seconds, self._wake_rested(asked)))
         answered = self._clock()
         self.spent.wait += answered - asked
         if answer is None:
@@ -128,10 +145,30 @@ class Worker:
         handle, replies = answer
         began_cpu = time.thread_time()
         group = self._pending.pop(handle)
-        requests = group.throw(replies) if isinstance(replies, EvaluationError) else group.send(replies)
+        failed = isinstance(replies, EvaluationError)
+        requests = group.throw(replies) if failed else group.send(replies)
         self.spent.search += self._clock() - answered
         self.spent.search_cpu += time.thread_time() - began_cpu
-        self._pending[self._client.submit(requests)] = group
+        if failed:
+            self._rest_seconds = min(max(2 * self._rest_seconds, FIRST_REST_SECONDS), LONGEST_REST_SECONDS)
+            self._resting.append(_Resting(answered + self._rest_seconds, group, requests))
+        else:
+            self._rest_seconds = 0.0
+            self._pending[self._client.submit(requests)] = group
+
+    def _wake_rested(self, now: float) -> float:
+        """Send the requests of groups that have rested; return the seconds until the next has."""
+        rested = [one for one in self._resting if one.due <= now]
+        self._resting = [one for one in self._resting if one.due > now]
+        for one in rested:
+            self._pending[self._client.submit(one.requests)] = one.group
+        return min((one.due - now for one in self._resting), default=math.inf)
+
+    def _wait_for_answer(self, seconds: float) -> tuple[Hashable, Replies | EvaluationError] | None:
+        if self._pending:
+            return self._client.wait_any(self._pending, timeout_seconds=seconds)
+        self._sleep(seconds)
+        return None
 
     def _send_if_due(self) -> None:
         overdue = self._clock() - self._last_sent >= self._flush_seconds

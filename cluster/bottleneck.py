@@ -8,6 +8,7 @@ from cluster.terminal import UNKNOWN, percent
 HIGH_SHARE = 0.25
 """An actor that idles less than this has so little to gain that another part is not worth changing for it."""
 BUSY = 0.7
+FAILING = 0.1
 SMALL_BATCH_ROWS = 64
 """A small network on one core does 1,100 positions/s one by one and 9,900 in batches of 256."""
 
@@ -46,6 +47,9 @@ def bottleneck(snapshot: Snapshot) -> Bottleneck:
 
 
 def _slow_evaluation(snapshot: Snapshot) -> Bottleneck:
+    if _at_least(snapshot.inference.failure_ratio, FAILING):
+        failing = percent(snapshot.inference.failure_ratio)
+        return Bottleneck("brain", f"{failing} of its requests fail: see the run's log.txt")
     waiting = f"actors wait {percent(snapshot.actors.wait_share)}"
     rows, busy = snapshot.inference.mean_batch_rows, snapshot.inference.busy_ratio
     if rows is not None and rows < SMALL_BATCH_ROWS:

@@ -121,7 +121,7 @@ class _LocalDelivery:
 
 
 class _LocalSource:
-    """The replay as the learner sees it."""
+    """The replay as the learner sees it: the handles of `LocalObjects` are the chunks, so nothing is left to fetch."""
 
     def __init__(self, replay: ReplayBuffer) -> None:
         self._replay = replay

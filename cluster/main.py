@@ -1,61 +1,102 @@
 """The command `tamen`. Verbs import what they need when they run: `tamen --help` pays for neither torch nor ray."""
 
+import functools
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from cluster import environment
+from cluster.addresses import cluster_to_join
+from configs.names import preset_names
 from core.errors import TamenError
 
 app = typer.Typer(
     name="tamen",
     help="One brain, many boards: self-play training of game AI on Ray.",
+    epilog="`tamen VERB --help` says more. Start with: tamen demo",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes leave a third of 80 columns to the words
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Every verb takes --debug for a traceback. Start with: tamen demo",
 )
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="section.key=value, such as search.simulations=64")
+    list[str] | None,
+    typer.Argument(help="section.key=value, such as search.simulations=64", metavar="SETTING"),
 ]
-Preset = Annotated[
-    str, typer.Argument(help="a preset: tic_tac_toe, connect_four, hex4, hex5, hex7, hex11, hex13")
-]
+Preset = Annotated[str, typer.Argument(help=f"one of {', '.join(preset_names())}", metavar="PRESET")]
 Name = Annotated[
-    str | None, typer.Option(help="name of the run; the same name resumes (default: the preset's)")
+    str | None, typer.Option(help="what the run is called (default: as the preset)", metavar="RUN")
 ]
-Runs = Annotated[Path, typer.Option(help="folder that holds the runs")]
-Size = Annotated[Literal["cpu", "gpu"], typer.Option(help="which size of the preset")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to join", envvar="RAY_ADDRESS")]
+Runs = Annotated[Path, typer.Option(help="folder that holds the runs", metavar="FOLDER")]
+Size = Annotated[
+    Literal["auto", "cpu", "gpu"], typer.Option(help="size of the preset; auto: gpu where there is one")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray to join: auto or HOST:PORT; local: one of its own", envvar="RAY_ADDRESS", metavar="ADDRESS"
+    ),
+]
 Engine = Annotated[
     Literal["ray", "local"], typer.Option(help="Ray, or everything in one process, deterministic")
 ]
-Seed = Annotated[int | None, typer.Option(help="seed of all randomness")]
-Minutes = Annotated[float | None, typer.Option(help="stop after this time", min=0.01)]
-MetricsPort = Annotated[int | None, typer.Option(help="serve Prometheus text on this port of 127.0.0.1")]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on the last line")]
-Plain = Annotated[bool, typer.Option(help="plain lines instead of the live panel")]
+Seed = Annotated[int | None, typer.Option(help="seed of all randomness", min=0, metavar="N")]
+Minutes = Annotated[float | None, typer.Option(help="stop after this time", min=0.01, metavar="MINUTES")]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(help="serve Prometheus text on this port of 127.0.0.1", min=0, max=65535, metavar="PORT"),
+]
+ModelSimulations = Annotated[
+    int, typer.Option(help="of a model's move; 0: its policy alone", min=0, metavar="N")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON on the last line")]
+Plain = Annotated[bool, typer.Option("--plain", help="plain lines instead of the live panel")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
-@app.command()
+def verb(work: Callable[..., None]) -> Callable[..., None]:
+    """Make `work` a verb of the command. It takes --debug, and an error of it becomes three lines and an exit code."""
+
+    @functools.wraps(work)
+    def told(*, debug: bool, **given: Any) -> None:
+        try:
+            work(**given)
+        except (TamenError, OSError) as error:
+            from cluster.terminal import show_error
+
+            known = error if isinstance(error, TamenError) else _of_the_system(error)
+            show_error(known, debug=debug)
+            raise typer.Exit(known.exit_code) from error
+
+    signature, option = inspect.signature(work), inspect.Parameter.KEYWORD_ONLY
+    takes_debug = inspect.Parameter("debug", option, default=False, annotation=Debug)
+    # Typer reads the options of a verb from these two.
+    told.__signature__ = signature.replace(parameters=[*signature.parameters.values(), takes_debug])  # pyright: ignore[reportAttributeAccessIssue]
+    told.__annotations__ = {**work.__annotations__, "debug": Debug}
+    return app.command()(told)
+
+
+@verb
 def demo(
-    seconds: Annotated[float, typer.Option(help="time for everything", min=40)] = 110.0,
+    seconds: Annotated[float, typer.Option(help="time for everything", min=40, metavar="SECONDS")] = 110.0,
     runs: Runs = Path("runs"),
     plain: Plain = False,
 ) -> None:
-    """Watch a network learn tic-tac-toe, then 4×4 hex, from nothing, in two minutes."""
+    """Watch a network learn tic-tac-toe and 4×4 hex in two minutes."""
     from cluster.demo import run_demo
 
     run_demo(seconds=seconds, runs=runs, plain=plain)
 
 
-@app.command()
+@verb
 def doctor(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
-    """Say whether this machine is fit to run, and what mends what is not."""
+    """Say whether this machine is fit to run, and what mends it."""
     from cluster.doctor import examine, show_findings
 
     findings = list(examine(runs))
@@ -64,39 +105,50 @@ def doctor(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
         raise typer.Exit(3)
 
 
-@app.command()
+@verb
 def train(
     preset: Preset = "hex5",
     overrides: Overrides = None,
     name: Name = None,
     minutes: Minutes = None,
-    games: Annotated[int | None, typer.Option(help="stop after this many games of the run", min=1)] = None,
+    games: Annotated[
+        int | None, typer.Option(help="stop when the run has this many games", min=1, metavar="N")
+    ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="stop after this many learner steps of the run", min=1)
+        int | None, typer.Option(help="stop when the run has this many learner steps", min=1, metavar="N")
     ] = None,
     seed: Seed = None,
-    size: Size = "cpu",
+    size: Size = "auto",
     engine: Engine = "ray",
     address: Address = None,
     runs: Runs = Path("runs"),
-    dry_run: Annotated[bool, typer.Option(help="print the configuration and the plan, and stop")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the settings and the plan, and end")
+    ] = False,
     plain: Plain = False,
     metrics_port: MetricsPort = None,
 ) -> None:
-    """Train a network by self-play; the same command resumes, Ctrl-C saves and stops."""
-    from cluster.train import resolve_config, show_plan
+    """Train a network by self-play, or go on with a run.
+
+    The same command resumes. Ctrl-C saves and stops.
+    """
+    from cluster.program import Machine
+    from cluster.run_folder import run_folder
+    from cluster.train import fitting_size, resolve_config, show_plan
     from cluster.train import train as start
 
+    address = cluster_to_join(address) if engine == "ray" else None
+    fitting = fitting_size(size, Machine.here())
     config = resolve_config(
-        preset, overrides or [], size=size, seed=seed, minutes=minutes, games=games, steps=steps
+        preset, overrides or [], size=fitting, seed=seed, minutes=minutes, games=games, steps=steps
     )
+    folder = run_folder(runs, name or preset)
     if dry_run:
-        show_plan(config)
+        show_plan(config, folder, size=fitting)
         return
     start(
         config,
-        name=name or preset,
-        runs=runs,
+        folder,
         engine=engine,
         address=address,
         plain=plain,
@@ -104,18 +156,21 @@ def train(
     )
 
 
-@app.command()
+@verb
 def selfplay(
-    model: Annotated[str, typer.Argument(help="a run, a run@version, or a .safetensors file")],
-    out: Annotated[Path, typer.Argument(help="folder for the games; the same folder goes on")],
+    model: Annotated[str, typer.Argument(help="a run, RUN@VERSION or a .safetensors file", metavar="MODEL")],
+    out: Annotated[Path, typer.Argument(help="folder for the games; the same folder goes on", metavar="OUT")],
     overrides: Overrides = None,
-    games: Annotated[int, typer.Option(help="games in the folder when it is finished", min=1)] = 1000,
+    games: Annotated[int, typer.Option(help="games in the folder at the end", min=1, metavar="N")] = 1000,
     address: Address = None,
     runs: Runs = Path("runs"),
     plain: Plain = False,
     metrics_port: MetricsPort = None,
 ) -> None:
-    """Only play: games of a given model into a folder; interrupt and go on as you like."""
+    """Play games of a given model into a folder, without learning.
+
+    Interrupt it as you like: the same command goes on.
+    """
     from cluster.selfplay import play_games
 
     play_games(
@@ -123,46 +178,55 @@ def selfplay(
         out,
         overrides or [],
         games=games,
-        address=address,
+        address=cluster_to_join(address),
         runs=runs,
         plain=plain,
         metrics_port=metrics_port,
     )
 
 
-@app.command()
+@verb
 def play(
-    opponent: Annotated[str, typer.Argument(help="a run, or any player that `match` knows")] = "mcts:400",
-    game: Annotated[str | None, typer.Option(help="the game, when the opponent does not tell")] = None,
-    second: Annotated[bool, typer.Option(help="let the opponent move first")] = False,
-    simulations: Annotated[int, typer.Option(help="of a model, a move; 0 plays its policy", min=0)] = 64,
+    opponent: Annotated[
+        str, typer.Argument(help="a run, or any player that `match` knows", metavar="PLAYER")
+    ] = "mcts:400",
+    game: Annotated[
+        str | None, typer.Option(help="which game (default: the model's, or hex5)", metavar="GAME")
+    ] = None,
+    second: Annotated[bool, typer.Option("--second", help="let the opponent move first")] = False,
+    simulations: ModelSimulations = 64,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Play against a trained model, or any other player, in the terminal."""
+    """Play against a trained model or another player, in the terminal."""
     from cluster.match import play_in_terminal
 
     play_in_terminal(opponent, game=game, person=int(second), simulations=simulations, runs=runs)
 
 
-@app.command()
+@verb
 def match(
     first: Annotated[
-        str, typer.Argument(help="a run, random, mcts:400, solver, open_spiel_mcts:400, model:…")
+        str,
+        typer.Argument(
+            help="a run, random, mcts:400, solver, open_spiel_mcts:400, model:…", metavar="PLAYER"
+        ),
     ],
-    second: Annotated[str, typer.Argument(help="likewise")],
-    game: Annotated[str | None, typer.Option(help="the game, when no player tells")] = None,
-    games: Annotated[
-        int, typer.Option(help="games to play; each opening is played from both sides", min=2)
-    ] = 100,
-    simulations: Annotated[int, typer.Option(help="of models that name none, a move", min=0)] = 64,
-    opening_plies: Annotated[int, typer.Option(help="random moves before each game", min=0)] = 2,
-    seed: Annotated[int, typer.Option(help="of openings and players", min=0)] = 0,
+    second: Annotated[str, typer.Argument(help="likewise", metavar="PLAYER")],
+    game: Annotated[str | None, typer.Option(help="which game, when no player tells", metavar="GAME")] = None,
+    games: Annotated[int, typer.Option(help="games to play, an even number", min=1, metavar="N")] = 100,
+    simulations: ModelSimulations = 64,
+    opening_plies: Annotated[int, typer.Option(help="random moves before each game", min=0, metavar="N")] = 2,
+    seed: Annotated[int, typer.Option(help="seed of openings and players", min=0, metavar="N")] = 0,
     engine: Engine = "ray",
     address: Address = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Let two players meet on paired openings; score and Elo with their intervals."""
+    """Let two players meet; score and Elo with their intervals.
+
+    Each opening is played from both sides. A player is a run, RUN@VERSION, a .safetensors file, random,
+    mcts:N, solver, open_spiel_mcts:N, model:RUN:N or model:RUN:policy; N are simulations for each move.
+    """
     from cluster.match import play_match
 
     result = play_match(
@@ -174,7 +238,7 @@ def match(
         opening_plies=opening_plies,
         seed=seed,
         engine=engine,
-        address=address,
+        address=cluster_to_join(address) if engine == "ray" else None,
         runs=runs,
         quiet=as_json,
     )
@@ -182,23 +246,34 @@ def match(
         _print_json(result)
 
 
-@app.command()
+@verb
 def bench(
-    what: Annotated[Literal["inference", "selfplay"], typer.Argument(help="what to measure")],
+    what: Annotated[Literal["inference", "selfplay"], typer.Argument(help="what to measure", metavar="WHAT")],
     game: Annotated[
-        str | None, typer.Option(help="default: hex13 for inference, connect_four for selfplay")
+        str | None,
+        typer.Option(help="which game (default: hex13, of selfplay connect_four)", metavar="GAME"),
     ] = None,
-    simulations: Annotated[int, typer.Option(min=1)] = 32,
-    blocks: Annotated[int | None, typer.Option(min=1)] = None,
-    channels: Annotated[int | None, typer.Option(min=1)] = None,
-    precision: Annotated[Literal["auto", "bf16", "fp16", "fp32"], typer.Option()] = "auto",
-    seconds: Annotated[float, typer.Option(help="of each measurement", min=1)] = 10.0,
-    rounds: Annotated[int, typer.Option(help="measurements of each side, in turn", min=1)] = 3,
-    compiled: Annotated[bool, typer.Option(help="let the floor try torch.compile too")] = False,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value")] = None,
+    simulations: Annotated[int, typer.Option(help="of each move, in selfplay", min=1, metavar="N")] = 32,
+    blocks: Annotated[
+        int | None, typer.Option(help="of the network (default: 3, of selfplay 4)", min=1, metavar="N")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="of the network (default: 32, of selfplay 64)", min=1, metavar="N")
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="of the network's arithmetic")
+    ] = "auto",
+    seconds: Annotated[float, typer.Option(help="of each measurement", min=1, metavar="SECONDS")] = 10.0,
+    rounds: Annotated[int, typer.Option(help="measurements of each side, in turn", min=1, metavar="N")] = 3,
+    compiled: Annotated[
+        bool, typer.Option("--compiled", help="let the raw forward try torch.compile too")
+    ] = False,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value; may be repeated", metavar="SETTING")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure this machine: the share of its raw forward that games receive, and where the time goes."""
+    """Measure what share of this machine's raw forward games receive."""
     from cluster.bench import bench_inference, bench_selfplay
 
     measure = bench_inference if what == "inference" else bench_selfplay
@@ -218,13 +293,13 @@ def bench(
         _print_json(result)
 
 
-@app.command()
+@verb
 def status(
-    name: Annotated[str | None, typer.Argument(help="a run; default: all of them")] = None,
+    name: Annotated[str | None, typer.Argument(help="a run (default: all of them)", metavar="RUN")] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Say how runs stand: games, steps, strength, whether one is running."""
+    """Say how runs stand: games, steps, strength, running or not."""
     from cluster.status import show_status
 
     result = show_status(name, runs=runs, quiet=as_json)
@@ -245,21 +320,10 @@ def _of_the_system(error: OSError) -> TamenError:
 
 
 def main() -> None:
-    """Run the command line; a TamenError becomes three lines and its exit code, Ctrl-C becomes 130."""
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    """Run the command line; Ctrl-C becomes exit code 130."""
     environment.prepare()
     try:
-        app(arguments)
-    except TamenError as error:
-        from cluster.terminal import show_error
-
-        show_error(error, debug=len(arguments) < len(sys.argv) - 1)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        from cluster.terminal import show_error
-
-        show_error(_of_the_system(error), debug=len(arguments) < len(sys.argv) - 1)
-        sys.exit(1)
+        app()
     except KeyboardInterrupt:
         sys.exit(130)
 

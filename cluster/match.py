@@ -6,23 +6,22 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from actors.arena import MatchResult, match
 from actors.arena import Progress as MatchProgress
 from actors.openings import Opening, random_openings
-from actors.players import Player, PlayerSpec, make_player, parse_player
+from actors.players import Kind, Player, PlayerSpec, make_player, parse_player
 from cluster import environment
 from cluster.models import FoundModel, find_model
 from cluster.program import Machine
-from cluster.run_folder import run_folder
+from cluster.run_folder import named_runs, nearest_run, run_folder, run_names
 from cluster.terminal import console
 from configs.schema import NetworkConfig, RunConfig, SearchConfig
-from core.errors import TamenError, UsageError
+from core.errors import UsageError
 from core.messages import Reply, Request
-from core.names import checked_name
 from games.catalog import make_game
 from search.drive import run
 
@@ -44,11 +43,12 @@ class Contender:
 
 
 def find_contender(text: str, *, simulations: int, runs: Path) -> Contender:
-    """Return the player that `text` names; a bare run name or file means its model with `simulations` a move."""
-    is_run = (
-        "/" not in text and run_folder(runs, text.partition("@")[0]).exists() if _is_plain(text) else False
-    )
-    spec = parse_player(f"model:{text}" if is_run or text.endswith(".safetensors") else text)
+    """Return the player that `text` names; a bare run name or file means its model with `simulations` a move.
+
+    Raises:
+        UsageError: when nobody is called so.
+    """
+    spec = parse_player(f"model:{text}" if _is_run_or_file(text, runs) else text)
     if spec.kind != "model":
         return Contender(spec, str(spec), None)
     model = find_model(spec.model + ("" if spec.version is None else f"@{spec.version}"), runs=runs)
@@ -71,10 +71,16 @@ def play_match(
     runs: Path,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Play `games` games between two players and return the result as plain numbers; print it unless `quiet`."""
+    """Play `games` games between two players, one more if they are odd; return the result as plain numbers.
+
+    It is printed too, unless `quiet`.
+    """
     sides = tuple(find_contender(text, simulations=simulations, runs=runs) for text in (first, second))
     game = agree_on_game(sides, game)
-    openings = random_openings(make_game(game), pairs=(games + 1) // 2, plies=opening_plies, seed=seed)
+    pairs = (games + 1) // 2
+    if games % 2 and not quiet:
+        console().print(f"{2 * pairs} games are played: each opening from both sides")
+    openings = random_openings(make_game(game), pairs=pairs, plies=opening_plies, seed=seed)
     began = time.monotonic()
     play = _play_on_ray if engine == "ray" else _play_here
     result = play(sides, game, openings, seed=seed, address=address, show=not quiet)
@@ -92,8 +98,12 @@ def agree_on_game(sides: tuple[Contender, ...], game: str | None) -> str:
         return make_game(names.pop()).name
     if not names:
         raise UsageError("which game?", why="none of the players is tied to one", fix="add --game hex5")
-    told = ", ".join(f"{label} plays {name}" for label, name in known.items())
-    raise UsageError("the players play different games", why=told, fix="choose two of the same game")
+    told = [f"{label} plays {name}" for label, name in known.items()] + (
+        [f"--game is {game}"] if game else []
+    )
+    raise UsageError(
+        "the players play different games", why=", ".join(told), fix="choose two of the same game"
+    )
 
 
 def play_in_terminal(opponent: str, *, game: str | None, person: int, simulations: int, runs: Path) -> None:
@@ -261,9 +271,21 @@ def _print_result(summary: dict[str, Any]) -> None:
         )
 
 
-def _is_plain(text: str) -> bool:
+def _is_run_or_file(text: str, runs: Path) -> bool:
+    """Whether `text` is the name of a run or file. Raises UsageError for what looks like a name and is none."""
+    if text.endswith(".safetensors"):
+        return True
+    name = text.partition("@")[0]
     try:
-        checked_name(text.partition("@")[0], what="run")
-    except TamenError:
+        folder = run_folder(runs, name)
+    except UsageError:  # not a plain name: one with a colon, such as mcts:400
         return False
-    return True
+    if not folder.exists() and name not in get_args(Kind):
+        raise UsageError(
+            f"there is no run or player called {text!r}",
+            why=f"{named_runs(runs)}; players without a run are random, mcts:400, solver, open_spiel_mcts:400",
+            fix=nearest_run(name, runs)
+            if run_names(runs)
+            else "name a player, or train a run with `tamen train`",
+        )
+    return folder.exists()

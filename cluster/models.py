@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.parts import MODEL, make_store
-from cluster.run_folder import run_folder, run_names
+from cluster.run_folder import named_runs, nearest_run, run_folder
 from configs.schema import RunConfig
 from core.errors import UsageError
 from networks.weights import Weights
@@ -30,11 +30,13 @@ def find_model(text: str, *, runs: Path) -> FoundModel:
         return _from_file(Path(text))
     name, _, version = text.partition("@")
     folder = run_folder(runs, name)
-    if not folder.exists() or (version and not version.isdecimal()):
+    if not folder.exists():
+        raise UsageError(f"there is no run {name!r}", why=named_runs(runs), fix=nearest_run(name, runs))
+    if version and not version.isdecimal():
         raise UsageError(
             f"there is no model {text!r}",
-            why=f"{runs.resolve()} holds the runs {', '.join(run_names(runs)[-8:]) or 'none'}",
-            fix="name one of them, RUN@VERSION, or a .safetensors file; `tamen status` lists runs",
+            why="a version is a number, such as 12",
+            fix=f"name {name} for its newest weights, or {name}@VERSION",
         )
     weights = make_store(folder).get(MODEL, int(version) if version else None)
     return FoundModel(f"{name}@{weights.version}", weights, folder.config())

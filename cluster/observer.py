@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.exporter import PERSISTENT
+from cluster.faults import Faults
 from cluster.snapshot import (
     ActorsPart,
     Event,
@@ -45,6 +46,7 @@ class Observer:
         self._events: deque[Event] = deque(maxlen=EVENTS_KEPT)
         self._also_tell: Callable[[str], None] = lambda text: None
         self._troubles: dict[tuple[str, str], str] = {}
+        self._faults = Faults()
         self._now = 0.0
 
     def note(self, text: str) -> None:
@@ -63,6 +65,9 @@ class Observer:
         while len(self._moments) > 2 and self._moments[1][0] <= elapsed_seconds - WINDOW_SECONDS:
             self._moments.popleft()
         self._note_troubles(stats)
+        faults = self._faults.take(stats)
+        if told := self._faults.note(elapsed_seconds):
+            self.note(told)
         replay, learner = stats.get("replay", {}), stats.get("learner", {})
         stop, remaining = self._stop(elapsed_seconds, replay, learner)
         evaluations = newest_evaluations(self._evaluations_file)
@@ -82,6 +87,7 @@ class Observer:
                 capacity_rows=self._config.replay.capacity_rows,
                 samples_per_insert=replay.get("samples_per_insert"),
             ),
+            faults=faults,
             strength=evaluations.get("strength"),
             perfect_share=evaluations.get("perfect_share"),
             events=tuple(self._events),
@@ -120,11 +126,14 @@ class Observer:
     def _inference(self) -> InferencePart:
         rows, batches = self._growth("inference", "rows"), self._growth("inference", "batches")
         busy, cached = self._rate("inference", "busy_seconds"), self._growth("inference", "cached_rows")
+        answered, failed = self._growth("inference", "requests"), self._growth("inference", "failed_requests")
+        asked = (answered or 0) + (failed or 0)
         return InferencePart(
             positions_per_second=self._rate("inference", "rows"),
             mean_batch_rows=rows / batches if rows and batches else None,
             busy_ratio=None if busy is None else min(1.0, busy / max(1, self._count("inference"))),
             cache_hit_ratio=cached / rows if rows and cached is not None else None,
+            failure_ratio=failed / asked if asked and failed is not None else None,
         )
 
     def _learner(self, learner: Mapping[str, Any]) -> LearnerPart:

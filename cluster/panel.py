@@ -74,7 +74,7 @@ class RunDisplay:
 
 
 def plain_line(snapshot: Snapshot) -> str:
-    """Return the run in one line of key=value; what was not measured is left out."""
+    """Return the run in one line of key=value; what was not measured is left out, and faults that there were not."""
     games, brain, learner = snapshot.games, snapshot.inference, snapshot.learner
     entries: list[tuple[str, Measured, str]] = [
         ("t", snapshot.elapsed_seconds, "{:.0f}s"),
@@ -91,6 +91,12 @@ def plain_line(snapshot: Snapshot) -> str:
     ]
     entries += [(opponent, score.score, "{:.2f}") for opponent, score in (snapshot.strength or {}).items()]
     entries += [("perfect", snapshot.perfect_share, "{:.3f}")]
+    entries += [
+        ("aside", snapshot.faults.games_set_aside or None, "{}"),
+        ("failed", snapshot.faults.failed_requests or None, "{}"),
+        ("resent", snapshot.faults.resent_requests or None, "{}"),
+        ("refused", snapshot.faults.refused_chunks or None, "{}"),
+    ]
     known = [f"{name}={form.format(value)}" for name, value, form in entries if value is not None]
     limit = bottleneck(snapshot).name
     return " ".join(known if limit == UNKNOWN else [*known, f"limit={limit.replace(' ', '-')}"])

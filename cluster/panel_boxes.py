@@ -36,6 +36,7 @@ class RunPanel:
             Padding(
                 Text.assemble(("limit ", "dim"), (limit.name, "bold yellow"), f" · {limit.advice}"), (0, 1)
             ),
+            *_fault_line(self.snapshot),
             _loss_line(self.snapshot, self.losses, width=options.max_width),
         )
         yield top
@@ -152,6 +153,23 @@ def _learning_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("reuse", real(replay.samples_per_insert, 1)),
         ("replay", f"{short(replay.rows)}/{short(replay.capacity_rows)}"),
     ]
+
+
+def _fault_line(snapshot: Snapshot) -> list[Text]:
+    """What went wrong since the driver began; no line when nothing did."""
+    counts = snapshot.faults
+    named = (
+        (counts.games_set_aside, "games set aside"),
+        (counts.failed_requests, "requests failed"),
+        (counts.resent_requests, "sent again"),
+        (counts.refused_chunks, "chunks refused"),
+    )
+    told = [f"{whole(count)} {words}" for count, words in named if count]
+    if not told:
+        return []
+    line = Text.assemble((" faults ", "dim"), (" · ".join(told), "yellow"))
+    line.no_wrap, line.overflow = True, "ellipsis"
+    return [line]
 
 
 def _loss_line(snapshot: Snapshot, losses: Sequence[float], *, width: int) -> Text:

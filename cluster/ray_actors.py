@@ -210,7 +210,6 @@ class SelfPlayActor:
     def stats(self) -> dict[str, Any]:
         return self._player.stats() | {
             "resent_requests": self._client.resent_requests,
-            "refused_chunks": self._delivery.refused_chunks,
             "trouble": self._delivery.last_trouble,
             "process_seconds": time.process_time(),
             "pid": os.getpid(),

@@ -4,10 +4,12 @@ Every wait has a timeout. What was not answered because the other side died is a
 of a sister, until `PATIENCE_SECONDS` have passed; inference and deliveries may be repeated without harm.
 """
 
+import math
 import time
-from collections.abc import Collection, Hashable
+from collections import deque
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import ray
@@ -28,6 +30,8 @@ from replay.sampling import Sample, Wait
 
 PATIENCE_SECONDS = 120.0
 RETRY_SECONDS = 0.25
+FIRST_PROBATION_SECONDS = 0.5
+LONGEST_PROBATION_SECONDS = 30.0
 LOST = (RayActorError, ObjectLostError, WorkerCrashedError, RaySystemError, GetTimeoutError)
 """What Ray raises when the other side, or what it had made, is gone: counted and tried again, never fatal at once."""
 
@@ -53,33 +57,92 @@ def call(method: Any, *arguments: object, timeout_seconds: float = 30.0) -> Any:
 
 
 @dataclass(slots=True)
+class _Server:
+    """A server as one client sees it: what it owes, and whether it is on probation.
+
+    One that fails is passed over while another will do: for half a second, then for twice as long each time it fails
+    again, until it answers. Otherwise a server that fails at once would owe the least and be sent everything.
+    """
+
+    handle: Handle
+    outstanding_rows: int = 0
+    probation_seconds: float = 0.0
+    probation_ends: float = 0.0
+
+    def failed(self, now: float) -> None:
+        if now >= self.probation_ends:  # else what failed was sent before, and tells nothing new
+            self.probation_seconds = min(
+                max(2 * self.probation_seconds, FIRST_PROBATION_SECONDS), LONGEST_PROBATION_SECONDS
+            )
+            self.probation_ends = now + self.probation_seconds
+
+    def answered(self) -> None:
+        self.probation_seconds = self.probation_ends = 0.0
+
+
+@dataclass(slots=True)
 class _Asked:
-    """Requests that belong together, each with the reference of its current attempt, or its reply."""
+    """Requests that belong together, and the replies that have come, by position.
+
+    Attributes:
+        deadline: from when on the handle is given up.
+        trouble: what was lost last, in words.
+    """
 
     requests: tuple[Request, ...]
     deadline: float
+    trouble: str = f"it has been silent for {PATIENCE_SECONDS:.0f} s"
     replies: dict[int, Reply] = field(default_factory=dict)
 
 
+class _Sent(NamedTuple):
+    """An attempt at one request: the `position`-th of its handle."""
+
+    handle: int
+    position: int
+    server: _Server
+    rows: int
+
+
+class _Resend(NamedTuple):
+    """A request whose answer was lost, and when it is to be sent again."""
+
+    due: float
+    handle: int
+    position: int
+
+
 class RayClient:
-    """Sends requests to inference actors; each goes to the server with the fewest rows of ours outstanding.
+    """Sends each request to the server with the fewest rows of ours outstanding, if it can to one that does not fail.
+
+    A request whose answer is lost is sent again; one that the server says it cannot answer has failed.
 
     Args:
         servers: handles of the inference actors; a restarted actor keeps its handle.
+        clock: monotonic seconds.
+        sleep: waits for some seconds, while there is nothing on its way.
     """
 
-    def __init__(self, servers: list[Handle]) -> None:
-        self._servers = servers
-        self._outstanding_rows = [0] * len(servers)
+    def __init__(
+        self,
+        servers: list[Handle],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._servers = [_Server(handle) for handle in servers]
+        self._clock = clock
+        self._sleep = sleep
         self._asked: dict[int, _Asked] = {}
-        self._in_flight: dict[ray.ObjectRef, tuple[int, int, int, int]] = {}
+        self._in_flight: dict[ray.ObjectRef, _Sent] = {}
+        self._resends: deque[_Resend] = deque()
         self._next_handle = 0
         self.resent_requests = 0
 
     def submit(self, requests: tuple[Request, ...]) -> int:
         handle = self._next_handle
         self._next_handle += 1
-        self._asked[handle] = _Asked(requests, time.monotonic() + PATIENCE_SECONDS)
+        self._asked[handle] = _Asked(requests, self._clock() + PATIENCE_SECONDS)
         for position in range(len(requests)):
             self._send(handle, position)
         return handle
@@ -88,48 +151,67 @@ class RayClient:
         self, handles: Collection[Hashable], *, timeout_seconds: float
     ) -> tuple[Hashable, tuple[Reply, ...] | EvaluationError] | None:
         """Wait until all requests of one handle are answered; every handle in flight counts, as a caller has all."""
-        deadline = time.monotonic() + timeout_seconds
-        while (left := deadline - time.monotonic()) > 0:
-            ready, _ = ray.wait(list(self._in_flight), num_returns=1, timeout=left)
-            for reference in ready:
+        deadline = self._clock() + timeout_seconds
+        while True:
+            given_up = self._give_up_one()
+            left = deadline - self._clock()
+            if given_up is not None or left <= 0:
+                return given_up
+            for reference in self._wait(min(left, self._send_again())):
                 finished = self._collect(reference)
                 if finished is not None:
                     return finished
-        return self._give_up_one()
 
     def _give_up_one(self) -> tuple[int, EvaluationError] | None:
-        """Fail a handle that a server has left without any answer for too long, if there is one."""
-        handle = next((h for h, asked in self._asked.items() if time.monotonic() > asked.deadline), None)
-        if handle is None:
-            return None
-        del self._asked[handle]
-        return handle, _no_answer(f"it has been silent for {PATIENCE_SECONDS:.0f} s")
+        """Fail a handle whose requests nobody has answered for too long, if there is one."""
+        now = self._clock()
+        handle = next((h for h, asked in self._asked.items() if now > asked.deadline), None)
+        return None if handle is None else (handle, _no_answer(self._asked.pop(handle).trouble))
+
+    def _send_again(self) -> float:
+        """Send what is due to be sent again; return the seconds until something else is."""
+        now = self._clock()
+        while self._resends and self._resends[0].due <= now:
+            _, handle, position = self._resends.popleft()
+            if handle in self._asked:
+                self.resent_requests += 1
+                self._send(handle, position)
+        return self._resends[0].due - now if self._resends else math.inf
 
     def _send(self, handle: int, position: int) -> None:
-        request = self._asked[handle].requests[position]
-        server = min(range(len(self._servers)), key=self._outstanding_rows.__getitem__)
-        reference = self._servers[server].infer.remote(request.model, dict(request.arrays))
-        self._in_flight[reference] = (handle, position, server, request.num_rows)
-        self._outstanding_rows[server] += request.num_rows
+        request, now = self._asked[handle].requests[position], self._clock()
+        server = min(self._servers, key=lambda one: (now < one.probation_ends, one.outstanding_rows))
+        # In its parts: a Request of 512 boards of 13×13 takes 50 µs to be packed and unpacked, its parts 37.
+        reference = server.handle.infer.remote(request.model, dict(request.arrays))
+        self._in_flight[reference] = _Sent(handle, position, server, request.num_rows)
+        server.outstanding_rows += request.num_rows
+
+    def _wait(self, seconds: float) -> list[ray.ObjectRef]:
+        """Return what has come within the time: an answer, or word of its loss."""
+        if not self._in_flight:
+            self._sleep(seconds)
+            return []
+        return ray.wait(list(self._in_flight), num_returns=1, timeout=seconds)[0]
 
     def _collect(self, reference: ray.ObjectRef) -> tuple[int, tuple[Reply, ...] | EvaluationError] | None:
         handle, position, server, rows = self._in_flight.pop(reference)
-        self._outstanding_rows[server] -= rows
+        server.outstanding_rows -= rows
         asked = self._asked.get(handle)
+        try:
+            reply = Reply(*ray.get(reference, timeout=PATIENCE_SECONDS))
+        except EvaluationError as error:
+            server.failed(self._clock())
+            return (handle, error) if self._asked.pop(handle, None) else None
+        except LOST as error:
+            server.failed(self._clock())
+            if asked is not None:
+                asked.trouble = first_line(error)
+                self._resends.append(_Resend(self._clock() + RETRY_SECONDS, handle, position))
+            return None
+        server.answered()
         if asked is None:  # a sister request of this handle has failed for good
             return None
-        try:
-            asked.replies[position] = Reply(*ray.get(reference, timeout=PATIENCE_SECONDS))
-        except EvaluationError as error:
-            del self._asked[handle]
-            return handle, error
-        except LOST as error:
-            if time.monotonic() > asked.deadline:
-                del self._asked[handle]
-                return handle, _no_answer(_first_line(error))
-            self.resent_requests += 1
-            time.sleep(RETRY_SECONDS)
-            self._send(handle, position)
+        asked.replies[position] = reply
         if len(asked.replies) < len(asked.requests):
             return None
         del self._asked[handle]
@@ -137,42 +219,59 @@ class RayClient:
 
 
 class RayDelivery:
-    """Carries chunks to the replay actor, one at a time, until each is acknowledged."""
+    """Carries chunks to the replay actor, one at a time, until each is acknowledged.
 
-    def __init__(self, replay: Handle) -> None:
+    Args:
+        replay: handle of the replay actor.
+        clock: monotonic seconds.
+        sleep: waits for some seconds, while there is nothing on its way.
+    """
+
+    def __init__(
+        self,
+        replay: Handle,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._replay = replay
+        self._clock = clock
+        self._sleep = sleep
         self._chunk: bytes | None = None
         self._reference: ray.ObjectRef | None = None
-        self.refused_chunks = 0
+        self._resend_due: float | None = None
         self.last_trouble = ""
 
     @property
     def busy(self) -> bool:
-        return self._reference is not None
+        return self._reference is not None or self._resend_due is not None
 
     def send(self, chunk: bytes | None) -> None:
-        self._chunk = chunk
+        self._chunk, self._resend_due = chunk, None
         self._reference = self._replay.admission.remote() if chunk is None else self._replay.add.remote(chunk)
 
     def poll(self, timeout_seconds: float) -> Ack | None:
+        if self._resend_due is not None:
+            left = self._resend_due - self._clock()
+            self._sleep(min(timeout_seconds, max(0.0, left)))
+            if left <= timeout_seconds:
+                self.send(self._chunk)
+            return None
         ready, _ = ray.wait([self._reference], timeout=timeout_seconds)
         if not ready:
             return None
+        self._reference = None
         try:
-            acknowledged: Ack = ray.get(ready[0], timeout=PATIENCE_SECONDS)
+            return ray.get(ready[0], timeout=PATIENCE_SECONDS)
         except DataError as error:  # the chunk itself is bad: the same bytes would be refused for ever
-            self.refused_chunks += 1
             self.last_trouble = str(error)
-            acknowledged = Ack.nothing()
+            return Ack.nothing()
         except (
             Exception
-        ) as error:  # a restarting replay, a full disk: what was not acknowledged is sent again
+        ) as error:  # a restarting replay, a full disk: it was not acknowledged, and goes again
             self.last_trouble = str(error)
-            time.sleep(RETRY_SECONDS)
-            self.send(self._chunk)
+            self._resend_due = self._clock() + RETRY_SECONDS
             return None
-        self._chunk = self._reference = None
-        return acknowledged
 
 
 class RayObjects:
@@ -185,7 +284,7 @@ class RayObjects:
         except (ObjectStoreFullError, OutOfDiskError) as error:
             raise TamenError(
                 "Ray's object store has no room for a chunk",
-                why=_first_line(error),
+                why=first_line(error),
                 fix="lower replay.capacity_rows, or give Ray more shared memory",
             ) from error
 
@@ -225,7 +324,7 @@ class RayReplaySource:
 def _gone(error: Exception) -> ClusterError:
     return ClusterError(
         "a part of the run does not answer",
-        why=_first_line(error),
+        why=first_line(error),
         fix="look at the run's log.txt; the same command resumes the run",
     )
 
@@ -234,5 +333,6 @@ def _no_answer(why: str) -> EvaluationError:
     return EvaluationError("the brain does not answer", why=why, fix="look at the run's log.txt")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return an error's kind and the first line of what it says."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no more is known').splitlines()[0]}"

@@ -41,8 +41,8 @@ class RayEngine:
 
     def start(self) -> None:
         if not ray.is_initialized():
+            self._connected = True  # before it is: an interrupted start has to be cleared away too
             connect(self._address, cpus=self._machine.cpus)
-            self._connected = True
         self._program.start()
 
     def advance(self, seconds: float) -> None:

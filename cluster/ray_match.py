@@ -16,7 +16,7 @@ from actors.openings import Opening
 from cluster.parts import make_store
 from cluster.program import Machine, plan_serving
 from cluster.ray_client import LOST, Handle, RayClient
-from cluster.ray_program import RayProgram, connect, dressed
+from cluster.ray_program import RayProgram, beside_the_driver, connect, dressed
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
 from core.errors import ClusterError
@@ -82,13 +82,19 @@ class RayMatch:
         address: str | None,
     ) -> None:
         self._models = models
+        self._serving: RayProgram | None = None
         self._finished = 0
         self._folder = tempfile.TemporaryDirectory(prefix="tamen-match-")
         self._connected = not ray.is_initialized()
         if self._connected:
             connect(address, cpus=Machine.here().cpus)
         servers = self._serve(config) if models else []
-        actor = dressed(MatchActor, num_cpus=0, concurrency_groups={"control": 1})
+        actor = dressed(
+            MatchActor,
+            num_cpus=0,
+            concurrency_groups={"control": 1},
+            scheduling_strategy=beside_the_driver(),
+        )
         # Contenders travel without their weights: those are the server's.
         light = [
             dataclasses.replace(side, model=side.model and _without_weights(side.model)) for side in sides
@@ -111,7 +117,14 @@ class RayMatch:
         self._folder.cleanup()
 
     def games_finished(self) -> int | None:
-        """Return how many games are finished, after at most half a second; None when all are."""
+        """Return how many games are finished, after at most half a second; None when all are.
+
+        Raises:
+            ClusterError: when the server cannot be made, or keeps dying.
+        """
+        if self._serving is not None:
+            self._serving.supervise()
+            self._serving.collect_stats(timeout_seconds=0.0)
         _, unfinished = ray.wait(self._running, num_returns=len(self._running), timeout=0.5)
         if not unfinished:
             return None
@@ -140,9 +153,9 @@ class RayMatch:
         folder = RunFolder(Path(self._folder.name))
         for name, weights in self._models.items():
             make_store(folder).publish(dataclasses.replace(weights, model=name))
-        self._servers = RayProgram(config, folder, plan_serving(Machine.here()), report=lambda text: None)
-        self._servers.start()
-        return self._servers.handles("inference")
+        self._serving = RayProgram(config, folder, plan_serving(Machine.here()), report=lambda text: None)
+        self._serving.start()
+        return self._serving.handles("inference")
 
 
 def _without_weights(model: Any) -> Any:

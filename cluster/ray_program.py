@@ -22,14 +22,15 @@ from cluster import ray_actors
 from cluster.doctor import SHARED_MEMORY
 from cluster.environment import CHECKOUT
 from cluster.program import Program, Role
-from cluster.ray_client import LOST, Handle, call
+from cluster.ray_client import LOST, Handle, first_line
 from cluster.run_folder import RunFolder
-from cluster.supervision import RestartPolicy
+from cluster.supervision import Attendance, RestartPolicy
 from configs.schema import RunConfig
 from core.errors import ClusterError, TamenError
 
 KNOCK_SECONDS = 5.0
-START_TIMEOUT_SECONDS = 120.0
+START_TIMEOUT_SECONDS = 150.0
+POLL_SECONDS = 0.1
 SILENT_SECONDS = 30.0
 MAX_CONCURRENT_REQUESTS = 4096
 """Requests that one server holds at a time; further ones wait in Ray without a word."""
@@ -80,14 +81,21 @@ def dressed(part: type, **options: Any) -> Any:
     return ray.remote(**options)(part)
 
 
+def beside_the_driver() -> NodeAffinitySchedulingStrategy:
+    """Return the placement of every actor: on this machine, where the run's folder and the checkout are."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
 @dataclass(slots=True)
 class Part:
     """One actor of the program, as the driver sees it.
 
     Attributes:
         running: reference of its `run` call; None for parts that only answer.
-        restart_at: when `run` is to be called again after a failure.
+        lost: how its loop was lost, until its process answers again; "" while it is not.
+        restart_at: when `run` is to be called again then.
         stats: its newest answer, and `asked`/`asked_at` the question on its way.
+        trouble: what was heard of it last instead of an answer.
     """
 
     name: str
@@ -95,11 +103,14 @@ class Part:
     handle: Handle
     loops: bool
     policy: RestartPolicy = field(default_factory=RestartPolicy)
+    attendance: Attendance = field(default_factory=Attendance)
     running: Any = None
+    lost: str = ""
     restart_at: float | None = None
     stats: dict[str, Any] = field(default_factory=dict)
     asked: Any = None
     asked_at: float = 0.0
+    trouble: str = ""
     restarts: int = 0
 
 
@@ -124,6 +135,7 @@ class RayProgram:
         self._report = report
         # Ray frees the names of a program that was stopped a moment after it is gone.
         self._life = secrets.token_hex(4)
+        self._playing = False
         self.parts: dict[str, Part] = {}
 
     def start(self) -> None:
@@ -139,13 +151,14 @@ class RayProgram:
             self._wait_for_weights(self.parts["store"].handle)
         for part in waiting:
             self._run(part)
+        self._playing = True
 
     def handles(self, role: str) -> list[Handle]:
         """Return the handles of all that play `role`."""
         return [part.handle for part in self.parts.values() if part.role == role]
 
     def supervise(self) -> None:
-        """Restart loops that failed, once their delay is over.
+        """Notice loops that ended, and run them again once their process is back and their delay is over.
 
         Raises:
             TamenError: what a part raised that no restart would mend, or that it keeps failing.
@@ -157,6 +170,12 @@ class RayProgram:
                 self._run(part)
             elif part.running is not None and ray.wait([part.running], timeout=0)[0]:
                 self._notice_end(part, now)
+            elif part.attendance.given_up(now):
+                raise ClusterError(
+                    f"{part.name} keeps dying",
+                    why=f"no process of it has stayed for {part.attendance.patience_seconds:.0f} s: {part.trouble}",
+                    fix="look for its last words in Ray's logs (/tmp/ray/session_latest/logs), and at free memory",
+                )
 
     def collect_stats(self, timeout_seconds: float) -> dict[str, dict[str, Any]]:
         """Ask every part how it is; return the newest answer of each, however old."""
@@ -168,7 +187,7 @@ class RayProgram:
         ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_seconds)
         for part in self.parts.values():
             if part.asked in ready:
-                self._take_answer(part)
+                self._take_answer(part, now)
             elif part.asked is not None and now - part.asked_at > SILENT_SECONDS:
                 self._report(f"{part.name} has not answered for {now - part.asked_at:.0f} s")
                 part.asked = None
@@ -177,8 +196,16 @@ class RayProgram:
     def stop(self, timeout_seconds: float = 30.0) -> None:
         """Stop actors first, so that their games reach the replay, then the learner, which saves its last step.
 
-        The evaluator is told too, but not waited for: it has nothing that would be lost.
+        The evaluator is told too, but not waited for: it has nothing that would be lost. Neither has anybody before
+        the games began.
         """
+        if self._playing:
+            self._end_loops(timeout_seconds)
+        for part in self.parts.values():
+            ray.kill(part.handle)
+        self.parts.clear()
+
+    def _end_loops(self, timeout_seconds: float) -> None:
         deadline = time.monotonic() + timeout_seconds
         self._stop_loops("evaluator")
         for role in ("actor", "learner"):
@@ -186,9 +213,6 @@ class RayProgram:
             left = max(1.0, deadline - time.monotonic())
             if running and ray.wait(running, num_returns=len(running), timeout=left)[1]:
                 self._report(f"{role} did not stop within {left:.0f} s; what it had acknowledged is safe")
-        for part in self.parts.values():
-            ray.kill(part.handle)
-        self.parts.clear()
 
     def _stop_loops(self, role: str) -> list[Any]:
         """Tell all that play `role` to stop; return the references of their loops."""
@@ -210,9 +234,7 @@ class RayProgram:
             "num_gpus": role.num_gpus,
             "max_restarts": -1,
             "enable_task_events": False,
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(
-                ray.get_runtime_context().get_node_id(), soft=False
-            ),
+            "scheduling_strategy": beside_the_driver(),
         }
         if loops:
             options["concurrency_groups"] = {"control": 2}
@@ -227,7 +249,7 @@ class RayProgram:
 
     def _wait_for_weights(self, store: Handle) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while call(store.newest_version, ray_actors.MODEL) is None:
+        while _answer(store.newest_version.remote(ray_actors.MODEL), POLL_SECONDS) is None:
             self.supervise()
             self.collect_stats(timeout_seconds=0.0)  # tells when a part could not be made
             if time.monotonic() > deadline:
@@ -236,23 +258,47 @@ class RayProgram:
                     why=f"the learner has not started within {START_TIMEOUT_SECONDS:.0f} s",
                     fix="look at the run's log.txt, and at free memory (`tamen doctor`)",
                 )
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS / 2)
 
     def _notice_end(self, part: Part, now: float) -> None:
         running, part.running = part.running, None
         try:
             ray.get(running, timeout=1.0)
         except LOST as error:
-            self._plan_restart(part, now, type(error).__name__)
+            self._lose(part, now, _cause(error))
         except TamenError:
             raise
         except Exception as error:  # an unexpected failure of one part is not the end of the run
             self._report(f"{part.name} failed: {error}")
             # Its loop is broken for good; a new life of the process begins from what is on disk.
             ray.kill(part.handle, no_restart=False)
-            self._plan_restart(part, now, str(error).strip().splitlines()[-1])
+            self._lose(part, now, str(error).strip().splitlines()[-1])
 
-    def _plan_restart(self, part: Part, now: float, reason: str) -> None:
+    def _lose(self, part: Part, now: float, reason: str) -> None:
+        """Note that a loop is gone; it is run again when its process answers a question that is asked from now on."""
+        part.lost = part.trouble = reason
+        part.asked = None
+        part.attendance.missed(now)
+
+    def _take_answer(self, part: Part, now: float) -> None:
+        asked, part.asked = part.asked, None
+        try:
+            stats: dict[str, Any] = ray.get(asked, timeout=1.0)
+        except RayActorError as error:
+            if error.actor_init_failed:
+                raise _cannot_be_made(part.name, error) from error
+            part.trouble = _cause(error)
+            part.attendance.missed(now)  # it is being restarted
+            return
+        except LOST:
+            return
+        replaced = part.attendance.answered(stats["pid"], now)
+        part.stats = stats
+        if part.lost or (replaced and not part.loops):
+            self._plan_restart(part, now)
+
+    def _plan_restart(self, part: Part, now: float) -> None:
+        reason, part.lost = part.lost or part.trouble, ""
         delay = part.policy.failed(now)
         if delay is None:
             raise ClusterError(
@@ -260,24 +306,25 @@ class RayProgram:
                 why=f"it failed {part.policy.max_failures} times in {part.policy.window_seconds:.0f} s: {reason}",
                 fix="look at the run's log.txt; the same command resumes the run",
             )
-        part.restart_at = now + delay
         part.restarts += 1
-        self._report(f"{part.name} died ({reason}); it is started again")
+        if part.loops:
+            part.restart_at = now + delay
+        self._report(
+            f"{part.name} died ({reason}); it is back" if reason else f"{part.name} died; it is back"
+        )
 
-    def _take_answer(self, part: Part) -> None:
-        asked, part.asked = part.asked, None
-        try:
-            stats: dict[str, Any] = ray.get(asked, timeout=1.0)
-        except RayActorError as error:
-            if error.actor_init_failed:
-                raise _cannot_be_made(part.name, error) from error
-            return  # it is being restarted
-        except LOST:
-            return
-        if part.stats and not part.loops and stats["pid"] != part.stats["pid"]:
-            part.restarts += 1
-            self._report(f"{part.name} died; it is back")
-        part.stats = stats
+
+def _cause(error: Exception) -> str:
+    """Return in a few words how Ray lost a part, as far as it knows."""
+    return first_line(error).rpartition("unavailable: ")[2].partition(". The task")[0]
+
+
+def _answer(reference: Any, timeout_seconds: float) -> Any:
+    """Return what a call gave, None when nothing has come within the time."""
+    try:
+        return ray.get(reference, timeout=timeout_seconds)
+    except LOST:
+        return None
 
 
 def _cannot_be_made(part: str, error: RayActorError) -> ClusterError:

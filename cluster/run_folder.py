@@ -2,6 +2,7 @@
 
 runs/<name>/
   config.yaml      resolved configuration
+  name.txt         what the run was called when it began; its games carry it
   log.txt          what happened, for people
   metrics.jsonl    one object of numbers an interval;  tb/ the same for TensorBoard
   games/           finished games as text
@@ -10,6 +11,8 @@ runs/<name>/
   models/          published weights
 """
 
+import errno
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,12 @@ from filelock import FileLock, Timeout
 
 from configs.loading import dump, load_file
 from configs.schema import RunConfig
+from configs.words import nearest
 from core.errors import UsageError
 from core.files import write_atomic
 from core.names import checked_name
+
+LOCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,13 @@ class RunFolder:
 
     @property
     def name(self) -> str:
+        """What the run was called when it began: its games carry that name, wherever the folder is moved."""
+        file = self.root / "name.txt"
+        return checked_name(file.read_text().strip(), what="run") if file.exists() else self.root.name
+
+    @property
+    def typed(self) -> str:
+        """What a person types to mean this run: the folder's present name."""
         return self.root.name
 
     @property
@@ -60,6 +73,20 @@ class RunFolder:
     def exists(self) -> bool:
         return self.config_file.exists()
 
+    def is_running(self) -> bool:
+        """Whether a driver holds the run's lock."""
+        if not (self.root / ".lock").exists():
+            return False
+        lock = FileLock(self.root / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        except PermissionError:  # another user's
+            return False
+        lock.release()
+        return False
+
     def config(self) -> RunConfig:
         return load_file(self.config_file)
 
@@ -74,6 +101,26 @@ def run_names(runs: Path) -> list[str]:
     return sorted(path.parent.name for path in runs.glob("*/config.yaml"))
 
 
+def named_runs(runs: Path) -> str:
+    """Return in words which runs are below `runs`."""
+    names = run_names(runs)
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
+    return (
+        f"{runs.resolve()} holds {', '.join(names[:12])}{more}" if names else f"no runs in {runs.resolve()}"
+    )
+
+
+def nearest_run(name: str, runs: Path) -> str:
+    """Return what to do for one who named the run `name`, which is not below `runs`."""
+    names = run_names(runs)
+    if not names:
+        return "begin one with `tamen train hex5`, or say with --runs where they are"
+    near = nearest(name, names)
+    return (
+        f"did you mean {' or '.join(near)}?" if near else "name one of them, or say with --runs where it is"
+    )
+
+
 def open_run(folder: RunFolder, config: RunConfig) -> FileLock:
     """Create or reopen a run for writing, and return the lock that its driver holds until it ends.
 
@@ -83,21 +130,45 @@ def open_run(folder: RunFolder, config: RunConfig) -> FileLock:
     folder.root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.root / ".lock")
     try:
-        lock.acquire(timeout=1)
+        lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
-        raise UsageError(
-            f"run {folder.name!r} is being written by another process",
-            why=f"{folder.root} is locked by it",
-            fix="wait for it, stop it with Ctrl-C, or give this run another --name",
-        ) from None
+        raise _is_being_written(folder) from None
     try:
         if folder.exists():
             _refuse_foreign(folder, config)
+        else:
+            write_atomic(folder.root / "name.txt", f"{folder.root.name}\n".encode())
         write_atomic(folder.config_file, dump(config).encode())
     except BaseException:
         lock.release()
         raise
     return lock
+
+
+def check_run(folder: RunFolder, config: RunConfig) -> None:
+    """Raise what `open_run` would raise; nothing is created.
+
+    Raises:
+        UsageError: like `open_run`.
+        PermissionError, NotADirectoryError: when the folder cannot be written or made.
+    """
+    there = next(path for path in (folder.root, *folder.root.parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+    if folder.exists():
+        if folder.is_running():
+            raise _is_being_written(folder)
+        _refuse_foreign(folder, config)
+
+
+def _is_being_written(folder: RunFolder) -> UsageError:
+    return UsageError(
+        f"run {folder.typed!r} is being written by another process",
+        why=f"{folder.root} is locked by it",
+        fix="wait for it, stop it with Ctrl-C, or give this run another --name",
+    )
 
 
 def changed_settings(before: RunConfig, after: RunConfig) -> list[str]:
@@ -125,8 +196,9 @@ def _refuse_foreign(folder: RunFolder, config: RunConfig) -> None:
         ("network.channels", before.network.channels, config.network.channels),
     ):
         if old != new:
+            by_size = " (or the --size that it was begun with)" if what != "game" else ""
             raise UsageError(
-                f"run {folder.name!r} cannot go on with {what}={new}",
+                f"run {folder.typed!r} cannot go on with {what}={new}",
                 why=f"it was begun with {what}={old}, and its weights and games fit nothing else",
-                fix=f"give this run another --name, or resume with {what}={old}",
+                fix=f"give this run another --name, or resume with {what}={old}{by_size}",
             )

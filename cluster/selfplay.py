@@ -46,7 +46,7 @@ def play_games(
     )
     config = override(config, [f"stop.games={games}"])
     folder = RunFolder(out.resolve())
-    checked_name(folder.name, what="folder")
+    checked_name(folder.typed, what="folder")
     lock = open_run(folder, config)
     try:
         _place_weights(found, folder)
@@ -79,6 +79,6 @@ def _play(
     environment.prepare_ray(address)
     from cluster.ray_engine import RayEngine
 
-    observer = Observer(folder.name, config)
+    observer = Observer(folder.typed, config)
     engine = RayEngine(config, folder, address=address, report=observer.note, learn=False)
     run_engine(engine, observer, config, folder, plain=plain, metrics_port=metrics_port)

@@ -40,12 +40,33 @@ class ActorsPart:
 
 @dataclass(frozen=True, slots=True)
 class InferencePart:
-    """What the servers did; `busy_ratio` and `mean_batch_rows` are means over servers and batches."""
+    """What the servers did; `busy_ratio` and `mean_batch_rows` are means over servers and batches.
+
+    `failure_ratio` is the share of requests that could not be answered.
+    """
 
     positions_per_second: Measured = None
     mean_batch_rows: Measured = None
     busy_ratio: Measured = None
     cache_hit_ratio: Measured = None
+    failure_ratio: Measured = None
+
+
+@dataclass(frozen=True, slots=True)
+class FaultsPart:
+    """What went wrong since the driver began, summed over all lives of all parts.
+
+    Attributes:
+        games_set_aside: given up because their evaluation failed twice.
+        failed_requests: that a server could not answer.
+        resent_requests: sent again because their answer was lost.
+        refused_chunks: of games, for the values in them.
+    """
+
+    games_set_aside: Counted = None
+    failed_requests: Counted = None
+    resent_requests: Counted = None
+    refused_chunks: Counted = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +137,7 @@ class Snapshot:
     inference: InferencePart = InferencePart()
     learner: LearnerPart = LearnerPart()
     replay: ReplayPart = ReplayPart()
+    faults: FaultsPart = FaultsPart()
     strength: Mapping[str, Score] | None = None
     perfect_share: Measured = None
     events: tuple[Event, ...] = ()
@@ -134,6 +156,7 @@ class Snapshot:
             "inference": self.inference,
             "learner": self.learner,
             "replay": self.replay,
+            "faults": self.faults,
         }
         flat = {
             f"{group}/{name}": value for group, part in groups.items() for name, value in asdict(part).items()

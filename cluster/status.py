@@ -4,12 +4,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.table import Table
 
 from cluster.metrics_sinks import newest_moment
 from cluster.observer import newest_evaluations
-from cluster.run_folder import RunFolder, run_folder, run_names
+from cluster.run_folder import RunFolder, named_runs, nearest_run, run_folder, run_names
 from cluster.terminal import console
 from core.errors import UsageError
 
@@ -24,8 +23,8 @@ def show_status(name: str | None, *, runs: Path, quiet: bool) -> list[dict[str, 
     if name and not folders[0].exists():
         raise UsageError(
             f"there is no run {name!r}",
-            why=f"{runs.resolve()} holds {', '.join(run_names(runs)) or 'none'}",
-            fix="name one of them, or begin one with `tamen train PRESET`",
+            why=named_runs(runs),
+            fix=nearest_run(name, runs),
         )
     found = sorted((_status(folder) for folder in folders), key=lambda status: -(status["written"] or 0))
     if not quiet:
@@ -37,9 +36,9 @@ def _status(folder: RunFolder) -> dict[str, Any]:
     last = newest_moment(folder.root)
     evaluations = newest_evaluations(folder.evaluations_file)
     return {
-        "run": folder.name,
+        "run": folder.typed,
         "game": folder.config().game,
-        "running": _is_running(folder),
+        "running": folder.is_running(),
         "written": last.get("time"),
         "games": last.get("games/played"),
         "learner_steps": last.get("learner/steps"),
@@ -48,17 +47,6 @@ def _status(folder: RunFolder) -> dict[str, Any]:
         "perfect_share": evaluations.get("perfect_share"),
         "strength": {name: score.score for name, score in (evaluations.get("strength") or {}).items()},
     }
-
-
-def _is_running(folder: RunFolder) -> bool:
-    """Whether a driver holds the run's lock."""
-    lock = FileLock(folder.root / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def _print(found: list[dict[str, Any]], runs: Path) -> None:

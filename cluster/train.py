@@ -1,28 +1,28 @@
 """`tamen train`: opens a run, starts an engine on it, shows how it goes, and stops it without losing anything."""
 
 import logging
-import os
-import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Literal, Protocol
 
 import numpy as np
 
 from cluster import environment
 from cluster.exporter import Exporter
-from cluster.metrics_sinks import RunLog
+from cluster.metrics_sinks import RunLog, newest_moment
 from cluster.observer import Observer, Stats
 from cluster.panel import RunDisplay, plain_line
 from cluster.program import Machine, plan
-from cluster.run_folder import RunFolder, changed_settings, open_run, run_folder
+from cluster.run_folder import RunFolder, changed_settings, check_run, open_run
 from cluster.snapshot import Snapshot
-from cluster.terminal import console
+from cluster.stopping import stop_request
+from cluster.terminal import console, whole
 from configs.loading import dump, load
 from configs.schema import RunConfig
+from core.errors import TamenError, UsageError
 from core.metrics import Metrics
 from games.catalog import make_game
 
@@ -71,28 +71,66 @@ def resolve_config(
     return load(preset, [*overrides, *given], size)
 
 
-def show_plan(config: RunConfig) -> None:
-    """Print the resolved configuration, who would take part, and what a full replay takes on disk."""
-    target = console()
+def fitting_size(size: Literal["auto", "cpu", "gpu"], machine: Machine) -> Literal["cpu", "gpu"]:
+    """Return the size of a preset that `size` asks for: "auto" is "gpu" where the machine has one."""
+    if size == "auto":
+        return "gpu" if machine.gpus else "cpu"
+    return size
+
+
+def show_plan(config: RunConfig, folder: RunFolder, *, size: Literal["cpu", "gpu"]) -> None:
+    """Print the resolved configuration, who would take part, and what a full replay takes on disk.
+
+    Raises:
+        TamenError, OSError: when the run would not start in `folder`, of which nothing is changed.
+    """
+    make_game(config.game)
+    check_run(folder, config)
+    target, machine = console(), Machine.here()
     target.print(dump(config), end="", markup=False)
-    target.print("# who would take part")
-    for role in plan(config, Machine.here()).roles:
-        target.print(f"#   {role.count} × {role.name}", markup=False)
+
+    def say(text: str) -> None:
+        target.print(f"# {text}", markup=False, soft_wrap=True)
+
+    say(_beginning(folder, config))
+    for change in changed_settings(folder.config(), config) if folder.exists() else ():
+        say(f"  changed: {change}")
+    say(f"size: {size}, on {machine.cpus} cores and {machine.gpus} GPUs")
+    say(
+        "who would take part: "
+        + ", ".join(f"{role.count} × {role.name}" for role in plan(config, machine).roles)
+    )
+    say(
+        f"replay: at most {config.replay.capacity_rows:,} rows, {_replay_megabytes(config):,.0f} MB uncompressed"
+    )
+
+
+def _replay_megabytes(config: RunConfig) -> float:
     game = make_game(config.game)
     row_bytes = sum(int(np.prod(spec.shape)) for spec in game.board.inputs) + 2 * game.num_actions + 32
-    size = config.replay.capacity_rows * row_bytes
-    target.print(
-        f"# replay: at most {config.replay.capacity_rows:,} rows, {size / 1e6:,.0f} MB before compression"
-    )
-    bounds = config.stop.model_dump(exclude_none=True)
-    target.print(f"# stops after: {bounds or 'never, until Ctrl-C'}", markup=False)
+    return config.replay.capacity_rows * row_bytes / 1e6
+
+
+def _beginning(folder: RunFolder, config: RunConfig) -> str:
+    """Say what begins where, and when it stops."""
+    stop, where = config.stop, f"{folder.root} ({config.game})"
+    bounds = [
+        *([f"after {stop.minutes:g} min"] if stop.minutes is not None else []),
+        *([f"at {stop.games:,} games"] if stop.games is not None else []),
+        *([f"at {stop.learner_steps:,} steps"] if stop.learner_steps is not None else []),
+    ]
+    stops = f"stops {', '.join([*bounds, ''])}or at Ctrl-C" if bounds else "goes on until Ctrl-C"
+    if not folder.exists():
+        return f"{folder.typed}: new run in {where}; {stops}"
+    last = newest_moment(folder.root)
+    games, steps = whole(last.get("games/played", 0)), whole(last.get("learner/steps", 0))
+    return f"{folder.typed}: resumes in {where} at {games} games and {steps} steps; {stops}"
 
 
 def train(
     config: RunConfig,
+    folder: RunFolder,
     *,
-    name: str,
-    runs: Path,
     engine: Literal["ray", "local"],
     address: str | None,
     plain: bool,
@@ -104,18 +142,16 @@ def train(
         TamenError: when the run cannot start or go on; what was acknowledged is in the folder.
     """
     make_game(config.game)  # a game that is not there must not leave a folder behind
-    folder = run_folder(runs, name)
     before = folder.config() if folder.exists() else None
+    beginning = _beginning(folder, config)
     lock = open_run(folder, config)
     target = console()
     try:
-        observer = Observer(name, config, evaluations_file=folder.evaluations_file)
-        chosen = make_engine(engine, config, folder, address=address, report=observer.note)
-        target.print(
-            f"{name} · {config.game} · {'resumes' if before else 'begins'} in {folder.root}", markup=False
-        )
+        target.print(beginning, markup=False, soft_wrap=True)
         for change in changed_settings(before, config) if before else ():
             target.print(f"  changed: {change}", markup=False)
+        observer = Observer(folder.typed, config, evaluations_file=folder.evaluations_file)
+        chosen = make_engine(engine, config, folder, address=address, report=observer.note)
         snapshot = run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port)
         if snapshot is not None:
             _publish_card(snapshot, folder)
@@ -152,21 +188,31 @@ def run_engine(
     plain: bool,
     metrics_port: int | None,
 ) -> Snapshot | None:
-    """Run an engine to a stop bound or the first Ctrl-C, showing and logging how it goes; return the last picture."""
+    """Run an engine to a stop bound or the first Ctrl-C, showing and logging how it goes; return the last picture.
+
+    It is None when Ctrl-C came before there was one.
+
+    Raises:
+        TamenError: when the engine cannot start or go on; log.txt holds it with its traceback.
+    """
     snapshot: Snapshot | None = None
     log, numbers = _text_log(folder.log_file), RunLog(folder.root)
     boards = LastBoard(config.game)
     observer.log_to(log.info)
     with (
-        _stop_requested() as stop_requested,
+        stop_request() as stop,
         _served(metrics_port) as port,
         RunDisplay(console(), plain=plain) as display,
     ):
         try:
-            engine.start()
+            with stop.at_once():  # nothing has been played yet that would be lost
+                engine.start()
+            if stop.requested:
+                return None
+            _log_ray(log)
             exporter = Exporter([engine.metrics(), *port])
             began = logged = time.monotonic()
-            while not stop_requested() and not (snapshot and reached(config, snapshot)):
+            while not stop.requested and not (snapshot and reached(config, snapshot)):
                 engine.advance(REFRESH_SECONDS)
                 stats = engine.stats()
                 board = boards.of(stats)
@@ -176,12 +222,31 @@ def run_engine(
                 if time.monotonic() - logged >= LOG_SECONDS:
                     logged = time.monotonic()
                     _log(snapshot, numbers, log)
+        except TamenError as error:
+            _log_ray(log)
+            raise _with_log(error, folder, log) from error
         finally:
             if snapshot is not None:  # the last interval is seldom a whole one
                 _log(snapshot, numbers, log)
             numbers.close()
             engine.stop()
     return snapshot
+
+
+def _with_log(error: TamenError, folder: RunFolder, log: logging.Logger) -> TamenError:
+    """Log what ended the run, and return it with the place of the log; what was wrongly asked for is told as it is."""
+    log.error("the run ended: %s", error, exc_info=error)
+    if isinstance(error, UsageError):
+        return error
+    return type(error)(error.what, why=error.why, fix=f"{error.fix}; what led to it is in {folder.log_file}")
+
+
+def _log_ray(log: logging.Logger) -> None:
+    """Log where Ray's processes write, tracebacks of parts among it, if Ray carries the run."""
+    ray = sys.modules.get("ray")  # imported by the engine that needs it
+    if ray is not None and ray.is_initialized():
+        session = ray.get_runtime_context()
+        log.info("Ray's own logs: %s/%s/logs", session.get_temp_dir(), session.get_session_name())
 
 
 def _log(snapshot: Snapshot, numbers: RunLog, log: logging.Logger) -> None:
@@ -215,28 +280,6 @@ class LastBoard:
         for action in actions:
             self._game.play(self._states, row, np.array([action], np.int16), row)
         return self._game.render(self._states, 0)
-
-
-@contextmanager
-def _stop_requested() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a question that can be asked; the second ends the process at once.
-
-    Even then nothing acknowledged is lost: it was on disk before it was acknowledged, and Ray's processes on this
-    machine end with the driver.
-    """
-    requested: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if requested:
-            os._exit(130)
-        requested.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(requested)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -286,7 +329,9 @@ def _publish_card(snapshot: Snapshot, folder: RunFolder) -> None:
 
 def _say_goodbye(snapshot: Snapshot | None, folder: RunFolder) -> None:
     target = console()
-    if snapshot is not None:
-        target.print(plain_line(snapshot), markup=False, soft_wrap=True)
+    if snapshot is None:
+        target.print(f"stopped before it began; the same command starts {folder.typed}", markup=False)
+        return
+    target.print(plain_line(snapshot), markup=False, soft_wrap=True)
     target.print(f"saved in {folder.root}; the same command goes on from here", markup=False, soft_wrap=True)
-    target.print(f"next: tamen match {folder.name} mcts:400   or   tamen play {folder.name}", markup=False)
+    target.print(f"next: tamen match {folder.typed} mcts:400   or   tamen play {folder.typed}", markup=False)

@@ -15,11 +15,12 @@ def warm(name: str) -> None:
     """Let a game be played by everyone who can play it, against a model that costs nothing."""
     _self_play(name, "gumbel")
     _self_play(name, "puct")
+    _self_play(name, "minimax")
     _match(name, "model:warm:2", "mcts:2")
     _match(name, "model:warm:policy", "random")
 
 
-def _self_play(name: str, algorithm: Literal["gumbel", "puct"]) -> None:
+def _self_play(name: str, algorithm: Literal["gumbel", "puct", "minimax"]) -> None:
     from actors.harvest import FinishedGame
     from actors.selfplay import GameGroup
     from configs.schema import SearchConfig
@@ -28,7 +29,9 @@ def _self_play(name: str, algorithm: Literal["gumbel", "puct"]) -> None:
     from search.hash_evaluator import HashEvaluator
 
     game, finished = make_game(name), list[FinishedGame]()
-    settings = SearchConfig(algorithm=algorithm, simulations=4, cheap_simulations=2, full_share=0.5)
+    settings = SearchConfig(
+        algorithm=algorithm, simulations=4, cheap_simulations=2, full_share=0.5, minimax_widths=(2, 1)
+    )
     group = GameGroup(
         game,
         make_search(settings, game, 2),

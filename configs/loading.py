@@ -1,6 +1,5 @@
 """From a preset and what was typed behind it to the configuration of a run, and back to text."""
 
-import difflib
 import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,17 +9,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import ValidationError
 
+from configs.names import PRESETS_FOLDER, preset_names
 from configs.plain_yaml import parse_yaml
 from configs.schema import RunConfig, Section
-from configs.words import allowed_values
+from configs.words import allowed_values, did_you_mean
 from core.errors import UsageError
-
-PRESETS_FOLDER = Path(__file__).parent / "presets"
-
-
-def preset_names() -> list[str]:
-    """Return the names that `load` knows, sorted."""
-    return sorted(path.stem for path in PRESETS_FOLDER.glob("*.yaml"))
 
 
 def load(preset: str, overrides: Sequence[str] = (), size: Literal["cpu", "gpu"] = "cpu") -> RunConfig:
@@ -39,7 +32,7 @@ def load(preset: str, overrides: Sequence[str] = (), size: Literal["cpu", "gpu"]
         raise UsageError(
             f"there is no preset called {preset!r}",
             why=f"the presets are {', '.join(preset_names())}",
-            fix=_did_you_mean(preset, preset_names()),
+            fix=did_you_mean(preset, preset_names()),
         )
     settings = _read(PRESETS_FOLDER / f"{preset}.yaml")
     for_gpu = settings.pop("gpu", {})
@@ -138,18 +131,12 @@ def _check_keys(settings: Mapping[Any, Any]) -> None:
 
 
 def _no_such_setting(name: str, parent: str, siblings: Iterable[str]) -> UsageError:
-    key = name.rpartition(".")[2]
-    elsewhere = [known for known in setting_names() if known.endswith(f".{key}")]
+    known = setting_names() if "." in name else [*RunConfig.model_fields, *setting_names()]
     return UsageError(
         f"there is no setting called {name!r}",
         why=f"{parent} has {', '.join(siblings)}",
-        fix=_did_you_mean(name, [*RunConfig.model_fields, *setting_names()], certain=elsewhere),
+        fix=did_you_mean(name, known),
     )
-
-
-def _did_you_mean(word: str, known: Sequence[str], *, certain: Sequence[str] = ()) -> str:
-    near = list(certain) or difflib.get_close_matches(word, dict.fromkeys(known), n=2)
-    return f"did you mean {' or '.join(near)}?" if near else "choose one of them"
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,10 +161,11 @@ def _wrong_value(error: ValidationError, settings: Mapping[str, Any]) -> UsageEr
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
     if first["type"] == "value_error":
+        why, *fix = first.get("ctx", {})["error"].args
         return UsageError(
             f"the settings of {place[0] if place else 'a run'} do not go together",
-            why=first["msg"].removeprefix("Value error, "),
-            fix="change one of them",
+            why=why,
+            fix=fix[0] if fix else "change one of them",
         )
     section = _section(place[0])
     name = ".".join(place[:2] if section else place[:1])

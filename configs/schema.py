@@ -3,6 +3,9 @@
 Names carry their unit. Counts that say "auto" are resolved from the machine when a run starts.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate
+from operator import mul
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -34,9 +37,11 @@ class SearchConfig(Section):
 
     `full_share` of the moves are searched with `simulations` and recorded, the others with
     `cheap_simulations` and not recorded (playout-cap randomisation, Wu 2019, arXiv 1902.10565 §3.1).
+    `minimax_widths` is how many moves minimax looks at in each position, level by level; for it a simulation
+    is a position looked at, and `simulations` must cover them all.
     """
 
-    algorithm: Literal["gumbel", "puct"] = "gumbel"
+    algorithm: Literal["gumbel", "puct", "minimax"] = "gumbel"
     simulations: Positive = 32
     cheap_simulations: Positive = 8
     full_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.25
@@ -49,6 +54,8 @@ class SearchConfig(Section):
     puct_exploration: PositiveReal = 1.5
     dirichlet_alpha: PositiveReal = 0.3
     dirichlet_share: Share = 0.25
+    minimax_widths: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=8)] = (4, 3)
+
     temperature: Real = 1.0
     temperature_plies: Count = 10
 
@@ -57,6 +64,19 @@ class SearchConfig(Section):
         if self.cheap_simulations > self.simulations:
             raise ValueError("cheap_simulations must not exceed simulations")
         return self
+
+    @model_validator(mode="after")
+    def _widths_fit(self) -> "SearchConfig":
+        positions = minimax_positions(self.minimax_widths)
+        if self.algorithm == "minimax" and positions > self.simulations:
+            widths = list(self.minimax_widths)
+            raise ValueError(f"with minimax_widths {widths} simulations must be at least {positions}")
+        return self
+
+
+def minimax_positions(widths: Sequence[int]) -> int:
+    """Return how many positions minimax of these widths looks at below the root: w1 + w1·w2 + …"""
+    return sum(accumulate(widths, mul))
 
 
 class ActorsConfig(Section):
@@ -161,3 +181,15 @@ class RunConfig(Section):
     learner: LearnerConfig = LearnerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig = StopConfig()
+
+    @model_validator(mode="after")
+    def _batches_can_be_drawn(self) -> "RunConfig":
+        batch, slack = self.learner.batch_rows, self.replay.samples_per_insert_slack_rows
+        if batch > 2 * slack:  # see replay.rate_limiter
+            raise ValueError(
+                f"learner.batch_rows={batch} is more than twice replay.samples_per_insert_slack_rows={slack}:"
+                " actors and learner could wait for each other for ever",
+                f"set replay.samples_per_insert_slack_rows to at least {(batch + 1) // 2},"
+                f" or learner.batch_rows to at most {2 * slack}",
+            )
+        return self

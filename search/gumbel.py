@@ -190,7 +190,7 @@ def _choose_considered(trees, halving, value_scale, tree, visits):
         child = halving.children[tree, rank]
         if child != NO_NODE:
             most = max(most, trees.nodes[tree, child].visits)
-    scale = _sigma_scale(value_scale, most)
+    scale = sigma_scale(value_scale, most)
     best, best_score = -1, -np.inf
     for rank in range(halving.counts[tree]):
         score = halving.scores[tree, rank]
@@ -251,7 +251,7 @@ def _improve(trees, value_scale, tree, index):
     if node.best_open != NO_ACTION:
         top = max(top, mixed)
     # exp(log prior + sigma(q)), relative to the best value: that cannot overflow, and needs no logarithm.
-    scale = _sigma_scale(value_scale, most)
+    scale = sigma_scale(value_scale, most)
     open_weight = math.exp(scale * (mixed - top)) if node.best_open != NO_ACTION else 0.0
     total = node.open_mass * open_weight
     child = node.first_child
@@ -264,7 +264,7 @@ def _improve(trees, value_scale, tree, index):
 
 
 @njit(cache=True, nogil=True)
-def _sigma_scale(value_scale, most_visits):
+def sigma_scale(value_scale, most_visits):
     """Return what a q of [-1, 1] is multiplied by in sigma(q), up to a constant that no choice depends on."""
     visit_offset, scale = value_scale
     return 0.5 * (visit_offset + most_visits) * scale

@@ -31,9 +31,16 @@ class HashEvaluator:
         """Return "policy" [B, A] and "value" float32 [B], as of weights version 0."""
         arrays = [request.arrays[name] for name in sorted(request.arrays)]
         rows = [np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1) for array in arrays]
-        seen = rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1)
-        logits, values = _evaluate(seen, self._num_actions, self._salt)
+        logits, values = _evaluate(_words(rows), self._num_actions, self._salt)
         return Reply({"policy": logits.astype(self._policy_dtype), "value": values}, weights_version=0)
+
+
+def _words(rows: list[np.ndarray]) -> np.ndarray:
+    """Return uint64 [B, n], the bytes of each row and zeros behind them: eight are hashed as fast as one."""
+    num_bytes = sum(part.shape[1] for part in rows)
+    padded = np.zeros((len(rows[0]), -(-num_bytes // 8) * 8), np.uint8)
+    np.concatenate(rows, axis=1, out=padded[:, :num_bytes])
+    return padded.view(np.uint64)
 
 
 @njit(cache=True, nogil=True)
@@ -42,8 +49,8 @@ def _evaluate(rows, num_actions, salt):
     values = np.empty(len(rows), np.float32)
     for i in range(len(rows)):
         key = mix(salt + np.uint64(1))
-        for byte in rows[i]:
-            key = mix(key ^ np.uint64(byte))
+        for word in rows[i]:
+            key = mix(key ^ word)
         values[i] = 2.0 * uniform(key, _VALUE, 0) - 1.0
         for action in range(num_actions):
             logits[i, action] = _SPREAD * (uniform(key, _POLICY, action) - 0.5)

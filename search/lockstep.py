@@ -149,32 +149,51 @@ def evaluate(batch: Batch, model: str, trees: np.ndarray, nodes: np.ndarray) -> 
     """
     game, states = batch.game, batch.states
     rows = batch.roots[trees] + nodes
-    symmetries = _draw_symmetries(batch.keys, trees, nodes, batch.num_symmetries)
-    arrays, views = game.encode(states, rows, symmetries)
-    legal = game.legal(states, rows)
+    arrays, views = game.encode(states, rows, draw_symmetries(batch.keys, trees, nodes, batch.num_symmetries))
     (reply,) = yield from ask((Request(model, arrays),))
-    logits, values = _read(reply, model, legal.shape)
-    weights, usable = _place(logits, game.views, views, legal, values)
-    if not usable.all():
-        raise _foreign(
-            model, f"logits must be finite and values in [-1, 1], in state rows {rows[~usable]} they are not"
-        )
+    logits, values = read_reply(reply, game, rows, model=model)
+    logits = place_logits(logits, game, states, rows, views, model=model)
     # numpy's exp uses vector instructions; one by one in a kernel these were the largest cost of a search on
     # 13×13 boards.
-    np.exp(weights, out=weights)
+    weights = np.exp(logits, out=logits)
     _take_in(batch.trees, trees, nodes, weights, values)
     return reply.weights_version
 
 
-def _read(reply: Reply, model: str, policy_shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return (logits float32 [K, A], values float32 [K]) of a reply."""
+def read_reply(reply: Reply, game: Game, rows: np.ndarray, *, model: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return (logits [K, A], as they came; values float32 [K]) of a reply about the positions in rows [K].
+
+    Raises:
+        EvaluationError: when its arrays have other names or shapes, or a value is not in [-1, 1].
+    """
     shapes = {name: array.shape for name, array in reply.arrays.items()}
-    expected = {"policy": policy_shape, "value": policy_shape[:1]}
+    expected = {"policy": (len(rows), game.num_actions), "value": (len(rows),)}
     if shapes != expected:
         raise _foreign(model, f"it gave arrays of {shapes} where {expected} was expected")
+    values = np.ascontiguousarray(reply.arrays["value"], np.float32)
+    usable = abs(values) <= 1.0
+    if not usable.all():
+        raise _foreign(model, f"values must be in [-1, 1], in state rows {rows[~usable]} they are not")
+    return reply.arrays["policy"], values
+
+
+def place_logits(
+    logits: np.ndarray, game: Game, states: States, rows: np.ndarray, views: np.ndarray, *, model: str
+) -> np.ndarray:
+    """Bring logits [K, A] about the positions in `rows` from their views into the game's order of actions.
+
+    Returns:
+        float32 [K, A]: how far those of legal moves are below the best, down to LOWEST_LOGIT; -inf for others.
+
+    Raises:
+        EvaluationError: when that of a legal move is not finite.
+    """
     # numba has no float16 on CPUs.
-    logits = np.ascontiguousarray(reply.arrays["policy"], np.float32)
-    return logits, np.ascontiguousarray(reply.arrays["value"], np.float32)
+    logits = np.ascontiguousarray(logits, np.float32)
+    placed, usable = _place(logits, game.views, views, game.legal(states, rows))
+    if not usable.all():
+        raise _foreign(model, f"logits must be finite, in state rows {rows[~usable]} they are not")
+    return placed
 
 
 def _foreign(model: str, why: str) -> EvaluationError:
@@ -186,7 +205,8 @@ def _foreign(model: str, why: str) -> EvaluationError:
 
 
 @njit(cache=True, nogil=True)
-def _draw_symmetries(keys, trees, nodes, count):
+def draw_symmetries(keys, trees, nodes, count):
+    """Return int8 [K]: for each of nodes [K] one of `count` symmetries; the identity if there is no other."""
     symmetries = np.zeros(len(trees), np.int8)
     if count > 1:
         for i in range(len(trees)):
@@ -224,12 +244,12 @@ def _settle(trees, leaves, players, ended, values, left):
 
 
 @njit(cache=True, nogil=True)
-def _place(logits, places, views, legal, values):
-    """Bring evaluations from the views into the game's order of actions, and check them.
+def _place(logits, places, views, legal):
+    """Bring logits from the views into the game's order of actions, and check them.
 
     Returns:
         (float32 [K, A]: how far the logits of legal moves are below the best, -inf for the others;
-        bool [K]: whether the value and the logits of the legal moves are what they should be).
+        bool [K]: whether those of the legal moves are finite).
     """
     placed = np.empty(legal.shape, np.float32)
     usable = np.empty(len(legal), np.bool_)
@@ -246,7 +266,7 @@ def _place(logits, places, views, legal, values):
         for action in range(legal.shape[1]):
             if legal[i, action]:
                 placed[i, action] = max(placed[i, action] - top, LOWEST_LOGIT)
-        usable[i] = finite and abs(values[i]) <= 1.0
+        usable[i] = finite
     return placed, usable
 
 

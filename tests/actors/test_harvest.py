@@ -112,4 +112,4 @@ def test_the_replay_takes_a_harvest_in_once(tmp_path) -> None:
 
     assert buffer.add(data).accepted_games == 6
     assert buffer.add(data).duplicate_games == 6
-    assert len((tmp_path / "games" / "00000000.trmph").read_text().splitlines()) == 6
+    assert len((tmp_path / "games" / "00000000.trmph").read_text().splitlines()) == 7

@@ -209,7 +209,7 @@ def test_a_second_failure_sets_the_games_aside_with_the_reason_and_play_goes_on(
     while len(finished) < 12:
         table.step()
 
-    assert group.set_aside == {"this test wants it so": 4}
+    assert (group.set_aside, group.set_aside_cause) == (4, "this test wants it so")
     for one in finished:
         replay(game, one.actions)
 
@@ -231,7 +231,7 @@ def test_a_brain_that_is_away_for_long_costs_games_but_not_the_group() -> None:
     while not finished:
         table.step()
 
-    assert group.set_aside == {"it is away": 100}
+    assert (group.set_aside, group.set_aside_cause) == (100, "it is away")
     replay(game, finished[0].actions)
 
 

@@ -1,14 +1,31 @@
 """The inner loop against fakes of the brain and the replay."""
 
 from collections.abc import Generator
+from itertools import pairwise
 
-from actors.worker import Worker
+import pytest
+
+from actors.worker import FIRST_REST_SECONDS, LONGEST_REST_SECONDS, Worker
 from core.errors import EvaluationError
 from core.messages import Reply, Request
 from replay.records import Ack
 
 PAUSE = Ack(accepted_games=0, duplicate_games=0, rows=0, pause_seconds=0.5, total_rows=0)
 GO_ON = Ack(accepted_games=0, duplicate_games=0, rows=0, pause_seconds=0.0, total_rows=0)
+
+
+class FakeClock:
+    """Seconds that pass when somebody sleeps."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        assert 0 <= seconds < float("inf")
+        self.now += seconds
 
 
 class FakeClient:
@@ -18,6 +35,7 @@ class FakeClient:
         self.submitted = 0
         self.waiting = []
         self.failing = False
+        self.timeouts = []
 
     def submit(self, requests):
         self.submitted += 1
@@ -25,6 +43,7 @@ class FakeClient:
         return self.submitted
 
     def wait_any(self, handles, *, timeout_seconds):
+        self.timeouts.append(timeout_seconds)
         handle = self.waiting.pop(0)
         assert handle in handles
         if self.failing:
@@ -83,8 +102,9 @@ def group(harvest: FakeHarvest, log: list) -> Generator[tuple[Request, ...], tup
             log.append(error.why)
 
 
-def worker(*, chunk_rows=20, groups=2):
+def worker(*, chunk_rows=20, groups=2, clock=None):
     harvest, delivery, client, log = FakeHarvest(), FakeDelivery(), FakeClient(), []
+    clock = clock or FakeClock()
     made = Worker(
         [group(harvest, log) for _ in range(groups)],
         client,
@@ -92,8 +112,8 @@ def worker(*, chunk_rows=20, groups=2):
         delivery,
         chunk_rows=chunk_rows,
         flush_seconds=1e9,
-        clock=lambda: 0.0,
-        sleep=lambda seconds: None,
+        clock=clock,
+        sleep=clock.sleep,
     )
     return made, harvest, delivery, client, log
 
@@ -125,6 +145,54 @@ def test_a_failed_evaluation_is_thrown_into_its_group():
     made.step(0.1)
 
     assert log == ["test"]
+
+
+def test_a_brain_that_fails_at_once_is_asked_ever_more_seldom():
+    clock = FakeClock()
+    made, _, _, client, _ = worker(groups=1, clock=clock)
+    client.failing = True
+    asked = [0.0]
+    while len(asked) < 10:
+        submitted = client.submitted
+        made.step(1.0)
+        if client.submitted > max(submitted, 1):
+            asked.append(clock.now)
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+
+    assert pauses[:4] == pytest.approx([FIRST_REST_SECONDS * 2**k for k in range(4)])
+    assert pauses[-2:] == pytest.approx([LONGEST_REST_SECONDS] * 2)
+
+
+def test_the_first_answer_ends_the_doubling():
+    clock = FakeClock()
+    made, _, _, client, log = worker(groups=1, clock=clock)
+    client.failing = True
+    while clock.now < 10.0:
+        made.step(1.0)
+    client.failing = False
+    while log[-1] != 7:
+        made.step(10.0)
+    client.failing = True
+    made.step(10.0)
+    began, submitted = clock.now, client.submitted
+    while client.submitted == submitted:
+        made.step(10.0)
+
+    assert clock.now - began == pytest.approx(FIRST_REST_SECONDS)
+
+
+def test_while_one_group_rests_the_others_are_answered():
+    clock = FakeClock()
+    made, _, _, client, log = worker(groups=2, clock=clock)
+    client.failing = True
+    made.step(1.0)
+    client.failing = False
+    for _ in range(5):
+        made.step(1.0)
+
+    assert log == ["test", 7, 7, 7, 7, 7]
+    assert clock.now == 0.0
+    assert client.timeouts[1:] == pytest.approx([FIRST_REST_SECONDS] * 5)
 
 
 def test_an_actor_plays_on_while_a_chunk_is_on_its_way_but_only_one_chunk_ahead():

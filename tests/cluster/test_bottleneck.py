@@ -17,13 +17,14 @@ def moment(
     held: float | None = None,
     busy: float | None = None,
     rows: float | None = None,
+    failing: float | None = None,
 ) -> Snapshot:
     return Snapshot(
         run="first",
         game="hex5",
         elapsed_seconds=60.0,
         actors=ActorsPart(search, wait, deliver, held),
-        inference=InferencePart(busy_ratio=busy, mean_batch_rows=rows),
+        inference=InferencePart(busy_ratio=busy, mean_batch_rows=rows, failure_ratio=failing),
     )
 
 
@@ -62,6 +63,13 @@ def test_every_key_it_advises_to_change_exists() -> None:
     assert len(advised) >= 6
     for section, key in advised:
         assert key in type(getattr(RunConfig(game="hex5"), section)).model_fields
+
+
+def test_a_brain_that_fails_is_not_to_be_made_larger() -> None:
+    limit = bottleneck(moment(0.1, 0.9, busy=0.0, rows=20, failing=1.0))
+
+    assert limit == ("brain", "100% of its requests fail: see the run's log.txt")
+    assert bottleneck(moment(0.1, 0.9, busy=0.3, rows=512, failing=0.01)).name == "round trip"
 
 
 def test_advice_gives_the_numbers_it_rests_on() -> None:

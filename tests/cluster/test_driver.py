@@ -101,7 +101,7 @@ def test_a_killed_driver_takes_its_ray_along_and_the_same_command_goes_on(
     assert second.wait() == 0
     assert_all_end(first_family + second_family)
 
-    assert "begins in" in first.said
+    assert "new run in" in first.said
     assert "resumes in" in second.said
     assert "the same command goes on from here" in second.said
     assert "Traceback" not in first.said + second.said
@@ -155,11 +155,19 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return list(dict.fromkeys(named + children))
 
 
-def told_of(process: psutil.Process, folder: Path) -> bool:
+def told_of(process: psutil.Process, what: object) -> bool:
     try:
-        return any(str(folder) in argument for argument in process.cmdline())
+        return any(str(what) in argument for argument in process.cmdline())
     except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
         return False
+
+
+def parts_on(cluster: str) -> list[psutil.Process]:
+    """Return the processes of a run's parts on a cluster of this machine."""
+    port = cluster[cluster.index(":") :]  # it is known by another address there
+    named = (one for one in psutil.process_iter() if told_of(one, port))
+    (head,) = (one for one in named if one.name() == "raylet")
+    return [child for child in head.children(recursive=True) if told_of(child, "Actor")]
 
 
 def test_a_cluster_that_somebody_else_started_is_joined_and_left_as_it_was(
@@ -169,9 +177,12 @@ def test_a_cluster_that_somebody_else_started_is_joined_and_left_as_it_was(
     program = launch(*train(tmp_path, "--address", cluster))
     program.until(lambda: plays(run, games=100, version=3), "games and versions")
     kept = checkpoints(run)
+    parts = parts_on(cluster)
+    assert len(parts) >= 5
     program.send(signal.SIGTERM)
     assert program.wait() == 0
 
+    assert_all_end(parts)
     assert "the same command goes on from here" in program.said
     assert checkpoints(run)[-1] > kept[-1]
     assert_every_game_came_once(run, at_least=100)
@@ -192,10 +203,23 @@ MISTAKES = {
     "a way out of the folder": (["train", "hex5", "--name", ".."], 2, ["'..' is not allowed"]),
     "a closed port": (["train", "tic_tac_toe", "--address", "127.0.0.1:1"], 1, ["127.0.0.1:1", "refused"]),
     "a host": (["train", "tic_tac_toe", "--address", "no.such.host.invalid:6379"], 1, ["no.such.host"]),
-    "no address": (["train", "tic_tac_toe", "--address", "nonsense"], 1, ["nonsense"]),
+    "no address": (["train", "tic_tac_toe", "--address", "nonsense"], 2, ["'nonsense'", "HOST:PORT"]),
+    "no port": (["match", "random", "random", "--address", "host:abc"], 2, ["'host:abc'", "HOST:PORT"]),
+    "a way in from outside": (
+        ["train", "hex5", "--address", "ray://h:1"],
+        2,
+        ["ray://h:1", "--address auto"],
+    ),
+    "an abbreviation": (["train", "hex5", "learner.lr=1"], 2, ["did you mean learner.learning_rate?"]),
+    "a batch too large": (["train", "hex5", "learner.batch_rows=99999"], 2, ["slack_rows to at least 50000"]),
     "a model": (["selfplay", "nobody", "out"], 2, ["nobody"]),
     "a file": (["selfplay", "no/such.safetensors", "out"], 2, ["no/such.safetensors"]),
-    "a player": (["match", "stockfish", "random", "--game", "hex5"], 2, ["'stockfish' is not a player"]),
+    "a player": (
+        ["match", "stockfish", "random", "--game", "hex5"],
+        2,
+        ["'stockfish'", "no runs in", "mcts:400"],
+    ),
+    "an opponent": (["play", "nobody"], 2, ["'nobody'", "no runs in", "mcts:400"]),
     "no game": (["match", "random", "mcts:4"], 2, ["which game?", "--game"]),
     "a player's size": (["match", "mcts:0", "random", "--game", "hex5"], 2, ["mcts:0"]),
     "an unsolved game": (["match", "solver", "random", "--game", "hex11", "--engine", "local"], 2, ["hex11"]),
@@ -234,8 +258,9 @@ def test_a_run_in_one_process_says_where_it_is_and_goes_on(tmp_path: Path, capsy
     again = run_here(capsys, *here(tmp_path, "--steps", 12))
 
     assert (first.code, again.code) == (0, 0)
-    assert f"begins in {run.root}" in first.out.replace("\n", "")
-    assert f"resumes in {run.root}" in again.out.replace("\n", "")
+    assert f"run: new run in {run.root} (tic_tac_toe); stops at 8 steps, or at Ctrl-C" in first.out
+    assert f"run: resumes in {run.root}" in again.out
+    assert "games and 8 steps; stops at 12 steps" in again.out
     assert newest_moment(run.root)["learner/steps"] == 12
     assert_every_game_came_once(run, at_least=1)
     status = run_here(capsys, "status", "run", "--runs", tmp_path, "--json")
@@ -253,6 +278,37 @@ def test_a_folder_of_another_game_or_network_is_refused_and_left_alone(
     assert_three_lines(run_here(capsys, *wider), code=2, mentions=["network.channels=16"])
 
     assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+
+
+def test_a_run_that_was_moved_goes_on_under_its_new_name(tmp_path: Path, capsys: Capsys) -> None:
+    run_here(capsys, *here(tmp_path, "--steps", 8))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    said = run_here(capsys, *train(tmp_path, "--engine", "local", "--steps", 12, name="moved"))
+
+    assert said.code == 0, said.err
+    assert newest_moment(tmp_path / "moved")["learner/steps"] == 12
+    assert "tamen play moved" in said.out
+    assert_every_game_came_once(RunFolder(tmp_path / "moved"), at_least=1)
+
+
+def test_a_dry_run_tells_what_would_happen_and_changes_nothing(tmp_path: Path, capsys: Capsys) -> None:
+    dry = ["train", "hex5", "--dry-run", "--name", "run", "--runs"]
+    begun = run_here(capsys, *dry, tmp_path)
+    assert (begun.code, list(tmp_path.iterdir())) == (0, [])
+    assert "# run: new run in" in begun.out
+
+    run_here(capsys, *here(tmp_path, "--steps", 4))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != ".lock"}
+    foreign = run_here(capsys, *dry, tmp_path)
+    resumed = run_here(capsys, *here(tmp_path, "search.temperature=0.5", "--dry-run"))
+    assert_three_lines(foreign, code=2, mentions=["cannot go on with game=hex5"])
+    assert resumed.code == 0
+    assert "games and 4 steps" in resumed.out
+    assert "changed: search.temperature: 1.0 -> 0.5" in resumed.out
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != ".lock"}
+
+    (tmp_path / "file").write_text("no folder")
+    assert_three_lines(run_here(capsys, *dry, tmp_path / "file"), code=1, mentions=["Not a directory"])
 
 
 @pytest.mark.parametrize("damage", ["cut short", "a bit", "a file is missing"])

@@ -56,6 +56,25 @@ def test_the_parts_of_a_role_are_counted_together() -> None:
     assert metrics.counted["tamen_games_set_aside_total",] == 5
 
 
+def test_requests_that_failed_or_were_lost_and_chunks_refused_are_counted() -> None:
+    metrics = recorded(
+        {
+            "actor-0": {"resent_requests": 0},
+            "inference": {"failed_requests": 1},
+            "replay": {"refused_chunks": 0},
+        },
+        {
+            "actor-0": {"resent_requests": 4},
+            "inference": {"failed_requests": 3},
+            "replay": {"refused_chunks": 1},
+        },
+    )
+
+    assert metrics.counted["tamen_requests_resent_total",] == 4
+    assert metrics.counted["tamen_requests_failed_total",] == 2
+    assert metrics.counted["tamen_chunks_refused_total",] == 1
+
+
 def test_a_process_that_restarted_counts_from_zero() -> None:
     metrics = recorded({"inference": {"rows": 0}}, {"inference": {"rows": 900}}, {"inference": {"rows": 30}})
 

@@ -61,6 +61,14 @@ def test_who_is_not_there_cannot_play(text: str, runs: Path) -> None:
         contender(text, runs)
 
 
+def test_who_is_not_there_is_answered_with_those_who_are(runs: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        contender("secnd", runs)
+
+    assert "holds first, second, third; players without a run are random" in caught.value.why
+    assert caught.value.fix == "did you mean second?"
+
+
 def test_the_models_tell_the_game_and_must_agree(runs: Path) -> None:
     first, second, third, random = (contender(text, runs) for text in ("first", "second", "third", "random"))
 
@@ -115,5 +123,8 @@ def test_who_wins_every_game_has_an_infinite_elo_which_is_told_as_none(
     assert "+∞" in capsys.readouterr().out
 
 
-def test_an_odd_number_of_games_is_made_even(runs: Path) -> None:
-    assert play("random", "random", runs, game="tic_tac_toe", games=5)["games"] == 6
+def test_an_odd_number_of_games_is_made_even_and_told(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    play("random", "random", runs, game="tic_tac_toe", games=4, quiet=False)
+    assert "both sides" not in capsys.readouterr().out
+    assert play("random", "random", runs, game="tic_tac_toe", games=5, quiet=False)["games"] == 6
+    assert "6 games are played: each opening from both sides" in capsys.readouterr().out

@@ -49,7 +49,7 @@ def test_a_file_needs_no_run(run: RunFolder, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["second", "first@x", "first@²", "first@7", "first@-1"])
 def test_what_is_not_there_is_a_usage_error(text: str, run: RunFolder) -> None:
-    with pytest.raises(UsageError, match=r"no (model|weights)"):
+    with pytest.raises(UsageError, match=r"no (run|model|weights)"):
         find_model(text, runs=run.root.parent)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.observer import EVENTS_KEPT, WINDOW_SECONDS, Observer, newest_evaluations
-from cluster.snapshot import Score, Snapshot
+from cluster.snapshot import FaultsPart, Score, Snapshot
 from tests.cluster.tiny import tiny_config
 
 Stats = dict[str, dict[str, Any]]
@@ -163,6 +163,56 @@ def test_a_trouble_is_told_once_until_it_changes_or_comes_again() -> None:
         observer.take({"actor-1": {"trouble": trouble}, "learner": {}}, elapsed_seconds=float(second))
 
     assert log == ["actor-1: full", "actor-1: full", "actor-1: still full"]
+
+
+def aside(games: int, cause: str = "it is away") -> dict[str, Any]:
+    return {"set_aside": games, "set_aside_cause": cause}
+
+
+def test_games_set_aside_are_told_at_once_and_then_now_and_then() -> None:
+    observer, log = Observer("run", tiny_config()), list[str]()
+    observer.log_to(log.append)
+    for second in range(0, 41, 10):
+        parts = {"actor-0": aside(512 * second), "actor-1": aside(256 * second if second > 10 else 0)}
+        observer.take(parts, elapsed_seconds=float(second))
+
+    assert log == [
+        "actor-0 set 5,120 games aside: it is away",
+        "2 actors set 25,600 games aside: it is away",
+    ]
+
+
+def test_faults_are_summed_over_all_parts_and_their_lives() -> None:
+    lives = [(3, 10, 1, 0), (5, 12, 1, 0), (1, 2, 0, 2)]
+    moments = [
+        (
+            float(second),
+            {
+                "actor-0": {"set_aside": a, "resent_requests": c},
+                "actor-1": {"set_aside": 7, "resent_requests": 1},
+                "inference": {"failed_requests": b, "requests": 0},
+                "replay": {"refused_chunks": d},
+            },
+        )
+        for second, (a, b, c, d) in enumerate(lives)
+    ]
+    picture = watch(*moments)
+
+    assert picture.faults == FaultsPart(
+        games_set_aside=5 + 1 + 7, failed_requests=12 + 2, resent_requests=1 + 1, refused_chunks=2
+    )
+    flat = picture.flat()
+    assert [flat[f"faults/{name}"] for name in ("games_set_aside", "failed_requests")] == [13, 14]
+    assert [flat[f"faults/{name}"] for name in ("resent_requests", "refused_chunks")] == [2, 2]
+
+
+def test_the_share_of_requests_that_fail_is_that_of_the_window() -> None:
+    picture = watch(
+        (0.0, {"inference": {"requests": 100, "failed_requests": 5}}),
+        (1.0, {"inference": {"requests": 106, "failed_requests": 7}}),
+    )
+
+    assert picture.inference.failure_ratio == pytest.approx(0.25)
 
 
 def test_a_damaged_file_or_checkpoint_is_told() -> None:

@@ -14,6 +14,7 @@ from cluster.panel_boxes import RunPanel
 from cluster.snapshot import (
     ActorsPart,
     Event,
+    FaultsPart,
     GamesPart,
     InferencePart,
     LearnerPart,
@@ -105,6 +106,18 @@ def test_a_board_that_is_too_high_is_left_out() -> None:
     assert len(drawn(large, width=80, height=24)) < 24
     assert "last game" not in "\n".join(drawn(large, width=80, height=24))
     assert "last game" in "\n".join(drawn(large, width=80, height=50))
+
+
+FAULTY = replace(FULL, faults=FaultsPart(512, 1024, 3, 0))
+
+
+def test_faults_are_told_where_there_were_any() -> None:
+    text = "\n".join(drawn(FAULTY, width=80, height=24))
+    assert "faults 512 games set aside · 1,024 requests failed · 3 sent again" in text
+    assert "chunks refused" not in text
+    assert len(drawn(FAULTY, width=80, height=24)) < 24
+    assert "faults" not in "\n".join(drawn(replace(FULL, faults=FaultsPart(0, 0, 0, 0))))
+    assert plain_line(FAULTY) == plain_line(FULL).replace(" limit", " aside=512 failed=1024 resent=3 limit")
 
 
 def test_markup_in_names_is_only_text() -> None:

@@ -86,3 +86,13 @@ def test_the_gpus_of_a_machine_are_those_that_cuda_may_see(
 
     assert Machine.here().gpus == gpus
     assert Machine.here().cpus >= 1
+
+
+@given(st.integers(1, 40), st.integers(1, 8))
+def test_every_part_that_evaluates_or_learns_has_room_on_one_gpu(servers: int, gpus: int) -> None:
+    share = plan_serving(Machine(4, gpus), servers=servers).role("inference").num_gpus
+    on_one_gpu = int(1 / share + 1e-9)
+
+    assert 0 < share <= 1
+    assert on_one_gpu * gpus >= servers + 1
+    assert plan_serving(Machine(4, 0), servers=servers).role("inference").num_gpus == 0

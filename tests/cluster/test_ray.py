@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +13,15 @@ import pytest
 
 from cluster.match import play_match
 from cluster.observer import Observer
-from cluster.program import Machine, plan
+from cluster.program import Machine, Program, Role, plan
+from cluster.ray_actors import ACTORS
 from cluster.ray_client import RayClient
-from cluster.ray_program import RayProgram
+from cluster.ray_engine import RayEngine
+from cluster.ray_program import Part, RayProgram
 from cluster.run_folder import RunFolder
 from cluster.selfplay import play_games
-from core.errors import EvaluationError
+from cluster.supervision import Attendance
+from core.errors import ClusterError, EvaluationError
 from core.messages import Request
 from tests.cluster.tiny import checkpoints, game_lines, games_on_disk, tiny_config, tiny_run
 
@@ -128,8 +132,11 @@ def test_games_steps_and_versions_grow_and_matches_are_played(circle: Circle) ->
 
 def test_a_bad_request_fails_alone(circle: Circle) -> None:
     board = np.zeros((3, 9), np.int8)
-    for bad in (Request("nobody", {"cells": board}), Request("main", {"cells": board.astype(np.int64)})):
-        assert isinstance(ask(circle, bad), EvaluationError)
+    wrong = Request("main", {"cells": board.astype(np.int64)})
+    for bad, why in ((Request("nobody", {"cells": board}), "holds versions none"), (wrong, "expected int8")):
+        error = ask(circle, bad)
+        assert isinstance(error, EvaluationError)
+        assert why in error.why
 
     (reply,) = ask(circle, Request("main", {"cells": board}))
     assert reply.arrays["policy"].shape == (3, 9)
@@ -148,6 +155,21 @@ def test_a_part_that_is_killed_comes_back_and_nothing_acknowledged_is_lost(part:
     assert_everything_came_once(circle)
     if part == "actor":
         assert {epoch for _, epoch, _ in games_on_disk(circle.folder)} > epochs
+
+
+def test_a_part_that_fails_unexpectedly_is_killed_and_replaced(circle: Circle) -> None:
+    results = circle.folder.evaluations_file
+    circle.until(lambda: circle.stats["evaluator"].get("rounds", 0) >= 1, "a match")
+    pid, restarts = circle.stats["evaluator"]["pid"], circle.stats["evaluator"]["restarts"]
+    aside = results.rename(results.with_suffix(".aside"))
+    results.mkdir()
+    circle.until(lambda: circle.stats["evaluator"]["restarts"] > restarts, "a failure")
+    results.rmdir()
+    aside.rename(results)
+    circle.until(lambda: circle.stats["evaluator"].get("rounds", 0) >= 1, "a match")
+
+    assert circle.stats["evaluator"]["pid"] != pid
+    assert any(text.startswith("evaluator failed:") and "IsADirectoryError" in text for text in circle.said)
 
 
 def test_a_disk_that_cannot_be_written_pauses_the_actors_and_costs_no_acknowledged_game(
@@ -229,3 +251,85 @@ def test_a_match_on_ray_is_the_match_in_one_process(tmp_path: Path) -> None:
         )
 
     assert play("ray") | {"seconds": 0} == play("local") | {"seconds": 0}
+
+
+def a_program(folder: Path, *names: str, said: list[str] | None = None) -> RayProgram:
+    """Return a program of some roles, each of which asks all that come before it."""
+    roles = tuple(Role(name, 1, 0.0, 0.0, names[:k]) for k, name in enumerate(names))
+    return RayProgram(CONFIG, tiny_run(folder, CONFIG), Program(roles), report=(said or []).append)
+
+
+def until_it_fails(program: RayProgram) -> ClusterError:
+    """Watch a program until it cannot go on, and return why."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    try:
+        program.start()
+        while time.monotonic() < deadline:
+            program.supervise()
+            program.collect_stats(timeout_seconds=0.2)
+    except ClusterError as error:
+        return error
+    finally:
+        program.stop()
+    raise AssertionError("it goes on and on")
+
+
+def test_a_part_that_cannot_be_made_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
+    program = a_program(tmp_path / "run", "replay")
+    (tmp_path / "run" / "replay").write_text("a file where a folder should be")
+    error = until_it_fails(program)
+
+    assert error.what == "the replay cannot be made"
+    assert str(tmp_path / "run" / "replay") in error.why
+    assert len(str(error).splitlines()) == 3
+
+
+def test_a_part_that_dies_whenever_it_is_made_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Dying:
+        def __init__(self, given: Any) -> None:
+            os._exit(7)
+
+        def stats(self) -> None: ...
+
+    monkeypatch.setitem(ACTORS, "store", Dying)
+    monkeypatch.setattr("cluster.ray_program.SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(
+        "cluster.ray_program.Part",
+        lambda *what: Part(*what, attendance=Attendance(patience_seconds=3.0)),
+    )
+    error = until_it_fails(a_program(tmp_path / "run", "store"))
+
+    assert error.what == "store keeps dying"
+    assert "restarting" in error.why
+
+
+def test_ray_takes_no_signal_from_the_run() -> None:
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_start_that_is_interrupted_waits_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow:
+        def __init__(self, given: Any) -> None:
+            time.sleep(PATIENCE_SECONDS)
+
+        def run(self) -> None: ...
+
+        def stop(self) -> None: ...
+
+        def stats(self) -> None: ...
+
+    monkeypatch.setitem(ACTORS, "learner", Slow)
+    monkeypatch.setattr("cluster.ray_engine.Machine.here", lambda: Machine(cpus=2, gpus=0))
+    said: list[str] = []
+    engine = RayEngine(CONFIG, tiny_run(tmp_path / "run", CONFIG), address=None, report=said.append)
+    interrupt = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        engine.start()
+    engine.stop()
+
+    assert said == []

@@ -1,10 +1,20 @@
 """A run's folder has one writer at a time, and goes on with nothing that does not fit it."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from cluster.run_folder import RunFolder, changed_settings, open_run, run_folder, run_names
+from cluster.run_folder import (
+    RunFolder,
+    changed_settings,
+    check_run,
+    named_runs,
+    nearest_run,
+    open_run,
+    run_folder,
+    run_names,
+)
 from core.errors import UsageError
 from tests.cluster.tiny import tiny_config
 
@@ -71,6 +81,48 @@ def test_what_does_not_fit_the_weights_is_refused_and_changes_nothing(
 
     assert folder.config() == tiny_config()
     open_run(folder, tiny_config()).release()
+
+
+def test_a_run_keeps_the_name_that_it_began_with_wherever_it_is_moved(tmp_path: Path) -> None:
+    first = run_folder(tmp_path, "first")
+    open_run(first, tiny_config()).release()
+    first.root.rename(tmp_path / "moved")
+    moved = run_folder(tmp_path, "moved")
+    open_run(moved, tiny_config()).release()
+
+    assert (moved.name, moved.typed) == ("first", "moved")
+    assert (first.name, first.exists()) == ("first", False)
+
+
+def test_a_check_refuses_what_opening_would_and_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = run_folder(tmp_path / "runs", "first")
+    check_run(folder, tiny_config())
+    assert list(tmp_path.iterdir()) == []
+
+    lock = open_run(folder, tiny_config())
+    with pytest.raises(UsageError, match="another process"):
+        check_run(folder, tiny_config())
+    lock.release()
+    check_run(folder, tiny_config())
+    with pytest.raises(UsageError, match="cannot go on with game=hex3"):
+        check_run(folder, tiny_config(game="hex3"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError):
+        check_run(folder, tiny_config())
+
+
+def test_who_names_a_run_that_is_not_there_is_told_which_are(tmp_path: Path) -> None:
+    assert named_runs(tmp_path) == f"no runs in {tmp_path}"
+    assert "tamen train" in nearest_run("first", tmp_path)
+    for number in range(14):
+        open_run(run_folder(tmp_path, f"first-{number:02}"), tiny_config()).release()
+
+    assert "first-00, first-01" in named_runs(tmp_path)
+    assert named_runs(tmp_path).endswith("and 2 more")
+    assert nearest_run("frist-03", tmp_path).startswith("did you mean first-03 or ")
+    assert nearest_run("zzz", tmp_path).startswith("name one of them")
 
 
 def test_everything_else_may_change_between_lives_and_is_told(tmp_path: Path) -> None:

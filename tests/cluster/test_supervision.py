@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.supervision import RestartPolicy
+from cluster.supervision import Attendance, RestartPolicy
 
 
 def test_the_delay_doubles_up_to_its_maximum() -> None:
@@ -49,3 +49,38 @@ def test_a_part_that_always_fails_at_once_is_given_up_within_two_minutes() -> No
         now += delay
 
     assert 30.0 < now < 120.0
+
+
+def test_a_process_that_was_never_heard_of_is_given_up_when_patience_ends() -> None:
+    attendance = Attendance(patience_seconds=100.0)
+    for second in range(101):
+        attendance.missed(float(second))
+        assert not attendance.given_up(float(second))
+
+    assert attendance.given_up(101.0)
+
+
+def test_processes_that_only_ever_show_up_for_a_moment_are_given_up_too() -> None:
+    attendance, now = Attendance(settled_seconds=5.0, patience_seconds=100.0), 0.0
+    while not attendance.given_up(now):
+        now += 2.0
+        attendance.answered(int(now) // 4, now)
+        assert now < 120.0
+
+    assert now > 100.0
+
+
+def test_a_process_that_stays_ends_the_waiting() -> None:
+    attendance = Attendance(settled_seconds=5.0, patience_seconds=100.0)
+    attendance.answered(1, 0.0)
+    attendance.missed(10.0)
+    for second in (60.0, 66.0):
+        attendance.answered(2, second)
+
+    assert not attendance.given_up(1000.0)
+
+
+def test_another_process_is_noticed_once() -> None:
+    attendance = Attendance()
+
+    assert [attendance.answered(pid, 0.0) for pid in (1, 1, 2, 2, 3)] == [False, False, True, False, True]

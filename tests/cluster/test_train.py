@@ -2,20 +2,24 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cluster.metrics_sinks import read_run_log
 from cluster.observer import Observer
+from cluster.program import Machine
 from cluster.run_folder import RunFolder
 from cluster.snapshot import GamesPart, LearnerPart, Snapshot
-from cluster.train import LastBoard, reached, resolve_config, run_engine, show_plan
+from cluster.train import LastBoard, fitting_size, reached, resolve_config, run_engine, show_plan
 from configs.schema import RunConfig
 from core.errors import ClusterError, UsageError
 from core.metrics import NoMetrics
+from replay.rate_limiter import RateLimiter
 from tests.cluster.tiny import tiny_config, tiny_run
 from tests.core.faults import in_child
 
@@ -25,11 +29,13 @@ class FakeEngine:
 
     Attributes:
         failing_start: raised when it is started.
+        starting: called when it is started.
         meanwhile: called during each advance, with its number.
     """
 
     def __init__(self) -> None:
         self.failing_start: Exception | None = None
+        self.starting: Callable[[], None] = lambda: None
         self.meanwhile: Callable[[int], None] = lambda number: None
         self.advances = 0
         self.stopped = 0
@@ -37,6 +43,7 @@ class FakeEngine:
     def start(self) -> None:
         if self.failing_start is not None:
             raise self.failing_start
+        self.starting()
 
     def advance(self, seconds: float) -> None:
         self.advances += 1
@@ -90,6 +97,19 @@ def test_the_first_signal_lets_the_run_end_in_order(number: signal.Signals, tmp_
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_breaks_off_a_start(number: signal.Signals, tmp_path: Path) -> None:
+    engine, config, begun = FakeEngine(), tiny_config(), []
+
+    def start() -> None:
+        signal.raise_signal(number)
+        begun.append(True)
+
+    engine.starting = start
+    assert drive(engine, config, tiny_run(tmp_path / "run", config)) is None
+    assert (begun, engine.advances, engine.stopped) == ([], 0, 1)
+
+
 def test_the_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
     config = tiny_config()
     run = tiny_run(tmp_path / "run", config)
@@ -115,6 +135,47 @@ def test_an_engine_that_fails_is_stopped_and_its_error_reaches_the_person(tmp_pa
         drive(engine, config, tiny_run(tmp_path / "run", config))
 
     assert engine.stopped == 1
+
+
+def test_what_ended_a_run_is_in_its_log_and_the_error_says_so(tmp_path: Path) -> None:
+    engine, config = FakeEngine(), tiny_config()
+    engine.failing_start = ClusterError("the learner cannot be made", why="test", fix="mend it")
+    run = tiny_run(tmp_path / "run", config)
+    with pytest.raises(ClusterError) as caught:
+        drive(engine, config, run)
+
+    assert caught.value.fix == f"mend it; what led to it is in {run.log_file}"
+    logged = run.log_file.read_text()
+    assert "the run ended: the learner cannot be made" in logged
+    assert "Traceback" in logged
+
+    engine.failing_start = UsageError("a wrong argument", why="test", fix="mend it")
+    with pytest.raises(UsageError) as wrong:
+        drive(engine, config, run)
+    assert wrong.value.fix == "mend it"
+
+
+class FakeRay:
+    """Ray, as far as it knows where its logs are."""
+
+    @staticmethod
+    def is_initialized() -> bool:
+        return True
+
+    @staticmethod
+    def get_runtime_context() -> Any:
+        return SimpleNamespace(get_temp_dir=lambda: "/tmp/ray", get_session_name=lambda: "session_1")
+
+
+def test_a_run_on_ray_logs_where_its_parts_leave_their_tracebacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FakeRay())  # pyright: ignore
+    config = tiny_config(stop__games=10)
+    run = tiny_run(tmp_path / "run", config)
+    drive(FakeEngine(), config, run)
+
+    assert "/tmp/ray/session_1/logs" in run.log_file.read_text()
 
 
 def test_an_engine_that_cannot_start_is_stopped_too(tmp_path: Path) -> None:
@@ -211,13 +272,35 @@ def test_flags_win_over_settings() -> None:
         resolve_config("tic_tac", [], size="cpu")
 
 
-def test_the_plan_is_the_configuration_and_who_takes_part(capsys: pytest.CaptureFixture[str]) -> None:
-    show_plan(tiny_config(stop__games=30))
+def test_the_plan_is_the_configuration_and_who_takes_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show_plan(tiny_config(stop__games=1030, stop__minutes=1.5), RunFolder(tmp_path / "run"), size="gpu")
     printed = capsys.readouterr().out
 
     assert "game: tic_tac_toe" in printed
     assert "× learner" in printed
-    assert "'games': 30" in printed
+    assert "# run: new run in" in printed
+    assert "; stops after 1.5 min, at 1,030 games, or at Ctrl-C" in printed
+    assert "# size: gpu" in printed
+
+    show_plan(tiny_config(), RunFolder(tmp_path / "run"), size="cpu")
+    assert "; goes on until Ctrl-C" in capsys.readouterr().out
+
+
+def test_the_size_fits_the_machine_unless_it_is_given() -> None:
+    small, large = Machine(cpus=2, gpus=0), Machine(cpus=2, gpus=1)
+
+    assert (fitting_size("auto", small), fitting_size("auto", large)) == ("cpu", "gpu")
+    assert (fitting_size("gpu", small), fitting_size("cpu", large)) == ("gpu", "cpu")
+
+
+def test_no_batch_that_settings_allow_is_refused_by_the_replay() -> None:
+    config = tiny_config(replay__samples_per_insert_slack_rows=100, learner__batch_rows=200)
+
+    RateLimiter.of(config.replay).check_sample(200)
+    with pytest.raises(UsageError, match=r"learner\.batch_rows=201"):
+        tiny_config(replay__samples_per_insert_slack_rows=100, learner__batch_rows=201)
 
 
 def test_the_last_board_is_the_end_of_the_newest_game() -> None:

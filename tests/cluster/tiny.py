@@ -66,7 +66,8 @@ def games_on_disk(folder: RunFolder) -> list[tuple[int, int, int]]:
 
 def game_lines(folder: RunFolder) -> int:
     """Return how many games lie in the folder as text."""
-    return sum(len(path.read_text().splitlines()) for path in folder.games.glob("*.txt"))
+    lines = [line for path in folder.games.glob("*.txt") for line in path.read_text().splitlines()]
+    return sum(not line.startswith("#") for line in lines)
 
 
 def checkpoints(folder: RunFolder) -> list[int]:

@@ -36,6 +36,7 @@ def test_an_override_goes_over_the_preset_and_the_last_one_counts() -> None:
         ("search.root_symmetry=false", "search", "root_symmetry", False),
         ("evaluation.opponents=[random, mcts:9]", "evaluation", "opponents", ("random", "mcts:9")),
         ("search={algorithm: puct}", "search", "algorithm", "puct"),
+        ("search.minimax_widths=[13, 8]", "search", "minimax_widths", (13, 8)),
     ],
 )
 def test_values_are_written_as_yaml(override: str, section: str, key: str, value: object) -> None:
@@ -58,8 +59,10 @@ def test_a_configuration_can_be_overridden_later() -> None:
 
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
     error = refusal(preset="hex6")
-    assert "connect_four, hex11, hex13, hex4, hex5, hex7, tic_tac_toe" in error.why
+    assert "hex4, hex5, hex7, hex11, hex13, tic_tac_toe, connect_four" in error.why
     assert error.fix.startswith("did you mean hex")
+    assert refusal(preset="hexx").fix == "did you mean hex7 or hex5 or hex4?"
+    assert refusal(preset="ttt").fix == "did you mean tic_tac_toe?"
 
 
 def test_a_preset_is_a_name_and_never_a_path() -> None:
@@ -74,6 +77,12 @@ def test_a_preset_is_a_name_and_never_a_path() -> None:
         ("batch_rows=1", "batch_rows", "did you mean learner.batch_rows?"),
         ("learner.min_rows=1", "learner.min_rows", "did you mean replay.min_rows?"),
         ("sead=1", "sead", "did you mean seed"),
+        ("learner.lr=1", "learner.lr", "did you mean learner.learning_rate?"),
+        ("lr=1", "lr", "did you mean learner.learning_rate?"),
+        ("search.sims=1", "search.sims", "did you mean search.simulations?"),
+        ("replay.spi=1", "replay.spi", "did you mean replay.samples_per_insert"),
+        ("learner.ema=1", "learner.ema", "did you mean learner.ema_decay?"),
+        ("network.width=1", "network.width", "did you mean network."),
         ("=1", "", "choose one of them"),
     ],
 )
@@ -98,7 +107,9 @@ def test_an_unknown_setting_is_answered_with_the_nearest(override: str, unknown:
         ("learner.value_mix=2020-02-02", "a number (at least 0 and at most 1)"),
         ("actors.count=many", "a whole number (at least 1) or auto"),
         ("actors.games_per_group=9000", "a whole number (at least 1 and at most 8192)"),
-        ("search.algorithm=minimax", "gumbel or puct"),
+        ("search.algorithm=alphabeta", "gumbel or puct or minimax"),
+        ("search.minimax_widths=13", "a list, each of it a whole number (at least 1)"),
+        ("search.minimax_widths=[13, 0]", "a list, each of it a whole number (at least 1)"),
         ("search.root_symmetry=1", "true or false"),
         ("evaluation.opponents=random", "a list, each of it text"),
         ("evaluation.opponents=[1]", "a list, each of it text"),
@@ -122,6 +133,16 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     assert error.what == "the settings of search do not go together"
     assert error.why == "cheap_simulations must not exceed simulations"
     assert "min_rows must not exceed capacity_rows" in refusal("replay.capacity_rows=10").why
+
+
+def test_a_batch_that_could_never_be_drawn_is_refused_with_what_mends_it() -> None:
+    settings = ["replay.samples_per_insert_slack_rows=100", "learner.batch_rows=201"]
+    error = refusal(*settings)
+    assert "learner.batch_rows=201" in error.why
+    assert "to at least 101" in error.fix
+    assert load("hex5", [settings[0], "learner.batch_rows=200"]).learner.batch_rows == 200
+    error = refusal("search.algorithm=minimax", "search.minimax_widths=[13, 8]")
+    assert error.why == "with minimax_widths [13, 8] simulations must be at least 117"
 
 
 def test_a_section_is_no_value_and_a_setting_has_one() -> None:

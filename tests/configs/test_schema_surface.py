@@ -8,8 +8,8 @@ game seed
 network.blocks network.channels network.precision
 search.algorithm search.simulations search.cheap_simulations search.full_share search.root_symmetry
 search.gumbel_considered_actions search.gumbel_visit_offset search.gumbel_value_scale
-search.puct_exploration search.dirichlet_alpha search.dirichlet_share search.temperature
-search.temperature_plies
+search.puct_exploration search.dirichlet_alpha search.dirichlet_share search.minimax_widths
+search.temperature search.temperature_plies
 actors.count actors.groups_per_actor actors.games_per_group actors.random_opening_plies
 actors.chunk_rows actors.flush_seconds
 inference.servers inference.max_batch_rows inference.idle_wait_ms inference.max_queued_rows

@@ -43,7 +43,7 @@ def test_moves_are_drawn_from_the_visits_by_temperature(temperature: float) -> N
     game, num_rows = ConnectFour(), 4000
     config = SearchConfig(algorithm="puct", temperature=temperature, root_symmetry=False)
     search = PuctSearch(config, game, games=num_rows)
-    evaluate = HashEvaluator(7, salt=3)  # which spreads the visits over several moves
+    evaluate = HashEvaluator(7, salt=7)  # which spreads the visits over several moves
     budgets = [32] * num_rows
     decisions = decide(search, game, [[]] * num_rows, evaluate, budgets=budgets, sample=True)
     weights = (decisions.visits[0] / 32) ** (1 / temperature)

@@ -1,0 +1,50 @@
+"""Ctrl-C and SIGTERM as a run takes them."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """The first Ctrl-C (or SIGTERM) is a request to stop, the second ends the process at once.
+
+    Even then nothing acknowledged is lost: it was on disk before it was acknowledged, and Ray's processes on this
+    machine end with the driver.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._at_once = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Take the signal `number`."""
+        if self.requested:
+            os._exit(130)
+        self.requested = True
+        if self._at_once:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Break off what happens inside as soon as it is requested."""
+        self._at_once = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._at_once = False
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Let signals be requests while the context lasts."""
+    stop = StopRequest()
+    before = {number: signal.signal(number, stop.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,53 @@
+"""The help of the command, as a terminal of 80 columns shows it."""
+
+import re
+
+import pytest
+import typer.main
+
+from cluster.main import app
+from configs.names import preset_names
+from tests.cluster.commands import run_here
+
+Capsys = pytest.CaptureFixture[str]
+VERBS = ("demo", "doctor", "train", "selfplay", "play", "match", "bench", "status")
+
+
+def helped(capsys: Capsys, *arguments: str) -> str:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "80")
+        said = run_here(capsys, *arguments, "--help")
+    assert (said.code, said.err) == (0, "")
+    return said.out
+
+
+def test_the_command_names_every_verb_in_a_line_that_is_not_cut(capsys: Capsys) -> None:
+    lines = helped(capsys).splitlines()
+
+    for verb in VERBS:
+        assert any(re.match(rf"  {verb} +\w.*\.$", line) and not line.endswith("...") for line in lines), verb
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_tells_of_each_option_and_of_debug(verb: str, capsys: Capsys) -> None:
+    said = helped(capsys, verb)
+    options = typer.main.get_command(app).commands[verb].params  # pyright: ignore
+
+    assert all(option.help for option in options)
+    assert re.search(r"--debug +show the traceback", said)
+    assert "--no-" not in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
+def test_the_presets_are_those_that_are_there(capsys: Capsys) -> None:
+    said = " ".join(helped(capsys, "train").split())
+
+    assert f"one of {', '.join(preset_names())}" in said
+
+
+def test_a_word_that_is_no_verb_or_option_is_answered_with_the_nearest(capsys: Capsys) -> None:
+    verb, option = run_here(capsys, "trian"), run_here(capsys, "train", "--minuts", 3)
+
+    assert (verb.code, option.code) == (2, 2)
+    assert "'train'" in verb.err
+    assert "--minutes" in option.err

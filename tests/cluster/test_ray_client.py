@@ -1,0 +1,280 @@
+"""The ways between actors, against servers that fail, die or say nothing, without any Ray."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectStoreFullError
+
+from cluster.ray_client import (
+    FIRST_PROBATION_SECONDS,
+    LONGEST_PROBATION_SECONDS,
+    PATIENCE_SECONDS,
+    RETRY_SECONDS,
+    RayClient,
+    RayDelivery,
+    RayObjects,
+)
+from core.errors import DataError, EvaluationError, TamenError
+from core.messages import Request
+from replay.records import Ack
+
+ACKNOWLEDGED = Ack(accepted_games=1, duplicate_games=0, rows=8, pause_seconds=0.0, total_rows=8)
+REQUEST = Request("main", {"cells": np.zeros((4, 9), np.int8)})
+Answer = Callable[[], Any]
+
+
+class FakeRay:
+    """Time, and references that are answered as soon as somebody waits; None is an answer that never comes.
+
+    Attributes:
+        now: seconds; only waiting and sleeping let them pass.
+        slept: seconds that were slept with nothing on its way.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept = 0.0
+
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds < float("inf")
+        self.now += seconds
+        self.slept += seconds
+
+    def wait(
+        self, references: list[Any], *, num_returns: int = 1, timeout: float
+    ) -> tuple[list[Any], list[Any]]:
+        ready = [one for one in references if one.answer is not None][:num_returns]
+        if not ready:
+            self.now += timeout
+        return ready, [one for one in references if one not in ready]
+
+    def get(self, reference: Any, *, timeout: float) -> Any:
+        if isinstance(reference.answer, Exception):
+            raise reference.answer
+        return reference.answer
+
+
+class Reference:
+    """What a remote call returns."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+
+class FakeMethod:
+    """A remote method that answers as it is told to."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.calls = 0
+
+    def remote(self, *arguments: Any) -> Reference:
+        self.calls += 1
+        return Reference(self.answer)
+
+
+class FakeServer:
+    """An inference actor of which the answer to everything is known."""
+
+    def __init__(self, answer: Any) -> None:
+        self.infer = FakeMethod(answer)
+
+    def turns(self, answer: Any) -> None:
+        self.infer.answer = answer
+
+
+GOOD = ({"value": np.zeros(4, np.float32)}, 7)
+BROKEN = EvaluationError("the brain failed on a batch", why="RuntimeError: test", fix="none")
+DEAD = ActorUnavailableError("it is being restarted", None)
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    fake = FakeRay()
+    monkeypatch.setattr("cluster.ray_client.ray", fake)
+    return fake
+
+
+def a_client(ray: FakeRay, *servers: FakeServer) -> RayClient:
+    return RayClient(list(servers), clock=ray.clock, sleep=ray.sleep)
+
+
+def ask(client: RayClient, *, timeout_seconds: float = 1.0) -> Any:
+    """Return what comes of one request, None when nothing does within the time."""
+    handle = client.submit((REQUEST,))
+    answer = client.wait_any([handle], timeout_seconds=timeout_seconds)
+    assert answer is None or answer[0] == handle
+    return answer and answer[1]
+
+
+def test_requests_go_to_the_server_that_owes_least(ray: FakeRay) -> None:
+    first, second = FakeServer(None), FakeServer(None)
+    client = a_client(ray, first, second)
+    for _ in range(6):
+        client.submit((REQUEST,))
+
+    assert (first.infer.calls, second.infer.calls) == (3, 3)
+
+
+@pytest.mark.parametrize("failure", [BROKEN, DEAD], ids=["it cannot answer", "it is away"])
+def test_a_server_that_fails_at_once_does_not_draw_the_requests(failure: Exception, ray: FakeRay) -> None:
+    failing, good = FakeServer(failure), FakeServer(GOOD)
+    client = a_client(ray, failing, good)
+    answers = [ask(client) for _ in range(100)]
+
+    assert failing.infer.calls == 1
+    assert all(not isinstance(answer, EvaluationError) for answer in answers[1:])
+
+
+def test_a_failing_server_is_tried_again_ever_more_seldom(ray: FakeRay) -> None:
+    failing, good = FakeServer(BROKEN), FakeServer(GOOD)
+    client = a_client(ray, failing, good)
+    tried = []
+    while ray.now < 600.0:
+        before = failing.infer.calls
+        ask(client)
+        ray.now += 0.125
+        if failing.infer.calls > before:
+            tried.append(ray.now)
+    pauses = np.diff(tried)
+
+    assert pauses[:4] == pytest.approx([0.5, 1.0, 2.0, 4.0], abs=0.25)
+    assert pauses[-1] == pytest.approx(LONGEST_PROBATION_SECONDS, abs=0.25)
+
+
+def test_a_server_that_answers_again_begins_with_the_first_probation(ray: FakeRay) -> None:
+    failing, good = FakeServer(BROKEN), FakeServer(GOOD)
+    client = a_client(ray, failing, good)
+    for _ in range(8):
+        ask(client)
+        ray.now += LONGEST_PROBATION_SECONDS
+    for answer in (GOOD, BROKEN):
+        failing.turns(answer)
+        ask(client)
+    before = failing.infer.calls
+    ask(client)
+    assert failing.infer.calls == before
+    ray.now += FIRST_PROBATION_SECONDS
+    ask(client)
+    assert failing.infer.calls == before + 1
+
+
+def test_when_all_servers_fail_they_are_asked_all_the_same(ray: FakeRay) -> None:
+    servers = [FakeServer(BROKEN), FakeServer(BROKEN)]
+    client = a_client(ray, *servers)
+
+    assert [isinstance(ask(client), EvaluationError) for _ in range(6)] == [True] * 6
+
+
+def test_what_was_lost_is_sent_again_when_due_while_others_are_answered(ray: FakeRay) -> None:
+    dying, good = FakeServer(DEAD), FakeServer(GOOD)
+    client = a_client(ray, dying, good)
+    lost, answered = client.submit((REQUEST,)), client.submit((REQUEST,))
+
+    assert (client.wait_any([lost, answered], timeout_seconds=1.0) or (None,))[0] == answered
+    assert (ray.now, ray.slept, client.resent_requests) == (0.0, 0.0, 0)
+    assert (client.wait_any([lost], timeout_seconds=1.0) or (None,))[0] == lost
+    assert (ray.now, client.resent_requests) == (RETRY_SECONDS, 1)
+
+
+def test_waiting_for_what_is_due_later_takes_no_longer_than_was_asked(ray: FakeRay) -> None:
+    client = a_client(ray, FakeServer(DEAD))
+
+    assert ask(client, timeout_seconds=RETRY_SECONDS / 2) is None
+    assert ray.now == RETRY_SECONDS / 2
+    assert client.resent_requests == 0
+
+
+def test_the_replies_of_one_handle_keep_the_order_of_its_requests(ray: FakeRay) -> None:
+    servers = [FakeServer(DEAD), FakeServer((GOOD[0], 8))]
+    client = a_client(ray, *servers)
+    handle = client.submit((REQUEST, REQUEST))
+    servers[0].turns((GOOD[0], 9))
+    ray.now += 1.0
+    answer = client.wait_any([handle], timeout_seconds=5.0)
+
+    assert answer is not None
+    assert not isinstance(answer[1], EvaluationError)
+    assert [reply.weights_version for reply in answer[1]] == [8, 8]
+
+
+def test_a_failed_request_fails_its_handle_once(ray: FakeRay) -> None:
+    client = a_client(ray, FakeServer(BROKEN))
+    handle = client.submit((REQUEST, REQUEST))
+
+    assert client.wait_any([handle], timeout_seconds=1.0) == (handle, BROKEN)
+    assert client.wait_any([handle], timeout_seconds=1.0) is None
+
+
+def test_a_server_that_says_nothing_for_too_long_is_given_up_though_others_answer(ray: FakeRay) -> None:
+    silent = FakeServer(None)
+    client = a_client(ray, silent)
+    waiting = client.submit((REQUEST,))
+    assert client.wait_any([waiting], timeout_seconds=PATIENCE_SECONDS - 1.0) is None
+    silent.turns(GOOD)
+    ray.now += 2.0
+    client.submit((REQUEST,))
+    answer = client.wait_any([waiting], timeout_seconds=1.0)
+
+    assert answer is not None
+    assert answer[0] == waiting
+    assert isinstance(answer[1], EvaluationError)
+    assert "silent for 120 s" in answer[1].why
+
+
+def test_a_server_that_stays_away_is_given_up_with_the_reason(ray: FakeRay) -> None:
+    error = ask(a_client(ray, FakeServer(DEAD)), timeout_seconds=2 * PATIENCE_SECONDS)
+
+    assert isinstance(error, EvaluationError)
+    assert "it is being restarted" in error.why
+    assert PATIENCE_SECONDS <= ray.now <= PATIENCE_SECONDS + 2 * RETRY_SECONDS
+
+
+class FakeReplay:
+    def __init__(self, answer: Any) -> None:
+        self.add = self.admission = FakeMethod(answer)
+
+
+def test_a_chunk_that_was_not_acknowledged_is_sent_again_when_due_and_nobody_waits(ray: FakeRay) -> None:
+    replay = FakeReplay(GetTimeoutError("the disk is full"))
+    delivery = RayDelivery(replay, clock=ray.clock, sleep=ray.sleep)
+    delivery.send(b"chunk")
+    for _ in range(5):
+        assert delivery.poll(0.0) is None
+
+    assert (ray.now, replay.add.calls, delivery.busy) == (0.0, 1, True)
+    assert delivery.last_trouble == "the disk is full"
+    assert delivery.poll(1.0) is None
+    assert (ray.now, replay.add.calls) == (RETRY_SECONDS, 2)
+    replay.add.answer = ACKNOWLEDGED
+    for _ in range(2):
+        assert delivery.poll(1.0) is None
+    assert delivery.poll(1.0) == ACKNOWLEDGED
+    assert not delivery.busy
+
+
+def test_a_chunk_that_is_refused_is_not_sent_again(ray: FakeRay) -> None:
+    replay = FakeReplay(DataError("a chunk is wrong", why="test", fix="none"))
+    delivery = RayDelivery(replay, clock=ray.clock, sleep=ray.sleep)
+    delivery.send(b"chunk")
+
+    assert delivery.poll(0.0) == Ack.nothing()
+    assert "a chunk is wrong" in delivery.last_trouble
+    assert not delivery.busy
+
+
+def test_an_object_store_without_room_is_told_in_three_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(data: bytes) -> Any:
+        raise ObjectStoreFullError("no room for 7 bytes\nand much more")
+
+    monkeypatch.setattr("cluster.ray_client.ray.put", full)
+    with pytest.raises(TamenError, match="no room for a chunk") as caught:
+        RayObjects().put(b"a chunk")
+
+    assert caught.value.why == "ObjectStoreFullError: no room for 7 bytes"
+    assert "replay.capacity_rows" in caught.value.fix
