@@ -84,7 +84,7 @@ def verb(work: Callable[..., None]) -> Callable[..., None]:
 
 @verb
 def demo(
-    seconds: Annotated[float, typer.Option(help="time for everything", min=40, metavar="SECONDS")] = 110.0,
+    seconds: Annotated[float, typer.Option(help="time for everything", min=40, metavar="SECONDS")] = 113.0,
     runs: Runs = Path("runs"),
     plain: Plain = False,
 ) -> None:

@@ -1,9 +1,9 @@
-"""The peer that is fastest on a CPU: self-play of connect four by pgx's rules and mctx's Gumbel search, all of it jitted.
+"""The fastest peer on a CPU: self-play of connect four by pgx's rules and mctx's Gumbel search, all of it jitted.
 
     python mctx_pgx.py [--simulations 32] [--blocks 4] [--channels 64] [--batch 128] [--seconds 30]
 
-It runs in an environment of its own (requirements.txt beside it) and prints one JSON object: `moves_per_s`, each with the
-full number of simulations; `evals_per_s`; and `raw_per_s`, positions a second when it does nothing but forwards.
+It runs in an environment of its own (requirements.txt beside it) and prints one JSON object: `moves_per_s`, each
+with the full number of simulations; `evals_per_s`; and `raw_per_s`, positions a second of nothing but forwards.
 The network has the shape of tamen's: 3×3 convolutions in residual blocks, a policy and a value head.
 """
 
@@ -62,7 +62,9 @@ def make_move(env, simulations: int):
         reward = jnp.take_along_axis(state.rewards, mover[:, None], axis=1)[:, 0]
         value = jnp.where(state.terminated, 0.0, value)
         discount = jnp.where(state.terminated, 0.0, -1.0)
-        return mctx.RecurrentFnOutput(reward=reward, discount=discount, prior_logits=logits, value=value), state
+        return mctx.RecurrentFnOutput(
+            reward=reward, discount=discount, prior_logits=logits, value=value
+        ), state
 
     @jax.jit
     def move(weights, state, key):
@@ -128,7 +130,9 @@ def measure(*, simulations: int, blocks: int, channels: int, batch: int, seconds
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in (("simulations", 32), ("blocks", 4), ("channels", 64), ("batch", 128)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seconds", type=float, default=30.0)
