@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from cluster import environment
-from cluster.bench_rig import WARM_UP_SECONDS, Measuring, folder_with_weights, medians, raw_forward
+from cluster.bench_rig import (
+    WARM_UP_SECONDS,
+    Measuring,
+    Republisher,
+    folder_with_weights,
+    medians,
+    raw_forward,
+)
 from cluster.program import Machine, plan, plan_serving
 from configs.schema import RunConfig
 
@@ -40,7 +47,10 @@ def bench_inference(config: RunConfig, measuring: Measuring) -> dict[str, Any]:
 
 
 def _serve(config: RunConfig, seconds: float) -> dict[str, float]:
-    """Run one server and its clients on Ray for a while; count between two moments after the warm-up."""
+    """Run one server and its clients on Ray for a while; count between two moments after the warm-up.
+
+    Shares are of the time; `transfer_share` is what the server's process computes beside forwards.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = folder_with_weights(config, Path(temporary))
         environment.prepare_ray(None)
@@ -61,21 +71,24 @@ def _serve(config: RunConfig, seconds: float) -> dict[str, float]:
                 for number in range(plan(config, Machine.here()).count("actor"))
             ]
             running = [client.run.remote() for client in clients]
-            while not call(server.stats)["batches"]:
-                ray.wait(running, timeout=0.1)
+            wait_until(lambda: call(server.stats)["batches"] > 0, lambda: ray.wait(running, timeout=0.1))
+            republisher = Republisher(folder, program.handles("store")[0])
             time.sleep(WARM_UP_SECONDS)
             before, began = call(server.stats), time.monotonic()
-            time.sleep(seconds)
+            republisher.pass_time(seconds, time.sleep)
             after, elapsed = call(server.stats), time.monotonic() - began
         finally:
             ray.shutdown()
-    rows = after["rows"] - before["rows"]
+
+    def growth(name: str) -> float:
+        return after[name] - before[name]
+
     return {
-        "served_per_s": rows / elapsed,
-        "mean_batch": rows / max(1, after["batches"] - before["batches"]),
-        "busy_ratio": (after["busy_seconds"] - before["busy_seconds"]) / elapsed,
-        "forward_share": (after["forward_seconds"] - before["forward_seconds"]) / elapsed,
-        "wait_ms": 1000
-        * (after["wait_seconds"] - before["wait_seconds"])
-        / max(1, after["requests"] - before["requests"]),
+        "served_per_s": growth("rows") / elapsed,
+        "mean_batch": growth("rows") / max(1, growth("batches")),
+        "busy_ratio": growth("busy_seconds") / elapsed,
+        "forward_share": growth("forward_seconds") / elapsed,
+        "transfer_share": (growth("process_seconds") - growth("forward_cpu_seconds")) / elapsed,
+        "wait_ms": 1000 * growth("wait_seconds") / max(1, growth("requests")),
+        "weights_swaps": growth("weights_swaps"),
     }

@@ -5,10 +5,13 @@ of its rounds.
 """
 
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from cluster.parts import MODEL, make_store
 from cluster.raw_forward import measure_processes
@@ -16,9 +19,13 @@ from cluster.run_folder import RunFolder
 from cluster.terminal import console
 from configs.loading import override
 from configs.schema import RunConfig
+from core.errors import ClusterError
 from games.catalog import make_game
+from networks.weights import Weights
 
 WARM_UP_SECONDS = 5.0
+PUBLISH_SECONDS = 10.0
+"""How often new weights come while something is measured, as they do in a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +77,54 @@ def folder_with_weights(config: RunConfig, root: Path) -> RunFolder:
     net = new_board_net(make_game(config.game).board, config.network, seed=0)
     make_store(folder).publish(to_weights(net, model=MODEL, version=0, game=config.game))
     return folder
+
+
+def wait_until(
+    ready: Callable[[], bool], advance: Callable[[], object], timeout_seconds: float = 120.0
+) -> None:
+    """Let `advance` pass time until what is measured is `ready`. Raises ClusterError when it does not begin."""
+    deadline = time.monotonic() + timeout_seconds
+    while not ready():
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                "the benchmark did not begin",
+                why=f"nothing was answered within {timeout_seconds:.0f} s",
+                fix="ask for less: fewer games by --set actors.games_per_group=…, or a smaller network",
+            )
+        advance()
+
+
+class Republisher:
+    """Publishes weights that are as good as those before but not the same, as a learner does.
+
+    Args:
+        folder: whose newest weights are the first.
+        store: handle of the actor that holds them.
+    """
+
+    def __init__(self, folder: RunFolder, store: Any) -> None:
+        self._weights = make_store(folder).get(MODEL)
+        self._store = store
+
+    def publish(self) -> None:
+        from cluster.ray_client import call
+
+        old = self._weights
+        self._weights = Weights.pack(
+            {name: tensor * np.float32(1.0001) for name, tensor in old.tensors.items()},
+            model=old.model,
+            version=old.version + 1,
+            game=old.game,
+            network=old.network,
+        )
+        call(self._store.publish, self._weights.to_bytes())
+
+    def pass_time(self, seconds: float, advance: Callable[[float], object]) -> None:
+        """Let `advance` pass the time, and publish every `PUBLISH_SECONDS`."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.publish()
+            advance(min(PUBLISH_SECONDS, left))
 
 
 def medians(rounds: Sequence[dict[str, float]]) -> dict[str, Any]:

@@ -4,15 +4,24 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from cluster import environment
-from cluster.bench_rig import WARM_UP_SECONDS, Measuring, folder_with_weights, medians, raw_forward
+from cluster.bench_rig import (
+    WARM_UP_SECONDS,
+    Measuring,
+    Republisher,
+    folder_with_weights,
+    medians,
+    raw_forward,
+)
 from cluster.program import Machine
 from configs.schema import RunConfig
-from core.errors import ClusterError
+
+if TYPE_CHECKING:
+    from cluster.ray_engine import RayEngine
 
 
 def play_settings(simulations: int) -> list[str]:
@@ -61,10 +70,11 @@ def _play(config: RunConfig, seconds: float) -> dict[str, float]:
         engine = RayEngine(config, folder, address=None, report=lambda text: None, learn=False)
         try:
             engine.start()
-            _wait_for_moves(engine)
+            wait_until(lambda: _moves_everywhere(engine), lambda: engine.advance(0.5))
+            republisher = Republisher(folder, engine.program.handles("store")[0])
             engine.advance(WARM_UP_SECONDS)
             before, cpu_before, began = engine.stats(), _cpu_seconds(), time.monotonic()
-            engine.advance(seconds)
+            republisher.pass_time(seconds, engine.advance)
             after, cpu_after, elapsed = engine.stats(), _cpu_seconds(), time.monotonic() - began
         finally:
             engine.stop()
@@ -89,18 +99,9 @@ def _play(config: RunConfig, seconds: float) -> dict[str, float]:
     }
 
 
-def _wait_for_moves(engine: Any, timeout_seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while time.monotonic() < deadline:
-        engine.advance(0.5)
-        actors = [stats for part, stats in engine.stats().items() if part.startswith("actor")]
-        if actors and all(stats.get("moves", 0) for stats in actors):
-            return
-    raise ClusterError(
-        "the benchmark did not begin",
-        why=f"an actor has made no move within {timeout_seconds:.0f} s",
-        fix="lower actors.games_per_group or --simulations with --set",
-    )
+def _moves_everywhere(engine: "RayEngine") -> bool:
+    actors = [stats for part, stats in engine.stats().items() if part.startswith("actor")]
+    return bool(actors) and all(stats.get("moves", 0) for stats in actors)
 
 
 def _cpu_seconds() -> float:
