@@ -14,6 +14,7 @@ from cluster.bench_rig import (
     folder_with_weights,
     medians,
     raw_forward,
+    wait_until,
 )
 from cluster.program import Machine, plan, plan_serving
 from configs.schema import RunConfig

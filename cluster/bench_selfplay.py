@@ -16,6 +16,7 @@ from cluster.bench_rig import (
     folder_with_weights,
     medians,
     raw_forward,
+    wait_until,
 )
 from cluster.program import Machine
 from configs.schema import RunConfig
