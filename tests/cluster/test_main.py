@@ -10,8 +10,8 @@ from configs.names import preset_names
 from tests.cluster.commands import run_here
 
 Capsys = pytest.CaptureFixture[str]
-VERBS = ("demo", "doctor", "train", "selfplay", "play", "match", "bench", "status")
-BENCHES = ("inference", "selfplay", "search", "phases")
+VERBS = ("demo", "doctor", "train", "selfplay", "play", "match", "bench", "plan", "status")
+NESTED = {"bench": ("inference", "selfplay", "search", "phases"), "plan": ("capacity",)}
 
 
 def helped(capsys: Capsys, *arguments: str) -> str:
@@ -30,7 +30,9 @@ def test_the_command_names_every_verb_in_a_line_that_is_not_cut(capsys: Capsys) 
 
 
 @pytest.mark.parametrize(
-    "words", [*((verb,) for verb in VERBS if verb != "bench"), *(("bench", one) for one in BENCHES)]
+    "words",
+    [(verb,) for verb in VERBS if verb not in NESTED]
+    + [(group, verb) for group, verbs in NESTED.items() for verb in verbs],
 )
 def test_every_verb_tells_of_each_option_and_of_debug(words: tuple[str, ...], capsys: Capsys) -> None:
     said = helped(capsys, *words)
