@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable
 
-from cluster.raw_forward import random_positions
+from cluster.random_positions import random_positions
 from cluster.ray_client import Handle, RayClient
 from core.messages import Request
 from games.catalog import make_game

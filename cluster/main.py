@@ -1,19 +1,18 @@
 """The command `tamen`. Verbs import what they need when they run: `tamen --help` pays for neither torch nor ray."""
 
 import functools
-import inspect
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from cluster import environment
 from cluster.addresses import cluster_to_join
+from cluster.bench_verbs import bench
+from cluster.plan_verbs import plan
+from cluster.verbs import AsJson, add_verb, print_json
 from configs.names import preset_names
-from core.errors import TamenError
 
 app = typer.Typer(
     name="tamen",
@@ -55,31 +54,10 @@ MetricsPort = Annotated[
 ModelSimulations = Annotated[
     int, typer.Option(help="of a model's move; 0: its policy alone", min=0, metavar="N")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON on the last line")]
 Plain = Annotated[bool, typer.Option("--plain", help="plain lines instead of the live panel")]
-Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
-
-
-def verb(work: Callable[..., None]) -> Callable[..., None]:
-    """Make `work` a verb of the command. It takes --debug, and an error of it becomes three lines and an exit code."""
-
-    @functools.wraps(work)
-    def told(*, debug: bool, **given: Any) -> None:
-        try:
-            work(**given)
-        except (TamenError, OSError) as error:
-            from cluster.terminal import show_error
-
-            known = error if isinstance(error, TamenError) else _of_the_system(error)
-            show_error(known, debug=debug)
-            raise typer.Exit(known.exit_code) from error
-
-    signature, option = inspect.signature(work), inspect.Parameter.KEYWORD_ONLY
-    takes_debug = inspect.Parameter("debug", option, default=False, annotation=Debug)
-    # Typer reads the options of a verb from these two.
-    told.__signature__ = signature.replace(parameters=[*signature.parameters.values(), takes_debug])  # pyright: ignore[reportAttributeAccessIssue]
-    told.__annotations__ = {**work.__annotations__, "debug": Debug}
-    return app.command()(told)
+app.add_typer(bench, name="bench")
+app.add_typer(plan, name="plan")
+verb = functools.partial(add_verb, app)
 
 
 @verb
@@ -243,54 +221,7 @@ def match(
         quiet=as_json,
     )
     if as_json:
-        _print_json(result)
-
-
-@verb
-def bench(
-    what: Annotated[Literal["inference", "selfplay"], typer.Argument(help="what to measure", metavar="WHAT")],
-    game: Annotated[
-        str | None,
-        typer.Option(help="which game (default: hex13, of selfplay connect_four)", metavar="GAME"),
-    ] = None,
-    simulations: Annotated[int, typer.Option(help="of each move, in selfplay", min=1, metavar="N")] = 32,
-    blocks: Annotated[
-        int | None, typer.Option(help="of the network (default: 3, of selfplay 4)", min=1, metavar="N")
-    ] = None,
-    channels: Annotated[
-        int | None, typer.Option(help="of the network (default: 32, of selfplay 64)", min=1, metavar="N")
-    ] = None,
-    precision: Annotated[
-        Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="of the network's arithmetic")
-    ] = "auto",
-    seconds: Annotated[float, typer.Option(help="of each measurement", min=1, metavar="SECONDS")] = 10.0,
-    rounds: Annotated[int, typer.Option(help="measurements of each side, in turn", min=1, metavar="N")] = 3,
-    compiled: Annotated[
-        bool, typer.Option("--compiled", help="let the raw forward try torch.compile too")
-    ] = False,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value; may be repeated", metavar="SETTING")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure what share of this machine's raw forward games receive."""
-    from cluster.bench import bench_inference, bench_selfplay
-
-    measure = bench_inference if what == "inference" else bench_selfplay
-    result = measure(
-        game=game,
-        simulations=simulations,
-        blocks=blocks,
-        channels=channels,
-        precision=precision,
-        seconds=seconds,
-        rounds=rounds,
-        compiled=compiled,
-        overrides=overrides or [],
-        quiet=as_json,
-    )
-    if as_json:
-        _print_json(result)
+        print_json(result)
 
 
 @verb
@@ -304,19 +235,7 @@ def status(
 
     result = show_status(name, runs=runs, quiet=as_json)
     if as_json:
-        _print_json(result)
-
-
-def _print_json(result: Any) -> None:
-    sys.stdout.write(json.dumps(result) + "\n")
-
-
-def _of_the_system(error: OSError) -> TamenError:
-    return TamenError(
-        f"{error.filename} could not be read or written" if error.filename else "the system refused",
-        why=error.strerror or str(error) or type(error).__name__,
-        fix="see to the disk, its room and its permissions; what was acknowledged is safe",
-    )
+        print_json(result)
 
 
 def main() -> None:

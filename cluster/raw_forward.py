@@ -10,43 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
+from cluster.random_positions import random_positions
 from configs.schema import NetworkConfig
-from core.seeds import derive_rng
 from games.catalog import make_game
-from games.game import Game
 
 BATCH_ROWS = (64, 128, 256, 512, 1024)
-
-
-def random_positions(game: Game, count: int, *, seed: int) -> dict[str, np.ndarray]:
-    """Return `count` encoded positions of uniformly random play, from all plies: named arrays [count, ...]."""
-    rng = derive_rng(seed, "random positions")
-    states = game.new_states(count)
-    rows = np.arange(count, dtype=np.int32)
-    game.new(states, rows)
-    stop_at = rng.integers(game.max_plies, size=count)
-    for ply in range(game.max_plies):
-        legal = game.legal(states, rows)
-        playing = np.flatnonzero((stop_at > ply) & legal.any(axis=1)).astype(np.int32)
-        if not len(playing):
-            break
-        actions = np.where(legal[playing], rng.random((len(playing), game.num_actions)), -1.0).argmax(axis=1)
-        ended = _play_if_undecided(game, states, playing, actions.astype(np.int16))
-        stop_at[playing[ended]] = 0
-    arrays, _ = game.encode(states, rows, np.zeros(count, np.int8))
-    return dict(arrays)
-
-
-def _play_if_undecided(game: Game, states: Any, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
-    """Play one move in every row and take it back where it ends the game; return bool [B] where it did."""
-    before = [game.snapshot(states, int(row)) for row in rows]
-    game.play(states, rows, actions, rows)
-    ended = game.outcome(states, rows)[0]
-    for index in np.flatnonzero(ended):
-        game.restore(states, int(rows[index]), before[index])
-    return ended
 
 
 def measure(game_name: str, network: NetworkConfig, *, seconds: float, compiled: bool) -> dict[str, Any]:

@@ -22,6 +22,9 @@ class RayEngine:
         address: of a cluster to join; None starts one on this machine, and ends it at `stop`.
         report: told in one line of what a person should know.
         learn: False plays only, with the weights that are in the folder.
+
+    Attributes:
+        program: the parts, once started.
     """
 
     def __init__(
@@ -36,28 +39,28 @@ class RayEngine:
         self._address = address
         self._machine = Machine.here()
         program = plan(config, self._machine, learn=learn)
-        self._program = RayProgram(config, folder, program, report=report)
+        self.program = RayProgram(config, folder, program, report=report)
         self._connected = False
 
     def start(self) -> None:
         if not ray.is_initialized():
             self._connected = True  # before it is: an interrupted start has to be cleared away too
             connect(self._address, cpus=self._machine.cpus)
-        self._program.start()
+        self.program.start()
 
     def advance(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self._program.supervise()
+            self.program.supervise()
             time.sleep(SUPERVISE_SECONDS)
 
     def stats(self) -> dict[str, dict[str, Any]]:
-        return self._program.collect_stats(timeout_seconds=1.0)
+        return self.program.collect_stats(timeout_seconds=1.0)
 
     def metrics(self) -> RayMetrics:
         return RayMetrics({"role": "driver"})
 
     def stop(self) -> None:
-        self._program.stop()
+        self.program.stop()
         if self._connected:
             ray.shutdown()

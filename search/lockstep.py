@@ -16,12 +16,14 @@ from core.errors import EvaluationError
 from core.messages import Reply, Request, Steps
 from games.game import Game, States
 from search.contract import ask
+from search.half import to_float32
 from search.randomness import SYMMETRY, random_bits
 from search.tree import Trees, back_up, open_moves, plant
 
 _ROUNDS_PER_STEP = 4
-"""How often a tree may begin anew within a step because its simulation met the end of a game. More would fill
-requests better, but each round costs the calls of a whole step and serves fewer trees than the one before."""
+"""How often a tree may begin anew within a step because its simulation met the end of a game, and"""
+_LEAST_SHARE_PER_ROUND = 0.25
+"""which share of the trees must do so. More would fill requests better, but a round costs the calls of a whole step."""
 
 LOWEST_LOGIT = np.float32(-69.0)
 """A legal move's logit counts as at most this far below the best, that its prior, 1e-30, is not 0."""
@@ -133,7 +135,7 @@ def find_leaves(batch: Batch, left: np.ndarray, select: Select) -> tuple[np.ndar
         in_play_trees, in_play_nodes, searching = _settle(batch.trees, leaves, players, ended, values, left)
         trees.append(in_play_trees)
         nodes.append(in_play_nodes)
-        if not searching.size:
+        if len(searching) < _LEAST_SHARE_PER_ROUND * len(roots):
             break
     if len(trees) == 1:
         return trees[0], nodes[0]
@@ -188,9 +190,7 @@ def place_logits(
     Raises:
         EvaluationError: when that of a legal move is not finite.
     """
-    # numba has no float16 on CPUs.
-    logits = np.ascontiguousarray(logits, np.float32)
-    placed, usable = _place(logits, game.views, views, game.legal(states, rows))
+    placed, usable = _place(to_float32(logits), game.views, views, game.legal(states, rows))
     if not usable.all():
         raise _foreign(model, f"logits must be finite, in state rows {rows[~usable]} they are not")
     return placed

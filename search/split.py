@@ -24,7 +24,7 @@ def split(steps: Steps[T], *, max_rows: int, sequential: bool = False) -> Steps[
         requests = next(steps)
         while True:
             try:
-                replies = yield from _ask_in_pieces(requests, max_rows, sequential=sequential)
+                replies = yield from ask_in_pieces(requests, max_rows, sequential=sequential)
             except EvaluationError as error:
                 requests = steps.throw(error)
             else:
@@ -35,9 +35,10 @@ def split(steps: Steps[T], *, max_rows: int, sequential: bool = False) -> Steps[
         steps.close()
 
 
-def _ask_in_pieces(
+def ask_in_pieces(
     requests: tuple[Request, ...], max_rows: int, *, sequential: bool
 ) -> Steps[tuple[Reply, ...]]:
+    """Ask `requests` in pieces, together or one after the other, and return the replies to them as they were."""
     pieces = [_cut(request, max_rows) for request in requests]
     together = tuple(piece for of_one in pieces for piece in of_one)
     replies: list[Reply] = []

@@ -10,7 +10,8 @@ from configs.names import preset_names
 from tests.cluster.commands import run_here
 
 Capsys = pytest.CaptureFixture[str]
-VERBS = ("demo", "doctor", "train", "selfplay", "play", "match", "bench", "status")
+VERBS = ("demo", "doctor", "train", "selfplay", "play", "match", "bench", "plan", "status")
+NESTED = {"bench": ("inference", "selfplay", "search", "phases"), "plan": ("capacity",)}
 
 
 def helped(capsys: Capsys, *arguments: str) -> str:
@@ -28,10 +29,17 @@ def test_the_command_names_every_verb_in_a_line_that_is_not_cut(capsys: Capsys) 
         assert any(re.match(rf"  {verb} +\w.*\.$", line) and not line.endswith("...") for line in lines), verb
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_tells_of_each_option_and_of_debug(verb: str, capsys: Capsys) -> None:
-    said = helped(capsys, verb)
-    options = typer.main.get_command(app).commands[verb].params  # pyright: ignore
+@pytest.mark.parametrize(
+    "words",
+    [(verb,) for verb in VERBS if verb not in NESTED]
+    + [(group, verb) for group, verbs in NESTED.items() for verb in verbs],
+)
+def test_every_verb_tells_of_each_option_and_of_debug(words: tuple[str, ...], capsys: Capsys) -> None:
+    said = helped(capsys, *words)
+    command = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]  # pyright: ignore
+    options = command.params
 
     assert all(option.help for option in options)
     assert re.search(r"--debug +show the traceback", said)

@@ -1,0 +1,95 @@
+"""`tamen bench inference`: how much of the raw forward of one thread two client actors receive through Ray."""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster import environment
+from cluster.bench_rig import (
+    WARM_UP_SECONDS,
+    Measuring,
+    Republisher,
+    folder_with_weights,
+    medians,
+    raw_forward,
+    wait_until,
+)
+from cluster.program import Machine, plan, plan_serving
+from configs.schema import RunConfig
+
+LOAD = ("actors.count=2", "actors.groups_per_actor=2", "actors.games_per_group=256")
+"""Clients, and their requests in flight."""
+
+
+def bench_inference(config: RunConfig, measuring: Measuring) -> dict[str, Any]:
+    """Serve positions to client actors that do nothing else, and compare with the raw forward of one thread."""
+    raw, served = [], []
+    for number in range(measuring.rounds):
+        raw.append(raw_forward(config, measuring, processes=1)[0])
+        served.append(_serve(config, measuring.seconds))
+        measuring.say(
+            f"round {number + 1}: raw {raw[-1]['positions_per_s']:,.0f}/s"
+            f"  served {served[-1]['served_per_s']:,.0f}/s"
+        )
+    ratios = [s["served_per_s"] / r["positions_per_s"] for s, r in zip(served, raw, strict=True)]
+    result = medians(served) | {
+        "raw_per_s": statistics.median(r["positions_per_s"] for r in raw),
+        "raw_best": raw[-1]["best"],
+        "precision": raw[-1]["precision"],
+        "served_over_raw_rounds": ratios,
+        "served_over_raw": statistics.median(ratios),
+    }
+    measuring.say(
+        f"served over raw: {result['served_over_raw']:.2f}, mean batch {result['mean_batch']:.0f} rows"
+    )
+    return result | {"config": config.model_dump(mode="json")}
+
+
+def _serve(config: RunConfig, seconds: float) -> dict[str, float]:
+    """Run one server and its clients on Ray for a while; count between two moments after the warm-up.
+
+    Shares are of the time; `transfer_share` is what the server's process computes beside forwards.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder_with_weights(config, Path(temporary))
+        environment.prepare_ray(None)
+        import ray
+
+        from cluster.load_actor import LoadActor
+        from cluster.ray_client import call
+        from cluster.ray_program import RayProgram, connect, dressed
+
+        connect(None, cpus=Machine.here().cpus)
+        try:
+            program = RayProgram(config, folder, plan_serving(Machine.here()), report=lambda text: None)
+            program.start()
+            (server,) = program.handles("inference")
+            load = {"groups": config.actors.groups_per_actor, "rows": config.actors.games_per_group}
+            clients = [
+                dressed(LoadActor, num_cpus=0).remote(config.game, [server], **load, seed=number)
+                for number in range(plan(config, Machine.here()).count("actor"))
+            ]
+            running = [client.run.remote() for client in clients]
+            wait_until(lambda: call(server.stats)["batches"] > 0, lambda: ray.wait(running, timeout=0.1))
+            republisher = Republisher(folder, program.handles("store")[0])
+            time.sleep(WARM_UP_SECONDS)
+            before, began = call(server.stats), time.monotonic()
+            republisher.pass_time(seconds, time.sleep)
+            after, elapsed = call(server.stats), time.monotonic() - began
+        finally:
+            ray.shutdown()
+
+    def growth(name: str) -> float:
+        return after[name] - before[name]
+
+    return {
+        "served_per_s": growth("rows") / elapsed,
+        "mean_batch": growth("rows") / max(1, growth("batches")),
+        "busy_ratio": growth("busy_seconds") / elapsed,
+        "forward_share": growth("forward_seconds") / elapsed,
+        "transfer_share": (growth("process_seconds") - growth("forward_cpu_seconds")) / elapsed,
+        "wait_ms": 1000 * growth("wait_seconds") / max(1, growth("requests")),
+        "weights_swaps": growth("weights_swaps"),
+    }

@@ -1,0 +1,143 @@
+"""`tamen bench …`: what this machine can do, and what of it reaches the games."""
+
+import functools
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cluster.verbs import AsJson, add_verb, print_json
+
+if TYPE_CHECKING:
+    from cluster.bench_rig import Measuring
+
+bench = typer.Typer(
+    help="Measure what share of this machine's raw forward games receive.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+verb = functools.partial(add_verb, bench)
+
+Game = Annotated[str, typer.Option(help="which game", metavar="GAME")]
+Simulations = Annotated[int, typer.Option(help="of each move", min=1, metavar="N")]
+Blocks = Annotated[int, typer.Option(help="of the network", min=1, metavar="N")]
+Channels = Annotated[int, typer.Option(help="of the network", min=1, metavar="N")]
+Precision = Annotated[
+    Literal["auto", "bf16", "fp16", "fp32"], typer.Option(help="of the network's arithmetic")
+]
+Seconds = Annotated[float, typer.Option(help="of each measurement", min=1, metavar="SECONDS")]
+Rounds = Annotated[int, typer.Option(help="measurements of each side, in turn", min=1, metavar="N")]
+Compiled = Annotated[bool, typer.Option("--compiled", help="let the raw forward try torch.compile too")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="section.key=value; may be repeated", metavar="SETTING")
+]
+
+
+@verb
+def inference(
+    game: Game = "hex13",
+    blocks: Blocks = 3,
+    channels: Channels = 32,
+    precision: Precision = "auto",
+    seconds: Seconds = 10.0,
+    rounds: Rounds = 3,
+    compiled: Compiled = False,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Serve clients that do not think, beside the raw forward."""
+    from cluster.bench_inference import LOAD, bench_inference
+    from cluster.bench_rig import bench_config
+
+    config = bench_config(
+        game, blocks=blocks, channels=channels, precision=precision, settings=[*LOAD, *(settings or [])]
+    )
+    result = bench_inference(config, _measuring(seconds, rounds, compiled=compiled, quiet=as_json))
+    if as_json:
+        print_json(result)
+
+
+@verb
+def selfplay(
+    game: Game = "connect_four",
+    simulations: Simulations = 32,
+    blocks: Blocks = 4,
+    channels: Channels = 64,
+    precision: Precision = "auto",
+    seconds: Seconds = 10.0,
+    rounds: Rounds = 3,
+    compiled: Compiled = False,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play games with real search, beside the raw forward."""
+    from cluster.bench_rig import bench_config
+    from cluster.bench_selfplay import bench_selfplay, play_settings
+
+    config = bench_config(
+        game,
+        blocks=blocks,
+        channels=channels,
+        precision=precision,
+        settings=[*play_settings(simulations), *(settings or [])],
+    )
+    result = bench_selfplay(config, _measuring(seconds, rounds, compiled=compiled, quiet=as_json))
+    if as_json:
+        print_json(result)
+
+
+@verb
+def search(
+    game: Game = "connect_four",
+    simulations: Simulations = 32,
+    games: Annotated[int, typer.Option(help="games side by side", min=1, metavar="N")] = 512,
+    algorithm: Annotated[Literal["gumbel", "puct"], typer.Option(help="the search")] = "gumbel",
+    seconds: Seconds = 3.0,
+    rounds: Rounds = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Search on one core with evaluations that cost nothing."""
+    from cluster.bench_search import bench_search
+    from configs.schema import SearchConfig
+
+    settings = SearchConfig(algorithm=algorithm, simulations=simulations, cheap_simulations=1)
+    result = bench_search(game, settings, games=games, measuring=_measuring(seconds, rounds, quiet=as_json))
+    if as_json:
+        print_json(result)
+
+
+@verb
+def phases(
+    game: Game = "hex13",
+    widths: Annotated[str, typer.Option(help="moves looked at in each ply", metavar="N,N")] = "13,8",
+    blocks: Blocks = 3,
+    channels: Channels = 32,
+    precision: Precision = "auto",
+    seconds: Seconds = 20.0,
+    rounds: Rounds = 3,
+    moves: Annotated[
+        int, typer.Option(help="positions in which the moves are compared", min=1, metavar="N")
+    ] = 300,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play with ever larger requests: what batching is worth."""
+    from cluster.bench_phases import bench_phases, parse_widths, phase_settings
+    from cluster.bench_rig import bench_config
+
+    config = bench_config(
+        game,
+        blocks=blocks,
+        channels=channels,
+        precision=precision,
+        settings=[*phase_settings(parse_widths(widths)), *(settings or [])],
+    )
+    result = bench_phases(config, _measuring(seconds, rounds, quiet=as_json), identical_moves=moves)
+    if as_json:
+        print_json(result)
+
+
+def _measuring(seconds: float, rounds: int, *, compiled: bool = False, quiet: bool) -> "Measuring":
+    from cluster.bench_rig import Measuring
+
+    return Measuring(seconds=seconds, rounds=rounds, compiled=compiled, quiet=quiet)

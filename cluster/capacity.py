@@ -1,0 +1,177 @@
+"""How many actors one server can feed: a discrete-event simulation of groups of games that wait for one queue.
+
+An actor has one processor and a few groups of games. A group thinks, asks about all its positions at once, and
+waits. The server takes all that waits, up to a bound, whenever it is free, as `inference_server.batcher` does
+while it is busy. What is simulated has no randomness: batches form because the server is slower than a message.
+"""
+
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What a server needs for a batch of n rows: fixed_seconds + n · row_seconds.
+
+    Attributes:
+        max_batch_rows: it takes no more at once.
+    """
+
+    fixed_seconds: float
+    row_seconds: float
+    max_batch_rows: int
+
+    def seconds(self, rows: int) -> float:
+        return self.fixed_seconds + rows * self.row_seconds
+
+    @property
+    def most_rows_per_second(self) -> float:
+        """Rows a second when every batch is full."""
+        return self.max_batch_rows / self.seconds(self.max_batch_rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Who asks.
+
+    Attributes:
+        actors: each thinks on a processor of its own, about one group at a time.
+        groups: of each actor.
+        rows: positions of a group, all asked about at once.
+        think_seconds: of an actor, from a group's replies to its next request.
+        message_seconds: on the way, there or back.
+    """
+
+    actors: int
+    groups: int
+    rows: int
+    think_seconds: float
+    message_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it, after the first tenth of the time.
+
+    Attributes:
+        rows_per_second: answered.
+        mean_batch_rows: rows a batch.
+        wait_seconds: of a request, from its arrival to the beginning of its batch; mean.
+        server_busy, actors_busy: shares of the time.
+    """
+
+    rows_per_second: float
+    mean_batch_rows: float
+    wait_seconds: float
+    server_busy: float
+    actors_busy: float
+
+
+def simulate(load: Load, service: Service, *, seconds: float) -> Outcome:
+    """Simulate `seconds` of one server and its actors; groups begin spread over a step's thinking.
+
+    Raises:
+        ValueError: when a request is larger than a batch may be.
+    """
+    if load.rows > service.max_batch_rows:
+        raise ValueError(f"requests of {load.rows} rows for batches of {service.max_batch_rows}")
+    run = _Run(load, service, counted_from=seconds / 10)
+    run.go_on(until=seconds)
+    return run.outcome(seconds)
+
+
+class _Run:
+    """The state of a simulation. Events are (time, order, what happens, its argument)."""
+
+    def __init__(self, load: Load, service: Service, *, counted_from: float) -> None:
+        self._load, self._service, self._counted_from = load, service, counted_from
+        self._order = itertools.count()
+        self._events: list[tuple] = []
+        self._answered: list[deque[None]] = [deque() for _ in range(load.actors)]
+        self._thinking = [False] * load.actors
+        self._queue: deque[tuple[float, int]] = deque()
+        self._serving = False
+        self._rows = self._batches = self._requests = 0
+        self._waited = self._served_seconds = self._thought_seconds = 0.0
+        for actor in range(load.actors):
+            for _ in range(load.groups):
+                self._at(load.think_seconds * actor / load.actors, self._reply_arrives, actor)
+
+    def go_on(self, *, until: float) -> None:
+        while self._events and self._events[0][0] < until:
+            now, _, happens, argument = heapq.heappop(self._events)
+            happens(now, argument)
+
+    def outcome(self, end: float) -> Outcome:
+        span = end - self._counted_from
+        return Outcome(
+            rows_per_second=self._rows / span,
+            mean_batch_rows=self._rows / max(1, self._batches),
+            wait_seconds=self._waited / max(1, self._requests),
+            server_busy=min(1.0, self._served_seconds / span),
+            actors_busy=min(1.0, self._thought_seconds / span / self._load.actors),
+        )
+
+    def _at(self, time: float, happens, argument) -> None:
+        heapq.heappush(self._events, (time, next(self._order), happens, argument))
+
+    def _reply_arrives(self, now: float, actor: int) -> None:
+        self._answered[actor].append(None)
+        self._think_on(now, actor)
+
+    def _think_on(self, now: float, actor: int) -> None:
+        if self._thinking[actor] or not self._answered[actor]:
+            return
+        self._answered[actor].popleft()
+        self._thinking[actor] = True
+        if now >= self._counted_from:
+            self._thought_seconds += self._load.think_seconds
+        self._at(now + self._load.think_seconds, self._thought_ends, actor)
+
+    def _thought_ends(self, now: float, actor: int) -> None:
+        self._thinking[actor] = False
+        self._at(now + self._load.message_seconds, self._request_arrives, actor)
+        self._think_on(now, actor)
+
+    def _request_arrives(self, now: float, actor: int) -> None:
+        self._queue.append((now, actor))
+        self._serve(now)
+
+    def _serve(self, now: float) -> None:
+        if self._serving or not self._queue:
+            return
+        count = min(len(self._queue), self._service.max_batch_rows // self._load.rows)
+        batch = [self._queue.popleft() for _ in range(count)]
+        rows = count * self._load.rows
+        if now >= self._counted_from:
+            self._batches += 1
+            self._requests += count
+            self._rows += rows
+            self._waited += sum(now - arrived for arrived, _ in batch)
+            self._served_seconds += self._service.seconds(rows)
+        self._serving = True
+        self._at(now + self._service.seconds(rows), self._batch_ends, [actor for _, actor in batch])
+
+    def _batch_ends(self, now: float, actors: list[int]) -> None:
+        self._serving = False
+        for actor in actors:
+            self._at(now + self._load.message_seconds, self._reply_arrives, actor)
+        self._serve(now)
+
+
+def fit_service(rates: dict[int, float], *, max_batch_rows: int) -> Service:
+    """Return the service that measured forwards come closest to; `rates` are rows a second by rows of a batch.
+
+    The line through the times that the batches took, by least squares of relative errors.
+    """
+    import numpy as np
+
+    rows = np.array(sorted(rates), float)
+    seconds = np.array([n / rates[n] for n in sorted(rates)])
+    design = np.stack([np.ones_like(rows), rows], axis=1) / seconds[:, None]
+    fixed, per_row = np.linalg.lstsq(design, np.ones_like(rows), rcond=None)[0]
+    return Service(
+        fixed_seconds=max(0.0, float(fixed)), row_seconds=float(per_row), max_batch_rows=max_batch_rows
+    )

@@ -1,0 +1,50 @@
+"""What the verbs of the command share: how errors and results are told, and options that several take."""
+
+import functools
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from core.errors import TamenError
+
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON on the last line")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
+
+
+def add_verb(app: typer.Typer, work: Callable[..., None]) -> Callable[..., None]:
+    """Make `work` a verb of `app`. It takes --debug, and an error of it becomes three lines and an exit code."""
+
+    @functools.wraps(work)
+    def told(*, debug: bool, **given: Any) -> None:
+        try:
+            work(**given)
+        except (TamenError, OSError) as error:
+            from cluster.terminal import show_error
+
+            known = error if isinstance(error, TamenError) else _of_the_system(error)
+            show_error(known, debug=debug)
+            raise typer.Exit(known.exit_code) from error
+
+    signature, option = inspect.signature(work), inspect.Parameter.KEYWORD_ONLY
+    takes_debug = inspect.Parameter("debug", option, default=False, annotation=Debug)
+    # Typer reads the options of a verb from these two.
+    told.__signature__ = signature.replace(parameters=[*signature.parameters.values(), takes_debug])  # pyright: ignore[reportAttributeAccessIssue]
+    told.__annotations__ = {**work.__annotations__, "debug": Debug}
+    return app.command()(told)
+
+
+def print_json(result: Any) -> None:
+    """Print `result` on one line, for programs."""
+    sys.stdout.write(json.dumps(result) + "\n")
+
+
+def _of_the_system(error: OSError) -> TamenError:
+    return TamenError(
+        f"{error.filename} could not be read or written" if error.filename else "the system refused",
+        why=error.strerror or str(error) or type(error).__name__,
+        fix="see to the disk, its room and its permissions; what was acknowledged is safe",
+    )

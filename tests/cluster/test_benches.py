@@ -1,0 +1,62 @@
+"""The benchmarks on Ray: they measure what they say, with new weights coming in."""
+
+import pytest
+
+from cluster import bench_inference, bench_rig, bench_selfplay
+from cluster.bench_phases import bench_phases, phase_settings
+from cluster.bench_rig import Measuring, bench_config
+from configs.schema import RunConfig
+from core.errors import ClusterError
+
+SHORT = Measuring(seconds=1.5, rounds=1, quiet=True)
+SMALL = ("actors.count=1", "actors.groups_per_actor=2", "actors.games_per_group=16")
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (bench_inference, bench_selfplay):
+        monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.1)
+    monkeypatch.setattr(bench_rig, "PUBLISH_SECONDS", 0.5)
+
+
+def config(game: str, *settings: str) -> RunConfig:
+    return bench_config(game, blocks=1, channels=4, precision="fp32", settings=[*settings, *SMALL])
+
+
+def test_what_clients_receive_is_counted_beside_the_raw_forward() -> None:
+    result = bench_inference.bench_inference(config("tic_tac_toe"), SHORT)
+
+    assert result["served_over_raw"] == result["served_over_raw_rounds"][0]
+    assert 0 < result["served_per_s"] < result["raw_per_s"]
+    assert 16 <= result["mean_batch"] <= 32, "one or both requests in flight"
+    assert result["weights_swaps"] >= 1
+    assert 0 < result["forward_share"] < 1
+    assert result["forward_share"] <= result["busy_ratio"]
+
+
+def test_the_time_of_self_play_is_accounted_for() -> None:
+    settings = bench_selfplay.play_settings(4)
+    result = bench_selfplay.bench_selfplay(config("tic_tac_toe", *settings, "inference.servers=1"), SHORT)
+
+    shares = [result[f"{name}_share"] for name in ("forward", "search", "transfer", "idle")]
+    assert all(share >= 0 for share in shares)
+    assert sum(shares) == pytest.approx(1.0, abs=0.1)
+    assert result["moves_per_s"] > result["games_per_s"] > 0
+    assert 0 < result["evals_over_raw"] < 1
+
+
+def test_phases_are_played_in_turn_and_make_the_same_moves() -> None:
+    settings = [*phase_settings((2, 2)), "inference.servers=1"]
+    result = bench_phases(config("hex3", *settings), SHORT, identical_moves=10)
+
+    assert result["calls_per_move_phase0"] > result["calls_per_move_phase1"]
+    assert result["calls_per_move_phase2"] <= 3
+    assert result["mean_batch_phase0"] == 1
+    assert result["mean_batch_phase2"] > result["mean_batch_phase1"] > 1
+    assert result["same_moves"] >= 0.9
+    assert result["speedup_2_over_0"] > 0
+
+
+def test_a_benchmark_that_does_not_begin_is_told_in_three_lines() -> None:
+    with pytest.raises(ClusterError, match="did not begin"):
+        bench_rig.wait_until(lambda: False, lambda: None, timeout_seconds=0.0)
