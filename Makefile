@@ -48,6 +48,8 @@ soak: $(READY) ## the tests that run for many minutes
 bench: $(READY) ## measure what the README claims
 	$(BIN)/tamen bench inference
 	$(BIN)/tamen bench selfplay
+	$(BIN)/tamen bench search
+	$(BIN)/tamen bench phases
 
 $(READY): requirements.lock pyproject.toml | $(BIN)/python
 	@echo "installing what requirements.lock names (minutes the first time)"
