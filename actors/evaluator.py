@@ -50,6 +50,10 @@ class Evaluator:
         model: name that the brain knows them by; a version is asked for as "name@version".
         results_file: where results are appended, a JSON object a line: scores are the model's, with 95 % intervals.
         seed: of openings and opponents; every round meets the same openings, so that rounds compare.
+
+    Attributes:
+        rounds: that were finished.
+        last_trouble: why the last round was broken off; "" once one was not.
     """
 
     def __init__(
@@ -93,8 +97,9 @@ class Evaluator:
             due = self._clock() + self._config.every_seconds
             try:
                 self.evaluate(version, should_stop)
+                self.last_trouble = ""
             except EvaluationError as error:  # the brain is away; the next round asks again
-                self.last_trouble = str(error)
+                self.last_trouble = f"{error.what}: {error.why}"
 
     def evaluate(self, version: int, should_stop: Callable[[], bool]) -> None:
         """Measure one version against every opponent, and on solved positions where the game has a solver."""

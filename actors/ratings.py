@@ -2,17 +2,12 @@
 
 A win is 1 point, a draw ½, a loss 0; a score is points per game, in [0, 1]. Elo is the logistic scale, on
 which 400 are odds of ten to one. Intervals are two-sided at `confidence`.
-
-`N` players of a table.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
-
-import numpy as np
 
 _ELO_PER_LOGIT = 400.0 / math.log(10.0)
 
@@ -31,11 +26,6 @@ def elo_from_score(score: float) -> float:
     if score >= 1.0:
         return math.inf
     return _ELO_PER_LOGIT * math.log(score / (1.0 - score))
-
-
-def score_from_elo(difference: float) -> float:
-    """Return the expected score of a player who is `difference` Elo stronger."""
-    return 0.5 * (1.0 + math.tanh(0.5 * difference / _ELO_PER_LOGIT))
 
 
 def wilson_interval(points: float, games: float, *, confidence: float = 0.95) -> Interval:
@@ -79,69 +69,3 @@ def elo_interval(scores: Sequence[float], *, confidence: float = 0.95) -> Interv
     """Return the Elo differences at the ends of `score_interval`; infinite where 0 or 1 is one."""
     low, high = score_interval(scores, confidence=confidence)
     return Interval(elo_from_score(low), elo_from_score(high))
-
-
-@dataclass(frozen=True, slots=True)
-class Ratings:
-    """Elo of the players of a table.
-
-    Attributes:
-        elo: float64 [N].
-        low, high: float64 [N], ends of each player's interval, relative to the table's zero.
-    """
-
-    elo: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-
-def bradley_terry(
-    points: np.ndarray, *, anchor: int | None = None, prior_games: float = 1.0, confidence: float = 0.95
-) -> Ratings:
-    """Rate all players of a table at once (Bradley & Terry 1952), by maximum a posteriori.
-
-    The prior is `prior_games` games, half won and half lost, of each player against a phantom in the middle
-    of the table: it keeps the rating of a player who won or lost everything finite, and joins players who
-    never met. The intervals come from the Fisher information at the optimum (Laplace's approximation), draws
-    as half a win and half a loss, which is cautious.
-
-    Args:
-        points: float [N, N], points[i, j] is what i scored in games against j; the diagonal is 0.
-        anchor: the player whose rating is the table's zero; None: the mean of all is.
-        prior_games: weight of the prior, above 0.
-        confidence: of the intervals.
-    """
-    games = points + points.T
-    logits = np.zeros(len(points))
-    for _ in range(_NEWTON_STEPS):
-        gradient, information = _slope(logits, points, games, prior_games)
-        step = np.linalg.solve(information, gradient)
-        # From far away a full Newton step overshoots; within about one logit the likelihood is tame.
-        logits += step / max(1.0, float(np.abs(step).max()))
-        if np.abs(step).max() < _TOLERANCE_LOGITS:
-            break
-    _, information = _slope(logits, points, games, prior_games)
-
-    zero = np.full(len(points), 1 / len(points)) if anchor is None else np.eye(len(points))[anchor]
-    relative = np.eye(len(points)) - zero
-    elo = _ELO_PER_LOGIT * (relative @ logits)
-    covariance = relative @ np.linalg.inv(information) @ relative.T
-    deviation = _ELO_PER_LOGIT * np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    reach = NormalDist().inv_cdf(0.5 + confidence / 2) * deviation
-    return Ratings(elo, elo - reach, elo + reach)
-
-
-_NEWTON_STEPS = 200
-_TOLERANCE_LOGITS = 1e-8
-
-
-def _slope(
-    logits: np.ndarray, points: np.ndarray, games: np.ndarray, prior_games: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gradient [N] of the log-posterior in `logits` [N], and minus its Hessian [N, N]."""
-    expected = 1 / (1 + np.exp(logits[None, :] - logits[:, None]))
-    phantom = 1 / (1 + np.exp(-logits))
-    gradient = (points - games * expected).sum(axis=1) + prior_games * (0.5 - phantom)
-    weight = games * expected * (1 - expected)
-    information = np.diag(weight.sum(axis=1) + prior_games * phantom * (1 - phantom)) - weight
-    return gradient, information

@@ -49,7 +49,7 @@ class GameGroup:
 
     Attributes:
         moves: played so far.
-        set_aside: games that were given up because their evaluation failed twice.
+        set_aside: games that were given up because their evaluation failed twice, or was of no use.
         set_aside_cause: why, of the last of them.
     """
 
@@ -83,7 +83,10 @@ class GameGroup:
         self.set_aside_cause = ""
 
     def play(self) -> Steps[Never]:
-        """Play for ever: search every game's position, play the moves, hand over what is finished."""
+        """Play for ever: search every game's position, play the moves, hand over what is finished.
+
+        A step without requests tells that the games were set aside; what is sent for it is ignored.
+        """
         while True:
             keys = np.array([slot.key for slot in self._slots], np.uint64)
             plies = np.array([len(slot.actions) for slot in self._slots])
@@ -103,6 +106,7 @@ class GameGroup:
                 )
             except EvaluationError as error:
                 self._set_all_aside(error)
+                yield ()
                 continue
             self._record(decisions, full, mix_keys(keys, _SYMMETRY + plies))
             self._game.play(self._states, self._roots, decisions.actions, self._roots)
@@ -164,7 +168,7 @@ class GameGroup:
         return _Slot(key, self._clock(), len(opening), opening, *nothing, [])
 
     def _set_all_aside(self, error: EvaluationError) -> None:
-        """Give up this group's games after a second failure: their searches are void."""
+        """Give up this group's games: their searches are void."""
         self.set_aside += len(self._slots)
         self.set_aside_cause = error.why
         self._slots = [self._begin(slot) for slot in range(len(self._slots))]

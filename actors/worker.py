@@ -1,5 +1,6 @@
 """The inner loop of every actor: one group of games thinks while the others wait for the brain."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Generator, Hashable
@@ -13,9 +14,12 @@ from inference_server.client import Client, Replies
 from replay.records import Ack
 
 Group = Generator[tuple[Request, ...], tuple[Reply, ...], None]
+"""Games in play. No requests at all mean that they had to be given up: it rests, then is sent no replies."""
 
 FIRST_REST_SECONDS = 0.1
 LONGEST_REST_SECONDS = 5.0
+FLUSH_PATIENCE_SECONDS = 10.0
+"""How long an actor that stops waits for the acknowledgement of what it has finished."""
 
 
 class Delivery(Protocol):
@@ -36,7 +40,7 @@ class Delivery(Protocol):
 
 
 class _Resting(NamedTuple):
-    """A group whose evaluation failed, and when its next requests may go out."""
+    """A group whose evaluation failed, what it asks next if it has said so, and when it may."""
 
     due: float
     group: Group
@@ -65,8 +69,9 @@ class TimeShares:
 class Worker:
     """Runs groups of games against a client and delivers what they finish.
 
-    A group whose evaluation failed rests before it asks again: a brain that fails at once would be asked as fast as
-    it fails. Rests double while evaluations fail and end with the first that does not; other groups play on meanwhile.
+    A group whose evaluation failed, or had to give its games up because the reply was of no use, rests before it asks
+    again: a brain that fails at once would be asked as fast as it fails. Rests double while that goes on and end with
+    the first reply that is of use; other groups play on meanwhile.
 
     Args:
         groups: endless generators of requests; with two or more, thinking and waiting overlap.
@@ -75,6 +80,11 @@ class Worker:
         delivery: the way to the replay.
         chunk_rows: a chunk leaves when this many rows wait,
         flush_seconds: or when this time has passed since the last one left.
+
+    Attributes:
+        spent: where the time went.
+        unacknowledged_games, unacknowledged_rows: finished, but not acknowledged when `flush` gave up; 0 otherwise.
+            They may be on disk all the same: what is lost may be the acknowledgement.
     """
 
     def __init__(
@@ -101,14 +111,22 @@ class Worker:
         self._clock = clock
         self._sleep = sleep
         self._last_sent = clock()
-        self._hold_back = False
+        self._held_until: float | None = None
+        self._sent_games = self._sent_rows = 0
         self.spent = TimeShares()
+        self.unacknowledged_games = self.unacknowledged_rows = 0
 
     def run(self, should_stop: Callable[[], bool]) -> None:
-        """Play until told to stop, then deliver every finished game."""
+        """Play until told to stop, then deliver every finished game; log how many could not be."""
         while not should_stop():
             self.step(timeout_seconds=0.1)
-        self.flush(timeout_seconds=10.0)
+        if not self.flush(timeout_seconds=FLUSH_PATIENCE_SECONDS) and self.unacknowledged_games:
+            logging.getLogger(__name__).error(
+                "%d finished games with %d rows were not acknowledged within %g s",
+                self.unacknowledged_games,
+                self.unacknowledged_rows,
+                FLUSH_PATIENCE_SECONDS,
+            )
 
     def step(self, timeout_seconds: float) -> None:
         """Let one group think on and send its next requests, unless the replay or the learner must catch up."""
@@ -116,8 +134,8 @@ class Worker:
         if self._delivery.busy and self._harvest.rows_waiting >= 2 * self._chunk_rows:
             # Playing on would pile up games that a crash could take.
             self._collect_acknowledgement(timeout_seconds)
-        elif self._hold_back:
-            self._wait_for_learner(timeout_seconds)
+        elif self._held_until is not None:
+            self._wait_for_learner(timeout_seconds, self._held_until)
         else:
             self._play(timeout_seconds)
             self._send_if_due()
@@ -127,9 +145,12 @@ class Worker:
         deadline = self._clock() + timeout_seconds
         while self._delivery.busy or self._harvest.games_waiting:
             if self._clock() > deadline:
+                self.unacknowledged_games = self._sent_games + self._harvest.games_waiting
+                self.unacknowledged_rows = self._sent_rows + self._harvest.rows_waiting
                 return False
             self._collect_acknowledgement(0.1)
             self._send()
+        self.unacknowledged_games = self.unacknowledged_rows = 0
         return True
 
     def _play(self, timeout_seconds: float) -> None:
@@ -149,7 +170,7 @@ class Worker:
         requests = group.throw(replies) if failed else group.send(replies)
         self.spent.search += self._clock() - answered
         self.spent.search_cpu += time.thread_time() - began_cpu
-        if failed:
+        if failed or not requests:
             self._rest_seconds = min(max(2 * self._rest_seconds, FIRST_REST_SECONDS), LONGEST_REST_SECONDS)
             self._resting.append(_Resting(answered + self._rest_seconds, group, requests))
         else:
@@ -157,11 +178,11 @@ class Worker:
             self._pending[self._client.submit(requests)] = group
 
     def _wake_rested(self, now: float) -> float:
-        """Send the requests of groups that have rested; return the seconds until the next has."""
+        """Let the groups that have rested ask again; return the seconds until the next has."""
         rested = [one for one in self._resting if one.due <= now]
         self._resting = [one for one in self._resting if one.due > now]
         for one in rested:
-            self._pending[self._client.submit(one.requests)] = one.group
+            self._pending[self._client.submit(one.requests or one.group.send(()))] = one.group
         return min((one.due - now for one in self._resting), default=math.inf)
 
     def _wait_for_answer(self, seconds: float) -> tuple[Hashable, Replies | EvaluationError] | None:
@@ -181,6 +202,7 @@ class Worker:
         began = self._clock()
         chunk = self._harvest.take_chunk()
         if chunk is not None:
+            self._sent_games, self._sent_rows = len(chunk.games), chunk.num_rows
             self._delivery.send(chunk.encode())
         self._last_sent = self._clock()
         self.spent.deliver += self._last_sent - began
@@ -189,15 +211,26 @@ class Worker:
         if not self._delivery.busy:
             return
         began = self._clock()
-        acknowledged = self._delivery.poll(timeout_seconds)
+        self._poll(timeout_seconds)
         self.spent.deliver += self._clock() - began
-        if acknowledged is not None:
-            self._hold_back = acknowledged.pause_seconds > 0
 
-    def _wait_for_learner(self, timeout_seconds: float) -> None:
-        began = self._clock()
-        self._sleep(timeout_seconds)
-        self._send()
-        if not self._delivery.busy:
-            self._delivery.send(None)
+    def _poll(self, timeout_seconds: float) -> None:
+        acknowledged = self._delivery.poll(timeout_seconds)
+        if acknowledged is None:
+            return
+        self._sent_games = self._sent_rows = 0
+        pause = acknowledged.pause_seconds
+        self._held_until = self._clock() + pause if pause > 0 else None
+
+    def _wait_for_learner(self, timeout_seconds: float, until: float) -> None:
+        """Wait out the pause that the replay named, then ask it whether to go on."""
+        began, has_asked = self._clock(), self._delivery.busy
+        if has_asked:
+            self._poll(timeout_seconds)
+        else:
+            self._sleep(min(timeout_seconds, max(0.0, until - began)))
         self.spent.held_back += self._clock() - began
+        if not has_asked and self._clock() >= until:
+            self._send()
+            if not self._delivery.busy:
+                self._delivery.send(None)

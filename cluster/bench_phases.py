@@ -12,7 +12,7 @@ from cluster import environment
 from cluster.bench_rig import WARM_UP_SECONDS, Measuring, folder_with_weights
 from cluster.parts import MODEL, make_local_evaluate, make_store
 from cluster.phase import InPieces, Phase, Pieces
-from cluster.program import Machine, plan_serving
+from cluster.program import Machine, plan, plan_serving
 from cluster.random_positions import play_at_random
 from configs.schema import RunConfig, minimax_positions
 from core.errors import UsageError
@@ -117,7 +117,7 @@ def _play(config: RunConfig, phase: Phase, seconds: float) -> dict[str, float]:
 
         connect(None, cpus=Machine.here().cpus)
         try:
-            servers = config.inference.servers
+            servers = plan(config, Machine.here(), learn=False).count("inference")
             program = RayProgram(
                 config, folder, plan_serving(Machine.here(), servers=servers), report=lambda text: None
             )
@@ -126,7 +126,7 @@ def _play(config: RunConfig, phase: Phase, seconds: float) -> dict[str, float]:
             actor = dressed(PhaseActor, num_cpus=0).remote(config, handles, phase, seed=config.seed)
             ray.get(actor.play.remote(WARM_UP_SECONDS), timeout=120.0)
             before = [call(server.stats) for server in handles]
-            done = ray.get(actor.play.remote(seconds), timeout=120.0 + seconds)
+            done: dict[str, float] = ray.get(actor.play.remote(seconds), timeout=120.0 + seconds)
             after = [call(server.stats) for server in handles]
         finally:
             ray.shutdown()

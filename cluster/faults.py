@@ -29,7 +29,7 @@ class Faults:
                     self._totals[name] = self._totals.get(name, 0) + grown
                     if name == "set_aside" and grown:
                         self._untold[part] = self._untold.get(part, 0) + grown
-                        self._cause = str(counters.get("set_aside_cause", ""))
+                        self._cause = str(counters.get("set_aside_cause", "")) or self._cause
         return FaultsPart(
             games_set_aside=self._totals.get("set_aside"),
             failed_requests=self._totals.get("failed_requests"),

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -64,40 +65,104 @@ class RayMetrics:
 class RunLog:
     """The numbers of a run over time, in its folder: `metrics.jsonl` for programs, `tb/` for TensorBoard.
 
-    A folder that was written before is continued. What was not measured is not written.
+    A folder that was written before is continued. What was not measured is not written. On a full disk the run goes
+    on without its numbers: a line that finds no room is lost, and TensorBoard gets nothing more in this life of the
+    run, because its file cannot be mended.
 
     Args:
         folder: of the run.
+        report: told in one line when numbers begin to be lost.
         clock: seconds since 1970.
+
+    Raises:
+        OSError: when it cannot begin.
     """
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        from tensorboardX import SummaryWriter
-
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        report: Callable[[str], None] = lambda text: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._report = report
         self._clock = clock
+        self._losing_lines = False
         _drop_torn_line(folder / "metrics.jsonl")
-        self._file = (folder / "metrics.jsonl").open("a", encoding="utf-8")
-        # The writer names its file by the second, and would overwrite that of a run resumed within it.
-        self._events = SummaryWriter(logdir=str(folder / "tb"), filename_suffix=f".{time.time_ns()}")
+        # Unbuffered: what a buffer keeps of a write that failed would come out later, or when it is closed.
+        self._file = (folder / "metrics.jsonl").open("ab", buffering=0)
+        self._events: TensorBoardFile | None = TensorBoardFile(folder / "tb")
 
     def append(self, values: Values, *, learner_steps: int) -> None:
-        """Write one moment; `learner_steps` is TensorBoard's horizontal axis."""
+        """Write one moment; `learner_steps` is TensorBoard's horizontal axis. Never raises OSError."""
         now = self._clock()
         known = {name: value for name, value in values.items() if _is_known(value)}
-        line = {"time": round(now, 3), "learner_steps": learner_steps, **known}
-        # On a full disk the run goes on: its chunks and checkpoints know how to wait, numbers are only lost.
-        with contextlib.suppress(OSError):
-            self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
-            self._file.flush()
-        for name, value in known.items():
-            if not isinstance(value, str):
-                self._events.add_scalar(name, value, global_step=learner_steps, walltime=now)
-        self._events.flush()
+        self._append_line({"time": round(now, 3), "learner_steps": learner_steps, **known})
+        if self._events is not None:
+            numbers = {name: value for name, value in known.items() if isinstance(value, int | float)}
+            try:
+                self._events.append(numbers, step=learner_steps, time=now)
+            except OSError as error:
+                self._events.close()
+                self._events = None
+                self._report(f"TensorBoard gets no more numbers until the run is resumed: {error}")
 
     def close(self) -> None:
         self._file.close()
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
+
+    def _append_line(self, line: Values) -> None:
+        data = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            if self._file.write(data) == len(data):
+                self._losing_lines = False
+                return
+            reason = "no room"
+        except OSError as error:
+            reason = str(error)
+        with contextlib.suppress(OSError):
+            self._file.truncate(end)  # half a line would be glued to the next one
+        if not self._losing_lines:
+            self._losing_lines = True
+            self._report(f"numbers are lost, as metrics.jsonl cannot be written: {reason}")
+
+
+class TensorBoardFile:
+    """Scalars for TensorBoard, written by the thread that has them.
+
+    The usual `SummaryWriter` writes in a thread of its own; a full disk ends that one unseen, and whoever fills its
+    queue then waits for ever.
+
+    Args:
+        folder: where the file comes to lie; it is made.
+
+    Raises:
+        OSError: from each method but `close`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        # The writer names its file by the second, and would overwrite that of a run resumed within it.
+        self._writer = EventsWriter(str(folder / "events"), filename_suffix=f".{time.time_ns()}")
+
+    def append(self, numbers: Mapping[str, float], *, step: int, time: float) -> None:
+        """Write numbers by name, measured at `time` (seconds since 1970)."""
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] (made at import)
+        from tensorboardX.summary import scalar
+
+        for name, number in numbers.items():
+            self._writer.write_event(Event(wall_time=time, step=step, summary=scalar(name, number)))
+        self._writer.flush()
+
+    def close(self) -> None:
+        # It flushes what could not be written before, and closes the file all the same.
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
 
 def read_run_log(folder: Path) -> Iterator[dict[str, Any]]:

@@ -50,8 +50,8 @@ class Observer:
         self._now = 0.0
 
     def note(self, text: str) -> None:
-        """Remember something a person should know."""
-        self._events.append(Event(self._now, text))
+        """Remember something a person should know; lines after the first (a traceback) are for the log alone."""
+        self._events.append(Event(self._now, text.partition("\n")[0]))
         self._also_tell(text)
 
     def log_to(self, write: Callable[[str], None]) -> None:

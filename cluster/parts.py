@@ -4,8 +4,7 @@ Each function imports what it builds: on Ray every part is a process of its own 
 """
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.program import Machine
@@ -33,13 +32,15 @@ MODEL = "main"
 """Name of the model that a run trains."""
 
 
-@dataclass(frozen=True, slots=True)
 class Player:
     """A worker with the parts whose counters its stats come from."""
 
-    worker: "Worker"
-    groups: "tuple[GameGroup, ...]"
-    harvest: "Harvest"
+    def __init__(self, worker: "Worker", groups: "Sequence[GameGroup]", harvest: "Harvest") -> None:
+        self.worker = worker
+        self.groups = groups
+        self.harvest = harvest
+        self._counted = [0] * len(groups)
+        self._cause = ""
 
     def stats(self) -> dict[str, Any]:
         """Return counters since the actor began, and the seconds that each activity took."""
@@ -50,13 +51,20 @@ class Player:
             "game_seconds": self.harvest.game_seconds,
             "moves": sum(group.moves for group in self.groups),
             "set_aside": sum(group.set_aside for group in self.groups),
-            "set_aside_cause": next((g.set_aside_cause for g in self.groups if g.set_aside_cause), ""),
+            "set_aside_cause": self._newest_cause(),
             "search_seconds": spent.search,
             "wait_seconds": spent.wait,
             "deliver_seconds": spent.deliver,
             "held_back_seconds": spent.held_back,
             "search_cpu_seconds": spent.search_cpu,
         }
+
+    def _newest_cause(self) -> str:
+        """Return why the group that set games aside since it was last asked did so; else what was so before."""
+        for number, group in enumerate(self.groups):
+            if group.set_aside > self._counted[number]:
+                self._counted[number], self._cause = group.set_aside, group.set_aside_cause
+        return self._cause
 
 
 def make_player(

@@ -43,13 +43,11 @@ class InPieces:
     def decide(self, game: Game, states: States, roots: np.ndarray, **rest: Any) -> Steps[Decisions]:
         """See `search.contract.Search`."""
         steps = self._search.decide(game, states, roots, **rest)
-        match self._pieces:
-            case "positions":
-                return split(steps, max_rows=1, sequential=True)
-            case "seed":
-                return _as_the_first_program_asked(steps)
-            case "levels":
-                return steps
+        if self._pieces == "positions":
+            return split(steps, max_rows=1, sequential=True)
+        if self._pieces == "seed":
+            return _as_the_first_program_asked(steps)
+        return steps
 
 
 def _as_the_first_program_asked(steps: Steps[Decisions]) -> Steps[Decisions]:

@@ -42,13 +42,13 @@ class PhaseActor:
         self._done = {"requests": 0, "rows": 0, "games": 0}
 
     def play(self, seconds: float) -> dict[str, float]:
-        """Play on and return what was done: seconds, moves, games, requests and rows; and games in lockstep."""
+        """Play on and return what was done: seconds, moves, games, requests and rows."""
         before, began = self._counters(), time.monotonic()
         while time.monotonic() - began < seconds:
             self._step()
         elapsed = time.monotonic() - began
         grown = {name: count - before[name] for name, count in self._counters().items()}
-        return {"seconds": elapsed, "games_in_lockstep": self._phase.games_per_group} | grown
+        return {"seconds": elapsed, **grown}
 
     def _step(self) -> None:
         while self._unstarted:
@@ -59,7 +59,9 @@ class PhaseActor:
             handle, replies = answer
             group = self._pending.pop(handle)
             failed = isinstance(replies, EvaluationError)
-            self._ask(group, group.throw(replies) if failed else group.send(replies))
+            requests = group.throw(replies) if failed else group.send(replies)
+            # A group that has set its games aside asks nothing, and begins anew.
+            self._ask(group, requests or group.send(()))
 
     def _ask(self, group: Steps[Never], requests: tuple[Request, ...]) -> None:
         self._done["requests"] += len(requests)

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,19 @@ import ray
 from cluster import parts
 from cluster.metrics_sinks import RayMetrics
 from cluster.parts import MODEL
-from cluster.ray_client import Handle, RayClient, RayDelivery, RayObjects, RayReplaySource, call
+from cluster.ray_client import (
+    Handle,
+    NoObjects,
+    RayClient,
+    RayDelivery,
+    RayObjects,
+    RayReplaySource,
+    call,
+    in_one_line,
+)
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
+from core.errors import ClusterError
 from core.messages import Arrays, Request
 from networks.weights import Weights
 
@@ -78,6 +88,12 @@ class InferenceActor:
         self._metrics = RayMetrics({"role": "inference"})
         self._host = parts.make_host(given.config, fetch=self._fetch)
         self._server = parts.make_server(given.config, self._host, self._metrics)
+        self._news = News(
+            newest_version=lambda: call(self._store.newest_version, MODEL),
+            held_version=lambda: self._host.version(MODEL),
+            fetch=lambda: self._fetch(MODEL),
+            offer=self._server.offer,
+        )
         self._sync_seconds = 0.0
         self._trouble = ""
         self._server.start()
@@ -90,7 +106,17 @@ class InferenceActor:
         return dict(reply.arrays), reply.weights_version
 
     async def stats(self) -> dict[str, Any]:
-        """Return the server's counters, the host's, and which versions answer."""
+        """Return the server's counters, the host's, and which versions answer.
+
+        Raises:
+            ClusterError: when the serving thread has died, so that this process is replaced.
+        """
+        if not self._server.alive:
+            raise ClusterError(
+                "the serving thread has died",
+                why="its traceback is in Ray's logs",
+                fix="the run goes on with a new process",
+            )
         return dataclasses.asdict(self._server.stats) | {
             "forward_seconds": self._host.forward_seconds,
             "forward_cpu_seconds": self._host.forward_cpu_seconds,
@@ -113,24 +139,52 @@ class InferenceActor:
         """Offer every new version to the server. Polling finds them even when an announcement was lost."""
         while self._server.alive:
             time.sleep(FOLLOW_SECONDS)
+            began = time.monotonic()
             try:
-                newest = call(self._store.newest_version, MODEL)
-                held = self._host.version(MODEL)
-                if newest is not None and held is not None and newest > held:
-                    began = time.monotonic()
-                    self._server.offer(self._fetch(MODEL))
+                if self._news.pass_on():
                     self._sync_seconds = time.monotonic() - began
                     self._metrics.observe("tamen_weights_sync_seconds", self._sync_seconds)
                 self._trouble = ""
             except Exception as error:  # the store restarts, a disk fails: the versions held go on answering
-                self._trouble = str(error)
+                self._trouble = in_one_line(error)
+
+
+@dataclass(slots=True)
+class News:
+    """Passes each new version of a model on to a server, once: it takes a batch's time to come into force, and one
+    that was refused would be refused again.
+
+    Attributes:
+        newest_version: of the weights that are published.
+        held_version: of those that answer; None before the first request.
+        fetch: gets the newest.
+        offer: hands them to the server.
+        passed_on: version of those that were offered last.
+    """
+
+    newest_version: Callable[[], int | None]
+    held_version: Callable[[], int | None]
+    fetch: Callable[[], Weights]
+    offer: Callable[[Weights], None]
+    passed_on: int = -1
+
+    def pass_on(self) -> bool:
+        """Offer what is newer than all that the server holds or was offered; return whether something is."""
+        newest, held = self.newest_version(), self.held_version()
+        if newest is None or held is None or newest <= max(held, self.passed_on):
+            return False
+        weights = self.fetch()
+        self.offer(weights)
+        self.passed_on = weights.version
+        return True
 
 
 class ReplayActor:
-    """`replay.buffer.ReplayBuffer` with its chunks in Ray's object store."""
+    """`replay.buffer.ReplayBuffer` with its chunks in Ray's object store, from where the learner fetches them."""
 
     def __init__(self, given: Assignment) -> None:
-        self._buffer = parts.make_replay(given.config, given.folder, RayObjects(), limited=given.learns)
+        objects = RayObjects() if given.learns else NoObjects()
+        self._buffer = parts.make_replay(given.config, given.folder, objects, limited=given.learns)
 
     def open_epoch(self, actor: int) -> int:
         return self._buffer.open_epoch(actor)

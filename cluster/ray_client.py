@@ -20,6 +20,7 @@ from ray.exceptions import (
     OutOfDiskError,
     RayActorError,
     RaySystemError,
+    RayTaskError,
     WorkerCrashedError,
 )
 
@@ -39,6 +40,23 @@ Handle = Any
 """A Ray actor handle; Ray gives them no usable type."""
 
 
+def get(reference: Any, *, timeout_seconds: float) -> Any:
+    """Return what a remote call gave.
+
+    Raises:
+        TamenError: what the call itself raised, as it raised it. (Ray raises a class made of it and `RayTaskError`,
+            which cannot be built anew and whose text is the traceback; that one is its `__cause__`.)
+        Exception: what else it raised, or any of `LOST`, as Ray gives them.
+    """
+    try:
+        return ray.get(reference, timeout=timeout_seconds)
+    except RayTaskError as error:
+        raised = origin(error)
+        if isinstance(raised, TamenError):
+            raise raised from error
+        raise
+
+
 def call(method: Any, *arguments: object, timeout_seconds: float = 30.0) -> Any:
     """Call a remote method and wait for its result, trying again while the other side restarts.
 
@@ -49,7 +67,7 @@ def call(method: Any, *arguments: object, timeout_seconds: float = 30.0) -> Any:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            return ray.get(method.remote(*arguments), timeout=timeout_seconds)
+            return get(method.remote(*arguments), timeout_seconds=timeout_seconds)
         except LOST as error:
             if time.monotonic() > deadline:
                 raise _gone(error) from error
@@ -153,20 +171,28 @@ class RayClient:
         """Wait until all requests of one handle are answered; every handle in flight counts, as a caller has all."""
         deadline = self._clock() + timeout_seconds
         while True:
-            given_up = self._give_up_one()
+            ended = self._end_one_late()
             left = deadline - self._clock()
-            if given_up is not None or left <= 0:
-                return given_up
+            if ended is not None or left <= 0:
+                return ended
             for reference in self._wait(min(left, self._send_again())):
                 finished = self._collect(reference)
                 if finished is not None:
                     return finished
 
-    def _give_up_one(self) -> tuple[int, EvaluationError] | None:
-        """Fail a handle whose requests nobody has answered for too long, if there is one."""
+    def _end_one_late(self) -> tuple[int, tuple[Reply, ...] | EvaluationError] | None:
+        """End a handle whose time is over, if there is one: with the answers that are there, else as given up."""
         now = self._clock()
-        handle = next((h for h, asked in self._asked.items() if now > asked.deadline), None)
-        return None if handle is None else (handle, _no_answer(self._asked.pop(handle).trouble))
+        late = next((handle for handle, asked in self._asked.items() if now > asked.deadline), None)
+        if late is None:
+            return None
+        # Whoever was held back for longer than the patience has not looked: the answers may have come in time.
+        unseen = [reference for reference, sent in self._in_flight.items() if sent.handle == late]
+        for reference in ray.wait(unseen, num_returns=len(unseen), timeout=0)[0] if unseen else ():
+            finished = self._collect(reference)
+            if finished is not None:
+                return finished
+        return late, _no_answer(self._asked.pop(late).trouble)
 
     def _send_again(self) -> float:
         """Send what is due to be sent again; return the seconds until something else is."""
@@ -198,14 +224,14 @@ class RayClient:
         server.outstanding_rows -= rows
         asked = self._asked.get(handle)
         try:
-            reply = Reply(*ray.get(reference, timeout=PATIENCE_SECONDS))
+            reply = Reply(*get(reference, timeout_seconds=PATIENCE_SECONDS))
         except EvaluationError as error:
             server.failed(self._clock())
             return (handle, error) if self._asked.pop(handle, None) else None
         except LOST as error:
             server.failed(self._clock())
             if asked is not None:
-                asked.trouble = first_line(error)
+                asked.trouble = in_one_line(error)
                 self._resends.append(_Resend(self._clock() + RETRY_SECONDS, handle, position))
             return None
         server.answered()
@@ -225,6 +251,9 @@ class RayDelivery:
         replay: handle of the replay actor.
         clock: monotonic seconds.
         sleep: waits for some seconds, while there is nothing on its way.
+
+    Attributes:
+        last_trouble: why the last attempt failed; "" once one has not.
     """
 
     def __init__(
@@ -262,16 +291,17 @@ class RayDelivery:
             return None
         self._reference = None
         try:
-            return ray.get(ready[0], timeout=PATIENCE_SECONDS)
+            acknowledged = get(ready[0], timeout_seconds=PATIENCE_SECONDS)
         except DataError as error:  # the chunk itself is bad: the same bytes would be refused for ever
-            self.last_trouble = str(error)
+            self.last_trouble = in_one_line(error)
             return Ack.nothing()
-        except (
-            Exception
-        ) as error:  # a restarting replay, a full disk: it was not acknowledged, and goes again
-            self.last_trouble = str(error)
+        # A restarting replay, a full disk: it was not acknowledged, and goes again.
+        except Exception as error:
+            self.last_trouble = in_one_line(error)
             self._resend_due = self._clock() + RETRY_SECONDS
             return None
+        self.last_trouble = ""
+        return acknowledged
 
 
 class RayObjects:
@@ -284,9 +314,16 @@ class RayObjects:
         except (ObjectStoreFullError, OutOfDiskError) as error:
             raise TamenError(
                 "Ray's object store has no room for a chunk",
-                why=first_line(error),
+                why=in_one_line(error),
                 fix="lower replay.capacity_rows, or give Ray more shared memory",
             ) from error
+
+
+class NoObjects:
+    """Keeps no chunk: where nobody learns, nobody draws."""
+
+    def put(self, data: bytes) -> None:
+        return None
 
 
 class RayReplaySource:
@@ -324,7 +361,7 @@ class RayReplaySource:
 def _gone(error: Exception) -> ClusterError:
     return ClusterError(
         "a part of the run does not answer",
-        why=first_line(error),
+        why=in_one_line(error),
         fix="look at the run's log.txt; the same command resumes the run",
     )
 
@@ -333,6 +370,16 @@ def _no_answer(why: str) -> EvaluationError:
     return EvaluationError("the brain does not answer", why=why, fix="look at the run's log.txt")
 
 
-def first_line(error: Exception) -> str:
-    """Return an error's kind and the first line of what it says."""
-    return f"{type(error).__name__}: {(str(error).strip() or 'no more is known').splitlines()[0]}"
+def origin(error: BaseException) -> BaseException:
+    """Return what a remote call raised, of which Ray made `error`; `error` itself if Ray has made nothing of it."""
+    while isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):
+        error = error.cause
+    return error
+
+
+def in_one_line(error: Exception) -> str:
+    """Return what a TamenError says and why, of any other its kind and the first line of what it says."""
+    raised = origin(error)
+    if isinstance(raised, TamenError):
+        return " ".join(f"{raised.what}: {raised.why}".split())
+    return f"{type(raised).__name__}: {(str(raised).strip() or 'no more is known').splitlines()[0]}"

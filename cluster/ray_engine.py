@@ -20,7 +20,7 @@ class RayEngine:
 
     Args:
         address: of a cluster to join; None starts one on this machine, and ends it at `stop`.
-        report: told in one line of what a person should know.
+        report: told of what a person should know; see `RayProgram`.
         learn: False plays only, with the weights that are in the folder.
 
     Attributes:

@@ -15,7 +15,7 @@ from actors.arena import Progress as MatchProgress
 from actors.openings import Opening
 from cluster.parts import make_store
 from cluster.program import Machine, plan_serving
-from cluster.ray_client import LOST, Handle, RayClient
+from cluster.ray_client import LOST, Handle, RayClient, get, in_one_line
 from cluster.ray_program import RayProgram, beside_the_driver, connect, dressed
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
@@ -140,11 +140,11 @@ class RayMatch:
     def result(self) -> MatchResult:
         """Return the result of the whole match. Raises ClusterError when a part of it was lost."""
         try:
-            parts = ray.get(self._running, timeout=60.0)
+            parts = get(self._running, timeout_seconds=60.0)
         except LOST as error:
             raise ClusterError(
                 "a part of the match was lost",
-                why=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+                why=in_one_line(error),
                 fix="play it again; with the same --seed it is the same match",
             ) from error
         return joined(parts)

@@ -22,7 +22,7 @@ from cluster import ray_actors
 from cluster.doctor import SHARED_MEMORY
 from cluster.environment import CHECKOUT
 from cluster.program import Program, Role
-from cluster.ray_client import LOST, Handle, first_line
+from cluster.ray_client import LOST, Handle, get, in_one_line
 from cluster.run_folder import RunFolder
 from cluster.supervision import Attendance, RestartPolicy
 from configs.schema import RunConfig
@@ -88,14 +88,25 @@ def beside_the_driver() -> NodeAffinitySchedulingStrategy:
 
 @dataclass(slots=True)
 class Part:
-    """One actor of the program, as the driver sees it.
+    """One actor of the program, as the driver sees it. Ray restarts its process; its loop has to be run again.
+
+        state       running  lost  restart_at   leaves it by
+        idle        -        ""    -            `run`: is working
+        working     set      ""    -            `lose`: the loop ended with an error
+        lost        -        set   -            `answered`, by a process that has not been killed
+        back        -        ""    set          `run`, at `restart_at`: is working again
+
+    A part that only answers is idle, or lost while its process is replaced. Beside that, whatever the state, a question
+    is on its way (`asked`) or is not, and `attendance` watches that some process stays. A process that dies between
+    two questions is known by the next one's pid.
 
     Attributes:
-        running: reference of its `run` call; None for parts that only answer.
-        lost: how its loop was lost, until its process answers again; "" while it is not.
-        restart_at: when `run` is to be called again then.
+        running: reference of its `run` call.
+        lost: how it was lost, in words.
+        killed_pid: of a process that the driver has killed, which may go on answering for a moment.
+        trouble: what was heard of it instead of an answer, since the last answer.
         stats: its newest answer, and `asked`/`asked_at` the question on its way.
-        trouble: what was heard of it last instead of an answer.
+        restarts: that were counted; each death is counted once.
     """
 
     name: str
@@ -107,18 +118,58 @@ class Part:
     running: Any = None
     lost: str = ""
     restart_at: float | None = None
+    killed_pid: int | None = None
+    trouble: str = ""
     stats: dict[str, Any] = field(default_factory=dict)
     asked: Any = None
     asked_at: float = 0.0
-    trouble: str = ""
     restarts: int = 0
+
+    def run(self) -> None:
+        """Set its loop going."""
+        self.restart_at = None
+        self.running = self.handle.run.remote()
+
+    def ask(self, now: float) -> None:
+        """Ask how it is, unless that question is on its way already."""
+        if self.asked is None:
+            self.asked, self.asked_at = self.handle.stats.remote(), now
+
+    def lose(self, reason: str, now: float, *, killed: bool) -> None:
+        """Note that it is gone; only an answer to a question that is asked from now on tells that it is back.
+
+        Args:
+            killed: whether the driver has killed its process, so that another one has to answer.
+        """
+        self.running = self.restart_at = None
+        self.lost = reason
+        if killed:
+            self.killed_pid = self.attendance.pid
+        self.missed(reason, now)
+
+    def missed(self, reason: str, now: float) -> None:
+        """Note that nobody was there to answer."""
+        self.asked = None
+        self.trouble = reason
+        self.attendance.missed(now)
+
+    def answered(self, stats: dict[str, Any], now: float) -> str | None:
+        """Take in an answer. If the part is back by it, return how it was lost ("" if nobody knows), else None."""
+        self.asked = None
+        if stats["pid"] == self.killed_pid:
+            return None
+        replaced = self.attendance.answered(stats["pid"], now)
+        back, reason = bool(self.lost) or (replaced and not self.loops), self.lost or self.trouble
+        self.stats, self.lost, self.trouble, self.killed_pid = stats, "", "", None
+        return reason if back else None
 
 
 class RayProgram:
     """Starts the parts of `program`, keeps them alive and stops them.
 
     Args:
-        report: told in one line of everything that a person should know (restarts, silence).
+        report: told of everything that a person should know (restarts, silence): in one line, after which the
+            traceback of a failure that nobody foresaw may follow.
     """
 
     def __init__(
@@ -145,12 +196,12 @@ class RayProgram:
             asks = {name: names[name] for name in role.asks}
             names[role.name] = [self._create(role, index, asks) for index in range(role.count)]
         if "learner" in self.parts:
-            self._run(self.parts["learner"])
+            self.parts["learner"].run()
         waiting = [part for part in self.parts.values() if part.loops and part.running is None]
         if waiting:
             self._wait_for_weights(self.parts["store"].handle)
         for part in waiting:
-            self._run(part)
+            part.run()
         self._playing = True
 
     def handles(self, role: str) -> list[Handle]:
@@ -166,23 +217,17 @@ class RayProgram:
         now = time.monotonic()
         for part in self.parts.values():
             if part.restart_at is not None and now >= part.restart_at:
-                part.restart_at = None
-                self._run(part)
+                part.run()
             elif part.running is not None and ray.wait([part.running], timeout=0)[0]:
                 self._notice_end(part, now)
             elif part.attendance.given_up(now):
-                raise ClusterError(
-                    f"{part.name} keeps dying",
-                    why=f"no process of it has stayed for {part.attendance.patience_seconds:.0f} s: {part.trouble}",
-                    fix="look for its last words in Ray's logs (/tmp/ray/session_latest/logs), and at free memory",
-                )
+                raise _keeps_dying(part)
 
     def collect_stats(self, timeout_seconds: float) -> dict[str, dict[str, Any]]:
         """Ask every part how it is; return the newest answer of each, however old."""
         now = time.monotonic()
         for part in self.parts.values():
-            if part.asked is None:
-                part.asked, part.asked_at = part.handle.stats.remote(), now
+            part.ask(now)
         asked = [part.asked for part in self.parts.values() if part.asked is not None]
         ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_seconds)
         for part in self.parts.values():
@@ -244,9 +289,6 @@ class RayProgram:
         self.parts[name] = Part(name, role.name, handle, loops)
         return options["name"]
 
-    def _run(self, part: Part) -> None:
-        part.running = part.handle.run.remote()
-
     def _wait_for_weights(self, store: Handle) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while _answer(store.newest_version.remote(ray_actors.MODEL), POLL_SECONDS) is None:
@@ -263,42 +305,38 @@ class RayProgram:
     def _notice_end(self, part: Part, now: float) -> None:
         running, part.running = part.running, None
         try:
-            ray.get(running, timeout=1.0)
+            get(running, timeout_seconds=1.0)
         except LOST as error:
-            self._lose(part, now, _cause(error))
+            part.lose(_cause(error), now, killed=False)
         except TamenError:
             raise
         except Exception as error:  # an unexpected failure of one part is not the end of the run
-            self._report(f"{part.name} failed: {error}")
-            # Its loop is broken for good; a new life of the process begins from what is on disk.
-            ray.kill(part.handle, no_restart=False)
-            self._lose(part, now, str(error).strip().splitlines()[-1])
+            self._replace(part, error, now)
 
-    def _lose(self, part: Part, now: float, reason: str) -> None:
-        """Note that a loop is gone; it is run again when its process answers a question that is asked from now on."""
-        part.lost = part.trouble = reason
-        part.asked = None
-        part.attendance.missed(now)
+    def _replace(self, part: Part, error: Exception, now: float) -> None:
+        """Kill a part that is broken for good: a new life of its process begins from what is on disk."""
+        self._report(f"{part.name} failed: {in_one_line(error)}\n{error}")
+        ray.kill(part.handle, no_restart=False)
+        part.lose(in_one_line(error), now, killed=True)
 
     def _take_answer(self, part: Part, now: float) -> None:
         asked, part.asked = part.asked, None
         try:
-            stats: dict[str, Any] = ray.get(asked, timeout=1.0)
+            died = part.answered(get(asked, timeout_seconds=1.0), now)
         except RayActorError as error:
             if error.actor_init_failed:
                 raise _cannot_be_made(part.name, error) from error
-            part.trouble = _cause(error)
-            part.attendance.missed(now)  # it is being restarted
-            return
+            part.missed(_cause(error), now)  # it is being restarted
         except LOST:
             return
-        replaced = part.attendance.answered(stats["pid"], now)
-        part.stats = stats
-        if part.lost or (replaced and not part.loops):
-            self._plan_restart(part, now)
+        except Exception as error:  # it says itself that it is broken
+            if part.killed_pid is None:
+                self._replace(part, error, now)
+        else:
+            if died is not None:
+                self._plan_restart(part, died, now)
 
-    def _plan_restart(self, part: Part, now: float) -> None:
-        reason, part.lost = part.lost or part.trouble, ""
+    def _plan_restart(self, part: Part, reason: str, now: float) -> None:
         delay = part.policy.failed(now)
         if delay is None:
             raise ClusterError(
@@ -316,13 +354,22 @@ class RayProgram:
 
 def _cause(error: Exception) -> str:
     """Return in a few words how Ray lost a part, as far as it knows."""
-    return first_line(error).rpartition("unavailable: ")[2].partition(". The task")[0]
+    return in_one_line(error).rpartition("unavailable: ")[2].partition(". The task")[0]
+
+
+def _keeps_dying(part: Part) -> ClusterError:
+    return ClusterError(
+        f"{part.name} keeps dying",
+        why=f"no process of it has stayed for {part.attendance.patience_seconds:.0f} s: "
+        f"{part.trouble or 'each answers for a moment'}",
+        fix="look for its last words in Ray's logs (/tmp/ray/session_latest/logs), and at free memory",
+    )
 
 
 def _answer(reference: Any, timeout_seconds: float) -> Any:
     """Return what a call gave, None when nothing has come within the time."""
     try:
-        return ray.get(reference, timeout=timeout_seconds)
+        return get(reference, timeout_seconds=timeout_seconds)
     except LOST:
         return None
 

@@ -43,11 +43,12 @@ class Attendance:
         settled_seconds: a process that has answered for so long has come to stay.
         patience_seconds: how long to wait for one; less than callers of the part wait for an answer, so that
             the run ends with its name.
+        pid: of the process that answered last.
     """
 
     settled_seconds: float = 5.0
     patience_seconds: float = 100.0
-    _pid: int | None = None
+    pid: int | None = None
     _pid_since: float = 0.0
     _unsettled_since: float | None = None
 
@@ -58,9 +59,9 @@ class Attendance:
 
     def answered(self, pid: int, now: float) -> bool:
         """Note who answered; return whether it is another process than the one before."""
-        replaced = self._pid not in (None, pid)
-        if pid != self._pid:
-            self._pid, self._pid_since = pid, now
+        replaced = self.pid not in (None, pid)
+        if pid != self.pid:
+            self.pid, self._pid_since = pid, now
         elif now - self._pid_since >= self.settled_seconds:
             self._unsettled_since = None
         if replaced:

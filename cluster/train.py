@@ -1,10 +1,10 @@
 """`tamen train`: opens a run, starts an engine on it, shows how it goes, and stops it without losing anything."""
 
+import contextlib
 import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -196,7 +196,7 @@ def run_engine(
         TamenError: when the engine cannot start or go on; log.txt holds it with its traceback.
     """
     snapshot: Snapshot | None = None
-    log, numbers = _text_log(folder.log_file), RunLog(folder.root)
+    log, numbers = _text_log(folder.log_file), RunLog(folder.root, report=observer.note)
     boards = LastBoard(config.game)
     observer.log_to(log.info)
     with (
@@ -226,10 +226,12 @@ def run_engine(
             _log_ray(log)
             raise _with_log(error, folder, log) from error
         finally:
-            if snapshot is not None:  # the last interval is seldom a whole one
-                _log(snapshot, numbers, log)
-            numbers.close()
-            engine.stop()
+            try:
+                if snapshot is not None:  # the last interval is seldom a whole one
+                    _log(snapshot, numbers, log)
+                numbers.close()
+            finally:
+                engine.stop()
     return snapshot
 
 
@@ -282,7 +284,7 @@ class LastBoard:
         return self._game.render(self._states, 0)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _served(port: int | None) -> Iterator[list[Metrics]]:
     """Serve Prometheus text on 127.0.0.1 while the context lasts; without a port there is nobody to write to."""
     if port is None:
@@ -304,8 +306,11 @@ def _text_log(path: Path) -> logging.Logger:
     log.propagate = False
     for old in list(log.handlers):
         log.removeHandler(old)
-        old.close()
+        with contextlib.suppress(OSError):  # what a full disk had no room for
+            old.close()
     handler = logging.FileHandler(path, encoding="utf-8")
+    # Logging would print a traceback across the panel for every line that a full disk has no room for.
+    handler.handleError = lambda record: None
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
     return log

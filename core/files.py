@@ -1,8 +1,8 @@
-"""Every file that must survive a crash is written and read here.
+"""Every file that must survive a crash is written here.
 
 A write goes to a temporary name beside the target, is fsynced, renamed over it, and the folder is fsynced:
 after `kill -9` or power loss the target is the old file or the new one, never a torn one.
-Sealed files carry their own length and digest, so damage is found when they are read.
+Sealed data carries its own length and digest, so damage is found when it is read.
 """
 
 import hashlib
@@ -37,11 +37,6 @@ def write_atomic(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_sealed(path: Path, data: bytes) -> None:
-    """Write `data` atomically behind a header with its digest; `read_sealed` gives it back."""
-    write_atomic(path, seal(data))
-
-
 def seal(data: bytes) -> bytes:
     """Return `data` behind a header of magic, length and digest."""
     return _SEAL + len(data).to_bytes(8, "little") + bytes.fromhex(digest(data)) + data
@@ -63,11 +58,6 @@ def unseal(sealed: bytes, *, source: str) -> bytes:
     raise DataError(
         f"{source} is damaged", why=problem, fix="restore it from a copy, or delete it to go on without it"
     )
-
-
-def read_sealed(path: Path) -> bytes:
-    """Return the data of a sealed file. Raises DataError when damaged, OSError when unreadable."""
-    return unseal(path.read_bytes(), source=str(path))
 
 
 def sync_folder(folder: Path) -> None:

@@ -20,7 +20,11 @@ class Client(Protocol):
     def wait_any(
         self, handles: Collection[Hashable], *, timeout_seconds: float
     ) -> tuple[Hashable, Replies | EvaluationError] | None:
-        """Wait until one of `handles` is answered or failed for good; None when the time is up first."""
+        """Wait until a handle is answered or has failed for good, and return it; None when the time is up first.
+
+        `handles` have to be all that the caller still wants. Others that are in flight, which a computation left
+        behind when it was stopped, may be returned as well: a caller drops those it does not know.
+        """
         ...
 
 
@@ -61,7 +65,7 @@ def drive(steps: Steps[T], client: Client, *, should_stop: Callable[[], bool]) -
         while True:
             handle = client.submit(requests)
             answer = None
-            while answer is None:
+            while answer is None or answer[0] != handle:
                 if should_stop():
                     return None
                 answer = client.wait_any([handle], timeout_seconds=0.2)

@@ -75,6 +75,10 @@ class ModelHost:
         loaded = self._models.get(model)
         return loaded.version if loaded else None
 
+    def bring(self, model: str) -> None:
+        """Have `model` in memory. Raises whatever `fetch` does when it is not there yet and cannot be had."""
+        self._model(model)
+
     def check(self, model: str, arrays: Arrays) -> None:
         """Raise EvaluationError when `arrays` are not what `model` takes: names, dtypes, shapes, equal B."""
         specs = {spec.name: spec for spec in self._model(model).net.spec.inputs}

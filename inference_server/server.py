@@ -38,6 +38,18 @@ class ServerStats:
     """Histogram: batch_rows[k] batches had 2^k ≤ rows < 2^(k+1)."""
 
 
+_ABSENCE_SECONDS = 1.0
+"""For how long a model that could not be fetched is not fetched again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Absence:
+    """Why a model could not be fetched, and until when nobody tries again."""
+
+    error: Exception
+    until: float
+
+
 class InferenceServer:
     """Batches requests across everyone who asks.
 
@@ -63,6 +75,7 @@ class InferenceServer:
         self._batcher = Batcher(config.max_batch_rows, config.idle_wait_ms / 1000)
         self._changed = threading.Condition()
         self._offered: dict[str, Weights] = {}
+        self._absent: dict[str, _Absence] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
         self.stats = ServerStats()
@@ -107,16 +120,16 @@ class InferenceServer:
             self._changed.notify()
 
     def _serve(self) -> None:
-        while True:
-            batch = self._next_batch()
+        while (batch := self._next_batch()) is not None:
             self._swap_weights()
             if batch:
                 self._run(batch)
-            elif self._stopping:
-                return
 
-    def _next_batch(self) -> list[Ticket]:
-        """Wait for a batch that is due; an empty one when weights were offered or the server stops."""
+    def _next_batch(self) -> list[Ticket] | None:
+        """Wait for a batch that is due; an empty one when weights were offered, None when the server stops.
+
+        From `stop` on nothing more is queued, so an empty queue stays empty: both are looked at under the lock.
+        """
         idle = False
         with self._changed:
             while True:
@@ -124,8 +137,10 @@ class InferenceServer:
                 if wait == 0.0:
                     return self._batcher.take()
                 if wait is None:
-                    if self._stopping or self._offered:
+                    if self._offered:
                         return []
+                    if self._stopping:
+                        return None
                     idle = True
                 self._changed.wait(wait)
 
@@ -135,17 +150,23 @@ class InferenceServer:
         for weights in offered.values():
             try:
                 self._host.load(weights)
+                self._absent.pop(weights.model, None)
                 self.stats.weights_swaps += 1
             except Exception as error:  # damaged, or no memory for them; the old ones answer on
                 self.stats.weights_refused += 1
                 self.stats.last_refusal = str(error)
 
     def _run(self, batch: list[Ticket]) -> None:
+        """Answer a batch, which is of one model."""
         began = self._clock()
+        model = batch[0].request.model
+        absence = self._bring(model)
+        if absence is not None:
+            self._fail(batch, absence)
+            return
         fitting = [ticket for ticket in batch if self._fits(ticket)]
         if not fitting:
             return
-        model = fitting[0].request.model
         try:
             reply = self._host.evaluate(model, _joined([ticket.request.arrays for ticket in fitting]))
             _scatter(reply, fitting)
@@ -153,12 +174,28 @@ class InferenceServer:
         except Exception as error:  # whatever it is, every caller hears of it and the server goes on
             self._fail([ticket for ticket in fitting if not ticket.future.done()], error)
 
-    def _fits(self, ticket: Ticket) -> bool:
-        """Answer a ticket that does not fit its model; return whether it does.
+    def _bring(self, model: str) -> Exception | None:
+        """Have a model in memory; return why it cannot be had.
 
         A model that is asked for the first time is fetched and built here, while everyone waits: 13 ms for 3 blocks
         of 32 channels, 0.16 s for 16 of 128, once a model. That is less than a thread of its own would cost to read.
+        While the store is away it takes as long as `fetch` is patient, which can be minutes. Hence one try answers
+        all who ask for that model, and those who ask within `_ABSENCE_SECONDS` after it.
         """
+        absence = self._absent.get(model)
+        if absence is not None and self._clock() < absence.until:
+            return absence.error
+        try:
+            self._host.bring(model)
+        except Exception as error:
+            now = self._clock()
+            self._absent = {name: other for name, other in self._absent.items() if now < other.until}
+            self._absent[model] = _Absence(error, now + _ABSENCE_SECONDS)
+            return error
+        return None
+
+    def _fits(self, ticket: Ticket) -> bool:
+        """Answer a ticket that does not fit its model; return whether it does."""
         try:
             self._host.check(ticket.request.model, ticket.request.arrays)
         except Exception as error:

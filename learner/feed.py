@@ -13,18 +13,20 @@ from typing import Protocol
 
 import numpy as np
 
-from core.errors import DataError
+from core.errors import ClusterError, DataError
 from replay.records import decode_columns
 from replay.sampling import Sample, Wait
 
 _MAX_DRAWS_PER_BATCH = 8
 _POLL_SECONDS = 0.1
-_CLOSE_SECONDS = 150.0
-"""Longer than a source may take to answer a call."""
+_CLOSE_SECONDS = 10.0
+"""How long `close` waits for the background thread, which may be inside a call of the source that takes minutes."""
+_TURN_SECONDS = 600.0
+"""How long `restore` waits for it: longer than a source may take for a fetch and what follows it."""
 
 
 class Source(Protocol):
-    """Where rows come from. With prefetching, one background thread is the only caller."""
+    """Where rows come from. There is one caller at a time."""
 
     def sample(self, num_rows: int) -> Sample | Wait:
         """Draw rows, or say when to ask again."""
@@ -87,6 +89,7 @@ class Feed:
         self._prefetch = prefetch
         self._clock = clock
         self._chunks: dict[int, dict[str, np.ndarray]] = {}
+        self._turn = threading.Lock()
         self._producer: _Producer | None = None
         self.waited_seconds = 0.0
 
@@ -99,9 +102,9 @@ class Feed:
         began = self._clock()
         try:
             if not self._prefetch:
-                return self._draw()
+                return self._draw(lambda: False)
             if self._producer is None:
-                self._producer = _Producer(self._draw, self._prefetch)
+                self._producer = _Producer(self._draw, self._prefetch, self._turn)
             return self._producer.next(timeout_seconds)
         except BaseException:
             self.close()
@@ -110,27 +113,43 @@ class Feed:
             self.waited_seconds += self._clock() - began
 
     def close(self) -> None:
-        """Stop the background thread and forget what it made; `next` starts a new one."""
+        """Stop the background thread and forget what it made; `next` starts a new one.
+
+        A thread that is inside a long call of the source may outlive this. It then draws nothing more, what it made
+        is dropped, and its successor begins when it has ended.
+        """
         if self._producer is not None:
             self._producer.stop()
             self._producer = None
 
     def restore(self, draws: int, sampled_rows: int) -> None:
-        """Go on as after the batch that had these counters."""
+        """Go on as after the batch that had these counters.
+
+        Raises:
+            ClusterError: when what was drawn before has still not come to its end; it would count as drawn after.
+        """
         self.close()
-        self._source.restore_counters(draws, sampled_rows)
+        if not self._turn.acquire(timeout=_TURN_SECONDS):
+            raise ClusterError(
+                "the learner cannot draw anew",
+                why=f"a call of the replay that began before has not ended within {_TURN_SECONDS:g} s",
+                fix="look at the run's log.txt; the same command resumes the run",
+            )
+        try:
+            self._source.restore_counters(draws, sampled_rows)
+        finally:
+            self._turn.release()
 
-    @property
-    def chunks_at_hand(self) -> int:
-        """How many decoded chunks are held."""
-        return len(self._chunks)
-
-    def _draw(self) -> Batch | Waited:
+    def _draw(self, stopped: Callable[[], bool]) -> Batch | Waited:
         reason = ""
         for _ in range(_MAX_DRAWS_PER_BATCH):
+            if stopped():
+                break
             sample = self._source.sample(self._batch_rows)
             if isinstance(sample, Wait):
                 return Waited(sample.seconds, sample.reason)
+            if stopped():
+                break
             try:
                 self._bring(sample.chunk_ids)
             except DataError as error:  # a chunk left the window between the draw and the fetch
@@ -161,10 +180,19 @@ def gather(chunks: dict[int, dict[str, np.ndarray]], sample: Sample) -> dict[str
 
 
 class _Producer:
-    """One thread that makes batches ahead, into a queue of bounded length."""
+    """One thread that makes batches ahead, into a queue of bounded length.
 
-    def __init__(self, draw: Callable[[], Batch | Waited], prefetch: int) -> None:
+    Args:
+        draw: makes a batch; gives up between two calls of the source when what it is given says so.
+        prefetch: length of the queue.
+        turn: held while the thread draws, so that it begins when a predecessor has ended.
+    """
+
+    def __init__(
+        self, draw: Callable[[Callable[[], bool]], Batch | Waited], prefetch: int, turn: threading.Lock
+    ) -> None:
         self._draw = draw
+        self._turn = turn
         self._batches: queue.Queue[Batch] = queue.Queue(prefetch)
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -190,16 +218,25 @@ class _Producer:
         self._thread.join(_CLOSE_SECONDS)
 
     def _run(self) -> None:
+        while not self._turn.acquire(timeout=_POLL_SECONDS):
+            self._reason = "a call of the replay that nobody waits for any more has not ended"
+            if self._stopping.is_set():
+                return
         try:
-            while not self._stopping.is_set():
-                made = self._draw()
-                if isinstance(made, Waited):
-                    self._reason = made.reason
-                    self._stopping.wait(made.seconds)
-                else:
-                    self._put(made)
+            self._produce()
         except BaseException as error:  # the thread has nobody to tell but the next caller
             self._failure = error
+        finally:
+            self._turn.release()
+
+    def _produce(self) -> None:
+        while not self._stopping.is_set():
+            made = self._draw(self._stopping.is_set)
+            if isinstance(made, Waited):
+                self._reason = made.reason
+                self._stopping.wait(made.seconds)
+            else:
+                self._put(made)
 
     def _put(self, batch: Batch) -> None:
         while not self._stopping.is_set():

@@ -157,22 +157,28 @@ class Learner:
             return batch
         rows = self._fresh_rows(batch)
         if not len(rows["cells"]):
-            return Waited(_PATIENCE_SECONDS, "all rows drawn are older than learner.max_lag_versions")
+            waited = Waited(_PATIENCE_SECONDS, "all rows drawn are older than learner.max_lag_versions")
+            self._progress.tell(waiting_for=waited.reason)
+            return waited
         report = self._trainer.step(rows)
         self._account(report, rows)
-        if report.applied and self._trainer.steps % self._config.publish_every_steps == 0:
-            self.publish()
-        if self._clock() - self._saved_at >= self._config.checkpoint_every_seconds:
-            self._try_to_save()
-        self._tell()
+        try:
+            if report.applied and self._trainer.steps % self._config.publish_every_steps == 0:
+                self.publish()
+        finally:
+            if self._clock() - self._saved_at >= self._config.checkpoint_every_seconds:
+                self._try_to_save()
+            self._tell()
         return report
 
     def finish(self) -> None:
-        """Publish what was learnt since the last version, and save."""
-        if self._trainer.steps > self._counters.published_steps:
-            self.publish()
-        self.save()
-        self._tell()
+        """Publish what was learnt since the last version, and save, also when publishing fails."""
+        try:
+            if self._trainer.steps > self._counters.published_steps:
+                self.publish()
+        finally:
+            self._tell()
+            self.save()
 
     def publish(self) -> None:
         """Publish the averaged weights as the next version."""
@@ -211,10 +217,11 @@ class Learner:
         return {name: column[fresh] for name, column in batch.columns.items()}
 
     def _account(self, report: StepReport, rows: Columns) -> None:
+        self._progress.tell(waiting_for="")
         if report.applied:
             self._counters.rows_trained += report.rows
         else:
-            self._progress.tell(last_refusal=report.reason)
+            self._progress.tell(last_refusal=report.reason + _whose(report.set_aside))
         self._progress.add(
             report,
             lag_versions=float(np.mean(self._weights.version - rows["weights_version"])),
@@ -273,6 +280,15 @@ class Learner:
 
     def _packed(self, *, version: int) -> Weights:
         return to_weights(self._trainer.average.net, model=self._model, version=version, game=self._game)
+
+
+def _whose(rows: np.ndarray | None) -> str:
+    """Return which games the rows that are to blame were cut from, as far as a person can use it."""
+    if rows is None:
+        return ""
+    games = np.unique(rows[:, :3], axis=0)
+    actor, epoch, seq = games[0]
+    return f" (rows of {len(games)} games, the first of them game {seq} of actor {actor} in its life {epoch})"
 
 
 @dataclass(slots=True)

@@ -35,12 +35,6 @@ def save_model(folder: Path, weights: Weights, *, facts: Mapping[str, str]) -> N
     write_atomic(folder / WEIGHTS_FILE, weights.to_bytes())
 
 
-def load_model(folder: Path) -> Weights:
-    """Return the weights of a model folder. Raises DataError when damaged, OSError when it is not there."""
-    path = folder / WEIGHTS_FILE
-    return Weights.from_bytes(path.read_bytes(), source=str(path))
-
-
 def model_card(weights: Weights, facts: Mapping[str, str]) -> str:
     """Return the Markdown page that tells what the model is, takes and gives."""
     board = weights.network["board"]

@@ -132,14 +132,6 @@ class Chunk:
     def num_rows(self) -> int:
         return len(self.columns["seq"])
 
-    @property
-    def first_seq(self) -> int:
-        return self.games[0].seq
-
-    @property
-    def last_seq(self) -> int:
-        return self.games[-1].seq
-
     def encode(self) -> bytes:
         """Return the chunk as bytes for `decode`. Raises DataError when it is too large to be read again."""
         return encode_record(

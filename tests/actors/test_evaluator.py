@@ -178,9 +178,16 @@ def test_a_brain_that_is_away_spoils_a_round_and_no_more(tmp_path: Path) -> None
         return HashEvaluator(9)(request)
 
     evaluator = an_evaluator(tmp_path, clock, evaluate=evaluate)
-    evaluator.run(until(clock, 40))
+    told: list[str] = []
 
-    assert "it is away" in evaluator.last_trouble
+    def over() -> bool:
+        told.append(evaluator.last_trouble)
+        return clock.now >= 40
+
+    evaluator.run(over)
+
+    assert list(dict.fromkeys(told)) == ["", "no answer: it is away"]
+    assert told[-1] == ""
     assert {line["seconds"] for line in results(tmp_path)} == {20.0}
     assert evaluator.rounds == 1
 

@@ -1,6 +1,6 @@
 """The inner loop against fakes of the brain and the replay."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from itertools import pairwise
 
 import pytest
@@ -29,15 +29,17 @@ class FakeClock:
 
 
 class FakeClient:
-    """Answers the oldest request, or fails it when `failing`."""
+    """Answers the oldest request, or fails it when `failing`; an answer is of use if its `version` is not negative."""
 
     def __init__(self):
         self.submitted = 0
         self.waiting = []
         self.failing = False
+        self.version = 7
         self.timeouts = []
 
     def submit(self, requests):
+        assert requests == REQUESTS
         self.submitted += 1
         self.waiting.append(self.submitted)
         return self.submitted
@@ -48,16 +50,18 @@ class FakeClient:
         assert handle in handles
         if self.failing:
             return handle, EvaluationError("no answer", why="test", fix="none")
-        return handle, (Reply({}, 7),)
+        return handle, (Reply({}, self.version),)
 
 
 class FakeDelivery:
     """Acknowledges what it was sent when `acknowledgement` is set."""
 
-    def __init__(self):
+    def __init__(self, sleep):
+        self.sleep = sleep
         self.busy = False
         self.sent = []
         self.acknowledgement = GO_ON
+        self.answer_seconds = 0.0
 
     def send(self, chunk):
         assert not self.busy
@@ -65,46 +69,61 @@ class FakeDelivery:
         self.sent.append(chunk)
 
     def poll(self, timeout_seconds):
-        if self.acknowledgement is not None:
-            self.busy = False
+        if self.acknowledgement is None or timeout_seconds < self.answer_seconds:
+            self.sleep(timeout_seconds)
+            return None
+        self.sleep(self.answer_seconds)
+        self.busy = False
         return self.acknowledgement
 
 
 class FakeChunk:
+    def __init__(self, rows):
+        self.num_rows = rows
+        self.games = ("a game",) * (rows // 5)
+
     def encode(self):
         return b"chunk"
 
 
 class FakeHarvest:
-    """Ten more rows for every reply that a group was sent."""
+    """Two more games of five rows for every reply that a group was sent."""
 
     def __init__(self):
         self.rows_waiting = 0
 
     @property
     def games_waiting(self):
-        return self.rows_waiting
+        return self.rows_waiting // 5
 
     def take_chunk(self):
         if not self.rows_waiting:
             return None
-        self.rows_waiting = 0
-        return FakeChunk()
+        chunk, self.rows_waiting = FakeChunk(self.rows_waiting), 0
+        return chunk
+
+
+REQUESTS = (Request("main", {}),)
 
 
 def group(harvest: FakeHarvest, log: list) -> Generator[tuple[Request, ...], tuple[Reply, ...], None]:
+    """Ask for ever; give the games up after a reply of version -1, which is of no use."""
     while True:
         try:
-            replies = yield ()
-            log.append(replies[0].weights_version)
-            harvest.rows_waiting += 10
+            replies = yield REQUESTS
         except EvaluationError as error:
             log.append(error.why)
+            continue
+        log.append(replies[0].weights_version)
+        if replies[0].weights_version < 0:
+            assert (yield ()) == ()
+        else:
+            harvest.rows_waiting += 10
 
 
 def worker(*, chunk_rows=20, groups=2, clock=None):
-    harvest, delivery, client, log = FakeHarvest(), FakeDelivery(), FakeClient(), []
     clock = clock or FakeClock()
+    harvest, delivery, client, log = FakeHarvest(), FakeDelivery(clock.sleep), FakeClient(), []
     made = Worker(
         [group(harvest, log) for _ in range(groups)],
         client,
@@ -116,6 +135,14 @@ def worker(*, chunk_rows=20, groups=2, clock=None):
         sleep=clock.sleep,
     )
     return made, harvest, delivery, client, log
+
+
+def step_until(made: Worker, happened: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if happened():
+            return
+        made.step(0.1)
+    pytest.fail("it never happened")
 
 
 def test_every_group_has_one_request_in_flight():
@@ -147,10 +174,13 @@ def test_a_failed_evaluation_is_thrown_into_its_group():
     assert log == ["test"]
 
 
-def test_a_brain_that_fails_at_once_is_asked_ever_more_seldom():
+@pytest.mark.parametrize(
+    "trouble", [{"failing": True}, {"version": -1}], ids=["no answer", "an answer of no use"]
+)
+def test_a_brain_that_fails_at_once_is_asked_ever_more_seldom(trouble):
     clock = FakeClock()
     made, _, _, client, _ = worker(groups=1, clock=clock)
-    client.failing = True
+    vars(client).update(trouble)
     asked = [0.0]
     while len(asked) < 10:
         submitted = client.submitted
@@ -163,13 +193,16 @@ def test_a_brain_that_fails_at_once_is_asked_ever_more_seldom():
     assert pauses[-2:] == pytest.approx([LONGEST_REST_SECONDS] * 2)
 
 
-def test_the_first_answer_ends_the_doubling():
+@pytest.mark.parametrize(
+    "trouble", [{"failing": True}, {"version": -1}], ids=["no answer", "an answer of no use"]
+)
+def test_the_first_answer_of_use_ends_the_doubling(trouble):
     clock = FakeClock()
     made, _, _, client, log = worker(groups=1, clock=clock)
-    client.failing = True
+    vars(client).update(trouble)
     while clock.now < 10.0:
         made.step(1.0)
-    client.failing = False
+    vars(client).update(failing=False, version=7)
     while log[-1] != 7:
         made.step(10.0)
     client.failing = True
@@ -225,10 +258,38 @@ def test_an_actor_ahead_of_the_learner_asks_again_until_it_may_go_on():
     assert delivery.sent[-1] is None
 
     delivery.acknowledgement = GO_ON
-    for _ in range(3):
+    for _ in range(10):
         made.step(0.1)
 
     assert client.submitted > played
+
+
+@pytest.mark.parametrize("answer_seconds", [0.0, 0.1])
+def test_an_actor_that_is_held_back_asks_as_often_as_it_was_told_to(answer_seconds):
+    clock = FakeClock()
+    made, _, delivery, _, _ = worker(chunk_rows=10, clock=clock)
+    delivery.acknowledgement, delivery.answer_seconds = PAUSE, answer_seconds
+    for _ in range(300):
+        made.step(0.1)
+
+    assert clock.now > 20.0
+    assert delivery.sent.count(None) == pytest.approx(
+        clock.now / (PAUSE.pause_seconds + answer_seconds), abs=2
+    )
+    assert made.spent.held_back == pytest.approx(clock.now, abs=0.3)
+
+
+def test_an_actor_waits_for_the_answer_to_its_question_instead_of_asking_again():
+    clock = FakeClock()
+    made, _, delivery, _, _ = worker(chunk_rows=10, clock=clock)
+    delivery.acknowledgement = PAUSE
+    step_until(made, lambda: None in delivery.sent)
+    delivery.acknowledgement = None
+    for _ in range(20):
+        made.step(0.1)
+
+    assert delivery.sent.count(None) == 1
+    assert made.spent.held_back == pytest.approx(PAUSE.pause_seconds + 20 * 0.1)
 
 
 def test_stopping_delivers_what_is_finished():
@@ -239,3 +300,32 @@ def test_stopping_delivers_what_is_finished():
 
     assert delivery.sent == [b"chunk"]
     assert harvest.rows_waiting == 0
+    assert (made.unacknowledged_games, made.unacknowledged_rows) == (0, 0)
+
+
+def test_games_that_nobody_acknowledged_before_the_end_are_counted_and_told_of(caplog):
+    made, _, delivery, _, _ = worker(chunk_rows=20)
+    delivery.acknowledgement = None
+    steps = iter([False, False, False, True])
+
+    made.run(lambda: next(steps))
+
+    assert delivery.sent == [b"chunk"]
+    assert (made.unacknowledged_games, made.unacknowledged_rows) == (4 + 2, 20 + 10)
+    assert "6 finished games with 30 rows were not acknowledged" in caplog.text
+
+    delivery.acknowledgement = GO_ON
+
+    assert made.flush(1.0)
+    assert (made.unacknowledged_games, made.unacknowledged_rows) == (0, 0)
+
+
+def test_a_question_without_an_answer_loses_no_game(caplog):
+    made, harvest, delivery, _, _ = worker(chunk_rows=10)
+    delivery.acknowledgement = PAUSE
+    step_until(made, lambda: None in delivery.sent)
+    delivery.acknowledgement = None
+
+    made.run(lambda: True)
+
+    assert (made.unacknowledged_games, harvest.games_waiting, caplog.text) == (0, 0, "")

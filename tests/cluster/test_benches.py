@@ -50,7 +50,7 @@ def test_phases_are_played_in_turn_and_make_the_same_moves() -> None:
     result = bench_phases(config("hex3", *settings), SHORT, identical_moves=10)
 
     assert result["calls_per_move_phase0"] > result["calls_per_move_phase1"]
-    assert result["calls_per_move_phase2"] <= 3
+    assert result["calls_per_move_phase2"] <= 3.5, "three, and those whose moves come after the end"
     assert result["mean_batch_phase0"] == 1
     assert result["mean_batch_phase2"] > result["mean_batch_phase1"] > 1
     assert result["same_moves"] >= 0.9

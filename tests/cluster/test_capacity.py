@@ -33,7 +33,7 @@ def test_two_groups_of_an_actor_think_while_the_other_waits() -> None:
 
 
 def test_many_actors_fill_batches_until_the_server_gives_all_it_has() -> None:
-    outcomes = [simulate(load(actors=actors), SERVICE, seconds=3.0) for actors in (1, 10, 100, 1000)]
+    outcomes = [simulate(load(actors=actors), SERVICE, seconds=20.0) for actors in (1, 10, 100, 1000)]
 
     rates = [outcome.rows_per_second for outcome in outcomes]
     assert rates == sorted(rates)
@@ -56,7 +56,8 @@ def test_nobody_answers_more_than_was_asked_or_can_be_served(
 
     outcome = simulate(asked, SERVICE, seconds=0.5)
 
-    assert outcome.rows_per_second <= SERVICE.most_rows_per_second * 1.05
+    one_batch_more = SERVICE.max_batch_rows / 0.45  # the last one counts whole where it only begins
+    assert outcome.rows_per_second <= SERVICE.most_rows_per_second + one_batch_more
     assert outcome.mean_batch_rows <= min(actors * groups * rows, SERVICE.max_batch_rows)
     assert 0 <= outcome.server_busy <= 1
     assert 0 <= outcome.actors_busy <= 1

@@ -1,7 +1,6 @@
 """The command as a person types it: what it says, how it ends, and what the same command finds again."""
 
 import os
-import resource
 import secrets
 import shutil
 import signal
@@ -11,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -35,6 +33,7 @@ from tests.cluster.tiny import (
     games_on_disk,
     tiny_overrides,
 )
+from tests.core.faults import files_no_larger_than
 
 Capsys = pytest.CaptureFixture[str]
 Launch = Callable[..., Program]
@@ -342,17 +341,6 @@ def test_a_run_whose_checkpoints_are_all_damaged_waits_for_a_person(tmp_path: Pa
 
     assert_three_lines(said, code=1, mentions=[f"none of the {len(kept)} checkpoints"])
     assert checkpoints(run) == kept
-
-
-@contextmanager
-def files_no_larger_than(kilobytes: int) -> Iterator[None]:
-    """Let writing fail in the middle of a file, as it does on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * kilobytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(

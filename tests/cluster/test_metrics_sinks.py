@@ -12,6 +12,7 @@ import pytest
 
 from cluster.metrics_sinks import RunLog, read_run_log
 from core.errors import DataError
+from tests.core.faults import files_no_larger_than
 
 EXPORTING = """
 import sys, time, ray
@@ -83,6 +84,37 @@ def test_tensorboard_gets_the_numbers_and_a_second_life_adds_to_them(tmp_path: P
     assert b"words" not in b"".join(first.values())
     log_of(tmp_path, {"strength/mcts:64": 0.75})
     assert first.items() <= {path.name: path.read_bytes() for path in (tmp_path / "tb").iterdir()}.items()
+
+
+def test_a_full_disk_costs_lines_and_the_rest_of_tensorboard_and_is_told_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    log = RunLog(tmp_path, report=said.append)
+    log.append({"games/played": 1}, learner_steps=0)
+    with files_no_larger_than(1):
+        for number in range(100):
+            log.append({"games/played": 1, "games/number": number}, learner_steps=number)
+    log.append({"games/played": 2}, learner_steps=100)
+    log.close()
+
+    moments = [line["learner_steps"] for line in read_run_log(tmp_path)]
+    assert moments == [0, *range(len(moments) - 2), 100]
+    assert 10 < len(moments) < 30
+    assert sorted(text.split(":")[0] for text in said) == [
+        "TensorBoard gets no more numbers until the run is resumed",
+        "numbers are lost, as metrics.jsonl cannot be written",
+    ]
+
+
+def test_a_disk_that_fills_up_again_is_told_again(tmp_path: Path) -> None:
+    said: list[str] = []
+    log = RunLog(tmp_path, report=said.append)
+    for _ in range(2):
+        log.append({}, learner_steps=0)
+        with files_no_larger_than(0):
+            log.append({}, learner_steps=1)
+    log.close()
+
+    assert [text.startswith("numbers are lost") for text in said].count(True) == 2
 
 
 def test_lines_are_strict_json(tmp_path: Path) -> None:

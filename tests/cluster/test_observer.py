@@ -215,6 +215,17 @@ def test_the_share_of_requests_that_fail_is_that_of_the_window() -> None:
     assert picture.inference.failure_ratio == pytest.approx(0.25)
 
 
+def test_the_traceback_behind_a_note_is_for_the_log_alone() -> None:
+    observer, logged = Observer("run", tiny_config()), []
+    observer.log_to(logged.append)
+    observer.note("the learner failed: why\nTraceback")
+
+    assert [event.text for event in observer.take({}, elapsed_seconds=0.0).events] == [
+        "the learner failed: why"
+    ]
+    assert logged == ["the learner failed: why\nTraceback"]
+
+
 def test_a_damaged_file_or_checkpoint_is_told() -> None:
     picture = watch(
         (

@@ -15,67 +15,16 @@ from cluster.ray_client import (
     RayClient,
     RayDelivery,
     RayObjects,
+    call,
+    in_one_line,
 )
 from core.errors import DataError, EvaluationError, TamenError
 from core.messages import Request
 from replay.records import Ack
+from tests.cluster.fake_ray import FakeMethod, FakeRay, remote_error
 
 ACKNOWLEDGED = Ack(accepted_games=1, duplicate_games=0, rows=8, pause_seconds=0.0, total_rows=8)
 REQUEST = Request("main", {"cells": np.zeros((4, 9), np.int8)})
-Answer = Callable[[], Any]
-
-
-class FakeRay:
-    """Time, and references that are answered as soon as somebody waits; None is an answer that never comes.
-
-    Attributes:
-        now: seconds; only waiting and sleeping let them pass.
-        slept: seconds that were slept with nothing on its way.
-    """
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.slept = 0.0
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        assert seconds < float("inf")
-        self.now += seconds
-        self.slept += seconds
-
-    def wait(
-        self, references: list[Any], *, num_returns: int = 1, timeout: float
-    ) -> tuple[list[Any], list[Any]]:
-        ready = [one for one in references if one.answer is not None][:num_returns]
-        if not ready:
-            self.now += timeout
-        return ready, [one for one in references if one not in ready]
-
-    def get(self, reference: Any, *, timeout: float) -> Any:
-        if isinstance(reference.answer, Exception):
-            raise reference.answer
-        return reference.answer
-
-
-class Reference:
-    """What a remote call returns."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-
-
-class FakeMethod:
-    """A remote method that answers as it is told to."""
-
-    def __init__(self, answer: Any) -> None:
-        self.answer = answer
-        self.calls = 0
-
-    def remote(self, *arguments: Any) -> Reference:
-        self.calls += 1
-        return Reference(self.answer)
 
 
 class FakeServer:
@@ -235,20 +184,58 @@ def test_a_server_that_stays_away_is_given_up_with_the_reason(ray: FakeRay) -> N
     assert PATIENCE_SECONDS <= ray.now <= PATIENCE_SECONDS + 2 * RETRY_SECONDS
 
 
+def test_answers_that_came_while_nobody_looked_count_however_late_it_is(ray: FakeRay) -> None:
+    client = a_client(ray, FakeServer(GOOD))
+    handles = [client.submit((REQUEST, REQUEST)) for _ in range(2)]
+    ray.now += 2 * PATIENCE_SECONDS
+    answers = [client.wait_any(handles, timeout_seconds=1.0) for _ in handles]
+
+    assert [answer and answer[0] for answer in answers] == handles
+    assert not any(isinstance(answer and answer[1], EvaluationError) for answer in answers)
+
+
+@pytest.mark.parametrize("wrap", [remote_error, lambda error: remote_error(remote_error(error))])
+def test_what_a_remote_call_raised_is_raised_here_as_it_was(
+    wrap: Callable[[Exception], Exception], ray: FakeRay
+) -> None:
+    wrong = DataError("a chunk is wrong", why="test", fix="none")
+    with pytest.raises(DataError) as caught:
+        call(FakeMethod(wrap(wrong)))
+
+    assert caught.value is wrong
+    assert 'File "part.py"' in str(caught.value.__cause__)
+    assert ask(a_client(ray, FakeServer(wrap(BROKEN)))) is BROKEN
+
+
+def test_an_unexpected_error_of_a_remote_call_stays_what_ray_made_of_it(ray: FakeRay) -> None:
+    with pytest.raises(ZeroDivisionError, match="by zero") as caught:
+        call(FakeMethod(remote_error(ZeroDivisionError("by zero"))))
+
+    assert 'File "part.py"' in str(caught.value)
+
+
+def test_an_error_is_told_in_one_line_without_its_traceback() -> None:
+    full = TamenError("it could not be\nwritten", why="no space\nleft", fix="make some")
+
+    assert in_one_line(full) == in_one_line(remote_error(full)) == "it could not be written: no space left"
+    assert in_one_line(remote_error(OSError("first\nsecond"))) == "OSError: first"
+    assert in_one_line(remote_error(ValueError())) == "ValueError: no more is known"
+
+
 class FakeReplay:
     def __init__(self, answer: Any) -> None:
         self.add = self.admission = FakeMethod(answer)
 
 
 def test_a_chunk_that_was_not_acknowledged_is_sent_again_when_due_and_nobody_waits(ray: FakeRay) -> None:
-    replay = FakeReplay(GetTimeoutError("the disk is full"))
+    replay = FakeReplay(GetTimeoutError("it is being restarted"))
     delivery = RayDelivery(replay, clock=ray.clock, sleep=ray.sleep)
     delivery.send(b"chunk")
     for _ in range(5):
         assert delivery.poll(0.0) is None
 
     assert (ray.now, replay.add.calls, delivery.busy) == (0.0, 1, True)
-    assert delivery.last_trouble == "the disk is full"
+    assert delivery.last_trouble == "GetTimeoutError: it is being restarted"
     assert delivery.poll(1.0) is None
     assert (ray.now, replay.add.calls) == (RETRY_SECONDS, 2)
     replay.add.answer = ACKNOWLEDGED
@@ -259,13 +246,26 @@ def test_a_chunk_that_was_not_acknowledged_is_sent_again_when_due_and_nobody_wai
 
 
 def test_a_chunk_that_is_refused_is_not_sent_again(ray: FakeRay) -> None:
-    replay = FakeReplay(DataError("a chunk is wrong", why="test", fix="none"))
+    replay = FakeReplay(remote_error(DataError("a chunk is wrong", why="test", fix="none")))
     delivery = RayDelivery(replay, clock=ray.clock, sleep=ray.sleep)
     delivery.send(b"chunk")
 
     assert delivery.poll(0.0) == Ack.nothing()
-    assert "a chunk is wrong" in delivery.last_trouble
+    assert delivery.last_trouble == "a chunk is wrong: test"
     assert not delivery.busy
+
+
+def test_a_trouble_is_told_until_something_arrives(ray: FakeRay) -> None:
+    replay = FakeReplay(remote_error(TamenError("it could not be written", why="no space", fix="none")))
+    delivery = RayDelivery(replay, clock=ray.clock, sleep=ray.sleep)
+    delivery.send(b"chunk")
+    delivery.poll(0.0)
+    assert delivery.last_trouble == "it could not be written: no space"
+    replay.add.answer = ACKNOWLEDGED
+    for _ in range(2):
+        delivery.poll(1.0)
+
+    assert delivery.last_trouble == ""
 
 
 def test_an_object_store_without_room_is_told_in_three_lines(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,13 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cluster.metrics_sinks import read_run_log
+from cluster.metrics_sinks import RunLog, read_run_log
 from cluster.observer import Observer
 from cluster.program import Machine
 from cluster.run_folder import RunFolder
@@ -18,48 +17,10 @@ from cluster.snapshot import GamesPart, LearnerPart, Snapshot
 from cluster.train import LastBoard, fitting_size, reached, resolve_config, run_engine, show_plan
 from configs.schema import RunConfig
 from core.errors import ClusterError, UsageError
-from core.metrics import NoMetrics
 from replay.rate_limiter import RateLimiter
+from tests.cluster.fake_engine import FakeEngine
 from tests.cluster.tiny import tiny_config, tiny_run
-from tests.core.faults import in_child
-
-
-class FakeEngine:
-    """Plays ten games a second, of which nothing takes any time.
-
-    Attributes:
-        failing_start: raised when it is started.
-        starting: called when it is started.
-        meanwhile: called during each advance, with its number.
-    """
-
-    def __init__(self) -> None:
-        self.failing_start: Exception | None = None
-        self.starting: Callable[[], None] = lambda: None
-        self.meanwhile: Callable[[int], None] = lambda number: None
-        self.advances = 0
-        self.stopped = 0
-
-    def start(self) -> None:
-        if self.failing_start is not None:
-            raise self.failing_start
-        self.starting()
-
-    def advance(self, seconds: float) -> None:
-        self.advances += 1
-        self.meanwhile(self.advances)
-
-    def stats(self) -> dict[str, dict[str, Any]]:
-        return {
-            "replay": {"games": 10 * self.advances, "newest_actions": [4]},
-            "learner": {"learner_steps": 2 * self.advances},
-        }
-
-    def metrics(self) -> NoMetrics:
-        return NoMetrics()
-
-    def stop(self) -> None:
-        self.stopped += 1
+from tests.core.faults import files_no_larger_than, in_child
 
 
 def drive(engine: FakeEngine, config: RunConfig, run: RunFolder) -> Snapshot | None:
@@ -132,6 +93,38 @@ def test_an_engine_that_fails_is_stopped_and_its_error_reaches_the_person(tmp_pa
     engine, config = FakeEngine(), tiny_config()
     engine.meanwhile = fail
     with pytest.raises(ClusterError, match="keeps failing"):
+        drive(engine, config, tiny_run(tmp_path / "run", config))
+
+    assert engine.stopped == 1
+
+
+def test_on_a_full_disk_a_run_goes_on_to_its_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("cluster.train.LOG_SECONDS", 0.0)
+    engine, config = FakeEngine(), tiny_config(stop__games=100)
+    run = tiny_run(tmp_path / "run", config)
+    with files_no_larger_than(0):
+        picture = drive(engine, config, run)
+
+    assert picture is not None
+    assert (picture.games.played, engine.stopped) == (100, 1)
+    said = capsys.readouterr()
+    assert said.out.count("metrics.jsonl cannot be written") == 1
+    assert said.err == ""
+
+
+def test_an_engine_is_stopped_though_the_numbers_cannot_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(RunLog):
+        def close(self) -> None:
+            super().close()
+            raise OSError("no space left")
+
+    monkeypatch.setattr("cluster.train.RunLog", Failing)
+    engine, config = FakeEngine(), tiny_config(stop__games=10)
+    with pytest.raises(OSError, match="no space"):
         drive(engine, config, tiny_run(tmp_path / "run", config))
 
     assert engine.stopped == 1

@@ -2,7 +2,9 @@
 
 import errno
 import os
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 OPERATIONS = ("fsync", "replace", "rename", "unlink")
 KILLED = 9
@@ -51,3 +53,14 @@ def strike_here(at: int, strike: Callable[[], None], *, after: bool = False) -> 
     """Make this process meet the strike: for a forked child, which ends with it."""
     for name, operation in striking(at, strike, after=after).items():
         setattr(os, name, operation)
+
+
+@contextmanager
+def files_no_larger_than(kilobytes: int) -> Iterator[None]:
+    """Let writing fail in the middle of a file, as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * kilobytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -81,12 +81,17 @@ class ScriptedHost:
 
     Attributes:
         before_evaluation: called on the serving thread with the batch's numbers, before they are answered.
+        fetch: called on the serving thread with a model's name, each time that it is to be in memory.
         batches: numbers of every batch that was evaluated, as (model, numbers, version).
     """
 
     before_evaluation: Callable[[list[int]], None] = lambda numbers: None
+    fetch: Callable[[str], None] = lambda model: None
     loaded: int = 0
     batches: list[tuple[str, list[int], int]] = field(default_factory=list)
+
+    def bring(self, model: str) -> None:
+        self.fetch(model)
 
     def check(self, model: str, arrays: Arrays) -> None:
         if (arrays["number"] < 0).any():
@@ -108,13 +113,13 @@ class ScriptedHost:
 
 
 class Gate:
-    """Holds the serving thread inside a forward pass until it is opened."""
+    """Holds the serving thread inside a call of its host until it is opened."""
 
     def __init__(self) -> None:
         self._entered = threading.Event()
         self._opened = threading.Event()
 
-    def __call__(self, numbers: list[int]) -> None:
+    def __call__(self, argument: object) -> None:
         self._entered.set()
         assert self._opened.wait(TIMEOUT_SECONDS)
 

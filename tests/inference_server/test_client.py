@@ -132,6 +132,20 @@ def test_driving_stops_when_it_is_told_to_though_the_brain_is_silent() -> None:
     assert drive(sum_of(4), SlowClient(10**9), should_stop=lambda: next(looks)) is None
 
 
+class AnyClient(InlineClient):
+    """Answers the oldest request in flight, whoever waits for it, as the contract allows."""
+
+    def wait_any(self, handles, *, timeout_seconds):
+        return super().wait_any(range(1000), timeout_seconds=timeout_seconds)
+
+
+def test_what_a_stopped_computation_left_in_flight_is_no_answer_to_the_next() -> None:
+    client = AnyClient(echo)
+    assert drive(sum_of(100), client, should_stop=lambda: True) is None
+
+    assert drive(sum_of(1, 2), client, should_stop=never) == 3
+
+
 def test_a_row_keeps_its_place_in_a_large_request() -> None:
     numbers = np.arange(100, dtype=np.int32)
     client = InlineClient(echo)

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from time import monotonic
 from typing import Any
 
 import numpy as np
 import pytest
 
 from configs.schema import InferenceConfig
-from core.errors import EvaluationError
+from core.errors import ClusterError, EvaluationError
 from core.messages import Reply, Request
 from core.metrics import NoMetrics
 from inference_server.server import InferenceServer
@@ -35,8 +36,8 @@ def serve() -> Iterator[Serve]:
     """Start servers that are stopped at the end: serve(host, max_batch_rows=64)."""
     started: list[InferenceServer] = []
 
-    def start(host: Any, **config: Any) -> InferenceServer:
-        server = InferenceServer(host, InferenceConfig(**config), metrics=NoMetrics())
+    def start(host: Any, *, clock: Callable[[], float] = monotonic, **config: Any) -> InferenceServer:
+        server = InferenceServer(host, InferenceConfig(**config), metrics=NoMetrics(), clock=clock)
         server.start()
         started.append(server)
         return server
@@ -274,6 +275,78 @@ def test_stopping_answers_what_is_queued(serve: Serve) -> None:
 
     assert not server.alive
     assert [numbers(future) for future in futures] == [[value] for value in range(6) for _ in "ab"]
+
+
+def test_a_request_that_comes_between_an_offer_and_the_stop_is_answered(serve: Serve) -> None:
+    class SlowToLoad(ScriptedHost):
+        def load(self, weights: Any) -> None:
+            gate(weights)
+
+    gate = Gate()
+    server = serve(SlowToLoad())
+    server.offer(some_weights(version=1))
+    gate.wait_until_entered()
+    future = server.submit(a_request(5))
+    server.stop(0.0)
+    gate.open()
+
+    assert numbers(future) == [5]
+
+
+class AwayStore:
+    """Fails at every fetch and counts them, while it is `away`."""
+
+    def __init__(self) -> None:
+        self.away = True
+        self.fetches = 0
+
+    def __call__(self, model: str) -> None:
+        if self.away:
+            self.fetches += 1
+            raise ClusterError("the store does not answer", why="it restarts", fix="wait")
+
+
+def test_a_model_that_cannot_be_fetched_is_tried_once_for_all_who_wait(serve: Serve) -> None:
+    now, gate, store = [100.0], Gate(), AwayStore()
+
+    def fetch(model: str) -> None:
+        if model == "away":
+            store(model)
+
+    server = serve(ScriptedHost(before_evaluation=gate, fetch=fetch), clock=lambda: now[0], idle_wait_ms=0.0)
+    here = server.submit(a_request(1))
+    gate.wait_until_entered()
+    waiting = [server.submit(a_request(value, model="away")) for value in range(5)]
+    gate.open()
+
+    assert numbers(here) == [1]
+    assert {failure(future).what for future in waiting} == {"the store does not answer"}
+    assert store.fetches == 1
+    assert server.stats.failed_requests == 5
+
+
+def test_a_failed_fetch_is_remembered_for_a_second_and_no_longer(serve: Serve) -> None:
+    now, store = [100.0], AwayStore()
+    server = serve(ScriptedHost(fetch=store), clock=lambda: now[0], idle_wait_ms=0.0)
+    for now[0] in (100.0, 100.9, 101.0):
+        assert failure(server.submit(a_request(1))).why == "it restarts"
+    assert store.fetches == 2
+    store.away = False
+    now[0] = 101.5
+    assert failure(server.submit(a_request(1))).why == "it restarts"
+    now[0] = 102.0
+
+    assert numbers(server.submit(a_request(1))) == [1]
+
+
+def test_weights_that_are_offered_end_the_absence_of_their_model(serve: Serve) -> None:
+    store = AwayStore()
+    server = serve(ScriptedHost(fetch=store), clock=lambda: 100.0, idle_wait_ms=0.0)
+    failure(server.submit(a_request(1)))
+    store.away = False
+    server.offer(some_weights(version=2))
+
+    assert answer(server.submit(a_request(1))).weights_version == 2
 
 
 def test_a_stopped_server_refuses_instead_of_leaving_its_caller_to_wait(serve: Serve) -> None:

@@ -87,11 +87,14 @@ class FakeSource:
 
 @dataclass
 class FakePublisher:
-    """A weights store that keeps everything, and refuses a version twice as the real one does."""
+    """A weights store that keeps everything, and refuses a version that is not above the newest."""
 
     published: list[Weights] = field(default_factory=list)
+    failure: Exception | None = None
 
     def publish(self, weights: Weights) -> None:
+        if self.failure is not None:
+            raise self.failure
         newest = self.newest_version()
         assert newest is None or weights.version > newest
         self.published.append(weights)

@@ -1,6 +1,6 @@
 """Batches: the right rows, each chunk decoded once, never more ahead than asked."""
 
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 
 from core.errors import ClusterError
+from learner import feed as feed_module
 from learner.feed import Batch, Feed, Waited
 from replay.records import decode_columns
 from replay.sampling import Wait
 
 MakeSource = Callable[..., Any]
 ROWS = 20
+TIMEOUT_SECONDS = 30.0
+"""Of every wait in these tests; reached only when something is broken."""
 
 
 def take(feed: Feed) -> Batch:
-    batch = feed.next(30.0)
+    batch = feed.next(TIMEOUT_SECONDS)
     assert isinstance(batch, Batch)
     return batch
 
@@ -49,13 +52,89 @@ def test_batches_made_ahead_are_those_made_when_asked_for(make_source: MakeSourc
         ahead.close()
 
 
-def test_no_more_batches_are_drawn_ahead_than_the_bound(make_source: MakeSource) -> None:
-    source = make_source()
+def test_as_many_batches_are_drawn_ahead_as_the_bound_says_and_no_more(make_source: MakeSource) -> None:
+    source, drawn = make_source(), threading.Semaphore(0)
+    sample = source.sample
+
+    def sample_and_tell(num_rows: int) -> Any:
+        drawn.release()
+        return sample(num_rows)
+
+    source.sample = sample_and_tell
     feed = Feed(source, batch_rows=ROWS, prefetch=2)
     take(feed)
-    time.sleep(0.1)
+    for _ in range(1 + 2 + 1):  # taken, in the queue, and the one that does not fit into it
+        assert drawn.acquire(timeout=TIMEOUT_SECONDS)
+    assert not drawn.acquire(timeout=0.2)
     feed.close()
-    assert source.draws <= 1 + 2 + 1
+
+
+class SlowSource:
+    """A replay whose first fetch takes until it is told to end. It notes how many callers it had at once."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._callers = 0
+        self.fetching = threading.Event()
+        self.may_end = threading.Event()
+        self.most_callers = 0
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self._callers += 1
+            self.most_callers = max(self.most_callers, self._callers)
+            try:
+                if name == "fetch":
+                    self.fetching.set()
+                    assert self.may_end.wait(TIMEOUT_SECONDS)
+                return getattr(self._source, name)(*arguments)
+            finally:
+                self._callers -= 1
+
+        return call
+
+
+def abandoned(source: SlowSource, monkeypatch: pytest.MonkeyPatch) -> Feed:
+    """Return a feed that was closed while its thread was inside a call of the source, and did not wait for it."""
+    monkeypatch.setattr(feed_module, "_CLOSE_SECONDS", 0.0)
+    feed = Feed(source, batch_rows=ROWS, prefetch=2)
+    assert isinstance(feed.next(0.0), Waited)
+    assert source.fetching.wait(TIMEOUT_SECONDS)
+    feed.close()
+    return feed
+
+
+def test_a_thread_that_outlives_its_close_never_draws_beside_its_successor(
+    make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SlowSource(make_source())
+    feed = abandoned(source, monkeypatch)
+    for _ in range(3):
+        assert isinstance(feed.next(0.3), Waited)
+        feed.close()
+    waited = feed.next(0.3)
+    assert isinstance(waited, Waited)
+    assert "has not ended" in waited.reason
+    source.may_end.set()
+    assert [take(feed).draws for _ in range(4)] == [2, 3, 4, 5]  # the first draw was dropped
+    assert source.most_callers == 1
+    feed.close()
+
+
+def test_nothing_is_restored_while_an_earlier_draw_goes_on(
+    make_source: MakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SlowSource(make_source())
+    feed = abandoned(source, monkeypatch)
+    monkeypatch.setattr(feed_module, "_TURN_SECONDS", 0.01)
+    with pytest.raises(ClusterError, match="cannot draw anew"):
+        feed.restore(0, 0)
+    source.may_end.set()
+    monkeypatch.setattr(feed_module, "_TURN_SECONDS", TIMEOUT_SECONDS)
+    feed.restore(0, 0)
+    assert take(feed).draws == 1
+    assert source.most_callers == 1
+    feed.close()
 
 
 def test_each_chunk_is_fetched_once_while_it_is_in_the_window(make_source: MakeSource) -> None:
@@ -73,7 +152,6 @@ def test_a_chunk_that_left_the_window_is_forgotten(make_source: MakeSource) -> N
     first = source.chunks.pop(1)
     source.chunks[4] = first
     take(feed)
-    assert feed.chunks_at_hand == 3
     source.chunks[1] = first
     take(feed)
     assert sorted(source.fetched) == [1, 1, 2, 3, 4]
@@ -136,7 +214,7 @@ def test_what_the_source_raises_reaches_the_learner_and_the_feed_can_go_on(
     feed = Feed(source, batch_rows=ROWS, prefetch=prefetch)
     source.failure = ClusterError("the replay is gone", why="it died", fix="resume")
     with pytest.raises(ClusterError, match="the replay is gone"):
-        feed.next(30.0)
+        feed.next(TIMEOUT_SECONDS)
     source.failure = None
     take(feed)
     feed.close()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from configs.schema import LearnerConfig, NetworkConfig
-from core.errors import DataError, TamenError, UsageError
+from core.errors import ClusterError, DataError, TamenError, UsageError
 from core.messages import BoardSpec
 from learner.checkpoint import STATE_FILE, CheckpointStore
 from learner.feed import Waited
@@ -259,6 +259,36 @@ def test_a_full_disk_is_told_of_and_training_goes_on_until_there_is_room(
     assert learner.stats()["checkpoint"] == 1
 
 
+def test_what_was_learnt_is_saved_at_the_end_though_it_cannot_be_published(
+    make_source: MakeSource, publisher: Publisher, tmp_path: Path
+) -> None:
+    learner = make_learner(make_source(), publisher, tmp_path)
+    learner.resume()
+    steps(learner, 5)
+    publisher.failure = ClusterError("the store is gone", why="w", fix="f")
+    with pytest.raises(ClusterError, match="the store is gone"):
+        learner.finish()
+    publisher.failure = None
+    learner = make_learner(make_source(), publisher, tmp_path)
+    assert learner.resume().learner_steps == 5
+    learner.finish()
+    assert publisher.versions == [0, 1, 2]
+
+
+def test_a_checkpoint_that_is_due_is_written_though_publishing_fails(
+    make_source: MakeSource, publisher: Publisher, tmp_path: Path
+) -> None:
+    clock = Clock()
+    config = CONFIG.model_copy(update={"publish_every_steps": 1, "checkpoint_every_seconds": 10.0})
+    learner = make_learner(make_source(), publisher, tmp_path, config=config, clock=clock)
+    learner.resume()
+    clock.seconds = 10.0
+    publisher.failure = ClusterError("the store is gone", why="w", fix="f")
+    with pytest.raises(ClusterError, match="the store is gone"):
+        learner.step_once()
+    assert (learner.stats()["checkpoint"], learner.stats()["learner_steps"]) == (1, 1)
+
+
 def test_rows_older_than_the_bound_are_left_out_and_counted(
     make_source: MakeSource, publisher: Publisher, tmp_path: Path
 ) -> None:
@@ -284,6 +314,7 @@ def test_a_batch_of_old_rows_alone_is_no_step(
     waited = learner.step_once()
     assert isinstance(waited, Waited)
     assert "max_lag_versions" in waited.reason
+    assert learner.stats()["waiting_for"] == waited.reason
     assert learner.stats()["learner_steps"] == 2
 
 
@@ -296,6 +327,9 @@ def test_while_the_rate_limiter_holds_it_the_learner_says_what_it_waits_for(
     learner.resume()
     assert learner.step_once() == Waited(0.2, "actors are behind")
     assert learner.stats()["waiting_for"] == "actors are behind"
+    source.wait = None
+    steps(learner, 1)
+    assert learner.stats()["waiting_for"] == ""
 
 
 def test_a_poisoned_batch_is_counted_and_does_not_publish(
@@ -312,7 +346,8 @@ def test_a_poisoned_batch_is_counted_and_does_not_publish(
     assert publisher.versions == [0, 1]
     stats = learner.stats()
     assert (stats["batches_set_aside"], stats["rows_set_aside"], stats["rows_trained"]) == (1, 16, 16)
-    assert stats["last_refusal"] == "the loss is not finite"
+    assert str(stats["last_refusal"]).startswith("the loss is not finite (rows of ")
+    assert "of actor 3 in its life 1" in str(stats["last_refusal"])
     assert np.isfinite(float(stats["loss"]))
 
 

@@ -17,7 +17,7 @@ from configs.schema import NetworkConfig
 from core.errors import DataError
 from core.messages import BoardSpec
 from networks.build import build_board_net, load_into, new_board_net, to_weights
-from networks.model_folder import load_model, model_card, save_model
+from networks.model_folder import WEIGHTS_FILE, model_card, save_model
 from networks.weights import MAX_HEADER_BYTES, Weights, network_description, network_parts
 
 SPEC = BoardSpec(3, 3, goal_edges=True)
@@ -196,7 +196,8 @@ def test_a_description_that_is_not_ours_is_refused(network: dict[str, object]) -
 def test_a_model_folder_gives_back_its_weights(tmp_path: Path) -> None:
     weights = net_weights()
     save_model(tmp_path / "m", weights, facts={"rating": "120 ± 30"})
-    assert load_model(tmp_path / "m").digest == weights.digest
+    saved = (tmp_path / "m" / WEIGHTS_FILE).read_bytes()
+    assert Weights.from_bytes(saved, source="a model folder").digest == weights.digest
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
         "README.md",
         "config.json",

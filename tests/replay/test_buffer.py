@@ -248,7 +248,7 @@ def test_games_that_left_the_window_are_still_known_after_reopening(tmp_path: Pa
 def test_a_chunk_drawn_just_before_it_left_can_still_be_fetched(tmp_path: Path) -> None:
     buffer = open_buffer(tmp_path, SMALL_WINDOW)
     fill(buffer, 5)
-    assert Chunk.decode(buffer.handles([0])[0]).first_seq == 0
+    assert Chunk.decode(buffer.handles([0])[0]).games[0].seq == 0
     fill(buffer, 20, first=5)
     with pytest.raises(DataError, match="chunk 0 cannot be had"):
         buffer.handles([0])

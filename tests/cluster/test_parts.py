@@ -1,0 +1,26 @@
+"""What an actor tells of its groups."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from actors.worker import TimeShares
+from cluster.parts import Player
+
+
+def a_group() -> Any:
+    return SimpleNamespace(moves=0, set_aside=0, set_aside_cause="")
+
+
+def test_the_newest_cause_is_told_whichever_group_it_came_from() -> None:
+    groups: list[Any] = [a_group(), a_group()]
+    harvest: Any = SimpleNamespace(games=0, plies=0, game_seconds=0.0)
+    worker: Any = SimpleNamespace(spent=TimeShares())
+    player = Player(worker, groups, harvest)
+    told = [player.stats()["set_aside_cause"]]
+    for group, cause in ((0, "it is away"), (1, "it is full"), (0, "it is away again")):
+        groups[group].set_aside += 8
+        groups[group].set_aside_cause = cause
+        told += [player.stats()["set_aside_cause"] for _ in range(2)]
+
+    assert told == ["", *["it is away"] * 2, *["it is full"] * 2, *["it is away again"] * 2]
+    assert player.stats()["set_aside"] == 24

@@ -1,0 +1,197 @@
+"""How the driver sees its parts: what each of their states is left by, and which failure ends what, without any Ray."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorUnavailableError
+
+from cluster.observer import Observer
+from cluster.program import Program
+from cluster.ray_program import Part, RayProgram
+from cluster.run_folder import RunFolder
+from cluster.train import run_engine
+from core.errors import ClusterError, DataError
+from tests.cluster.fake_engine import FakeEngine
+from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference, remote_error
+from tests.cluster.tiny import tiny_config, tiny_run
+
+DIED = ActorUnavailableError("The actor is unavailable: worker exit type SYSTEM_ERROR", None)
+BAD = DataError("none of the 3 checkpoints can be read", why="they are damaged", fix="move them away")
+
+
+class FakeHandle:
+    """An actor of which the answer to everything is known."""
+
+    def __init__(self, pid: int = 1) -> None:
+        self.run = FakeMethod(None)
+        self.stats = FakeMethod({"pid": pid})
+
+
+def a_part(*, loops: bool = True) -> Part:
+    """Return a part of process 1 that has answered once, and whose loop, if it has one, is working."""
+    part = Part("part", "role", FakeHandle(), loops)
+    if loops:
+        part.run()
+    assert part.answered({"pid": 1}, 0.0) is None
+    return part
+
+
+def test_a_working_part_that_answers_is_not_back_from_anything() -> None:
+    part = a_part()
+
+    assert part.answered({"pid": 1, "games": 3}, 1.0) is None
+    assert part.stats == {"pid": 1, "games": 3}
+
+
+def test_a_loop_that_was_lost_is_back_with_the_first_answer_and_works_when_run() -> None:
+    part = a_part()
+    part.lose("it was killed", 1.0, killed=False)
+    assert (part.running, part.asked) == (None, None)
+
+    assert part.answered({"pid": 2}, 2.0) == "it was killed"
+    assert part.answered({"pid": 2}, 3.0) is None
+    part.restart_at = 4.0
+    part.run()
+    assert part.restart_at is None
+    assert part.running is not None
+
+
+def test_a_question_that_was_asked_before_a_loss_tells_nothing() -> None:
+    part = a_part()
+    part.ask(1.0)
+    before = part.asked
+    part.lose("it was killed", 1.0, killed=False)
+    part.ask(2.0)
+
+    assert part.asked not in (before, None)
+
+
+def test_a_process_that_was_killed_is_not_taken_for_its_successor() -> None:
+    part = a_part()
+    part.lose("it failed", 1.0, killed=True)
+
+    assert part.answered({"pid": 1}, 1.1) is None
+    assert part.lost == "it failed"
+    assert part.answered({"pid": 2}, 2.0) == "it failed"
+
+
+def test_a_process_that_was_only_out_of_reach_runs_again() -> None:
+    part = a_part()
+    part.lose("out of reach", 1.0, killed=False)
+
+    assert part.answered({"pid": 1}, 2.0) == "out of reach"
+
+
+def test_a_part_that_only_answers_is_back_when_another_process_answers() -> None:
+    part = a_part(loops=False)
+    part.missed("no memory", 1.0)
+
+    assert part.answered({"pid": 2}, 2.0) == "no memory"
+
+
+def test_a_cause_is_told_for_one_death_only() -> None:
+    part = a_part(loops=False)
+    part.missed("out of reach", 1.0)
+    assert part.answered({"pid": 1}, 2.0) is None
+
+    assert part.answered({"pid": 2}, 100.0) == ""
+
+
+def test_a_part_that_is_killed_and_never_comes_back_is_given_up() -> None:
+    part = a_part()
+    part.lose("it failed", 1.0, killed=True)
+    for second in range(2, 102):
+        part.answered({"pid": 1}, float(second))
+
+    assert part.attendance.given_up(102.0)
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
+    fake = FakeRay()
+    monkeypatch.setattr("cluster.ray_client.ray", fake)
+    monkeypatch.setattr("cluster.ray_program.ray", fake)
+    return fake
+
+
+class Watched:
+    """A program of one part.
+
+    Attributes:
+        said: what the driver was told.
+    """
+
+    def __init__(self, folder: Path, *, loops: bool = True) -> None:
+        self.said: list[str] = []
+        self.part = a_part(loops=loops)
+        self.program = RayProgram(tiny_config(), RunFolder(folder), Program(()), report=self.said.append)
+        self.program.parts["part"] = self.part
+
+    def loop_ends(self, answer: Any) -> None:
+        self.part.running = Reference(answer)
+        self.program.supervise()
+
+    def answers(self, answer: Any) -> None:
+        self.part.handle.stats.answer = answer
+        self.program.collect_stats(timeout_seconds=0.0)
+
+
+def test_a_failure_that_no_restart_mends_ends_the_run_with_its_own_words(
+    ray: FakeRay, tmp_path: Path
+) -> None:
+    watched = Watched(tmp_path / "run")
+    engine, config = FakeEngine(), tiny_config()
+    engine.meanwhile = lambda number: watched.loop_ends(remote_error(BAD))
+    run = tiny_run(tmp_path / "run", config)
+    with pytest.raises(DataError) as caught:
+        run_engine(engine, Observer("run", config), config, run, plain=True, metrics_port=None)
+
+    assert type(caught.value) is DataError
+    assert (caught.value.what, caught.value.why) == (BAD.what, BAD.why)
+    assert caught.value.fix == f"{BAD.fix}; what led to it is in {run.log_file}"
+    assert len(str(caught.value).splitlines()) == 3
+    assert 'File "part.py", line 1, in run' in run.log_file.read_text()
+    assert engine.stopped == 1
+
+
+def test_a_failure_that_nobody_foresaw_costs_the_part_one_restart(ray: FakeRay, tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.loop_ends(remote_error(ZeroDivisionError("by zero")))
+    assert ray.killed == [watched.part.handle]
+    first_line, _, traceback = watched.said[0].partition("\n")
+    assert first_line == "part failed: ZeroDivisionError: by zero"
+    assert 'File "part.py", line 1, in run' in traceback
+
+    watched.answers({"pid": 1})
+    assert (watched.part.restarts, watched.part.restart_at) == (0, None)
+    for _ in range(2):
+        watched.answers({"pid": 2})
+    assert watched.part.restarts == 1
+    assert watched.part.restart_at is not None
+    assert watched.said[1:] == ["part died (ZeroDivisionError: by zero); it is back"]
+
+
+def test_a_part_that_says_itself_that_it_is_broken_is_replaced_once(ray: FakeRay, tmp_path: Path) -> None:
+    watched = Watched(tmp_path, loops=False)
+    broken = remote_error(ClusterError("the serving thread has died", why="test", fix="none"))
+    for _ in range(3):
+        watched.answers(broken)
+    assert ray.killed == [watched.part.handle]
+    for _ in range(3):
+        watched.answers({"pid": 2})
+
+    assert watched.part.restarts == 1
+    assert watched.said[1:] == ["part died (the serving thread has died: test); it is back"]
+
+
+def test_a_part_that_dies_is_counted_once(ray: FakeRay, tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.answers(DIED)
+    watched.loop_ends(DIED)
+    for _ in range(3):
+        watched.answers({"pid": 2})
+
+    assert ray.killed == []
+    assert watched.said == ["part died (worker exit type SYSTEM_ERROR); it is back"]
+    assert watched.part.restarts == 1
