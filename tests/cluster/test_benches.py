@@ -8,6 +8,8 @@ from cluster.bench_rig import Measuring, bench_config
 from configs.schema import RunConfig
 from core.errors import ClusterError
 
+pytestmark = pytest.mark.system  # Ray is started for each, and the raw forward for some: a minute and more
+
 SHORT = Measuring(seconds=1.5, rounds=1, quiet=True)
 SMALL = ("actors.count=1", "actors.groups_per_actor=2", "actors.games_per_group=16")
 

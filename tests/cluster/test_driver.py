@@ -77,6 +77,7 @@ def plays(run: RunFolder, *, games: int, version: int) -> bool:
     )
 
 
+@pytest.mark.system
 def test_a_killed_driver_takes_its_ray_along_and_the_same_command_goes_on(
     launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +170,7 @@ def parts_on(cluster: str) -> list[psutil.Process]:
     return [child for child in head.children(recursive=True) if told_of(child, "Actor")]
 
 
+@pytest.mark.system
 def test_a_cluster_that_somebody_else_started_is_joined_and_left_as_it_was(
     cluster: str, launch: Launch, tmp_path: Path
 ) -> None:

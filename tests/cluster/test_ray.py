@@ -211,6 +211,7 @@ def test_a_stopped_run_has_saved_and_goes_on_even_if_its_newest_checkpoint_is_da
     assert game_lines(again.folder) == len(games_on_disk(again.folder))
 
 
+@pytest.mark.system
 def test_games_of_a_finished_run_are_played_into_a_folder_of_their_own(
     circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +235,7 @@ def test_games_of_a_finished_run_are_played_into_a_folder_of_their_own(
     assert games_on_disk(circle.folder) == before
 
 
+@pytest.mark.system
 def test_a_match_on_ray_is_the_match_in_one_process(tmp_path: Path) -> None:
     def play(engine: Any) -> dict[str, Any]:
         return play_match(
