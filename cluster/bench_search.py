@@ -11,6 +11,7 @@ from configs.schema import SearchConfig
 from core.messages import Reply, Request
 from core.seeds import derive_rng
 from games.catalog import make_game
+from search.drive import run
 from search.factory import make_search
 from search.hash_evaluator import HashEvaluator
 
@@ -83,19 +84,13 @@ class _Table:
             noise=self._yes,
             sample=self._yes,
         )
-        requests = next(steps)
-        while True:
-            try:
-                requests = steps.send(self._answer(requests))
-            except StopIteration as decided:
-                actions = decided.value.actions
-                break
+        actions = run(steps, self._answer).actions
         self._game.play(self._states, self._roots, actions, self._roots)
         self._game.new(self._states, self._roots[self._game.outcome(self._states, self._roots)[0]])
 
-    def _answer(self, requests: tuple[Request, ...]) -> tuple[Reply, ...]:
+    def _answer(self, request: Request) -> Reply:
         began = time.perf_counter()
-        replies = tuple(self._evaluator(request) for request in requests)
+        reply = self._evaluator(request)
         self._evaluating += time.perf_counter() - began
-        self._evaluations += sum(request.num_rows for request in requests)
-        return replies
+        self._evaluations += request.num_rows
+        return reply

@@ -137,8 +137,10 @@ class InferenceActor:
 
     def _follow(self) -> None:
         """Offer every new version to the server. Polling finds them even when an announcement was lost."""
-        while self._server.alive:
+        while True:
             time.sleep(FOLLOW_SECONDS)
+            if not self._server.alive:
+                return
             began = time.monotonic()
             try:
                 if self._news.pass_on():

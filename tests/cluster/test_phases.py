@@ -11,6 +11,7 @@ from core.errors import UsageError
 from core.messages import Reply, Request
 from games.catalog import make_game
 from search.contract import Decisions
+from search.drive import run
 from search.factory import make_search
 from search.hash_evaluator import HashEvaluator
 
@@ -50,12 +51,7 @@ def decide(pieces: Pieces, count: int = 12, *, first: int = 0) -> tuple[Decision
         noise=np.ones(count, bool),
         sample=np.ones(count, bool),
     )
-    requests = next(steps)
-    while True:
-        try:
-            requests = steps.send(tuple(asked(request) for request in requests))
-        except StopIteration as decided:
-            return decided.value, asked.rows
+    return run(steps, asked), asked.rows
 
 
 def test_all_phases_play_the_same_moves() -> None:
