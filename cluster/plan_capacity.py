@@ -91,7 +91,7 @@ def _point(actors: int, outcome: Outcome, evals_per_move: int) -> dict[str, floa
 
 def show_capacity(result: dict[str, Any]) -> None:
     """Print the points as a table, and where the server is saturated."""
-    table = Table("actors", "evaluations/s", "moves/s", "batch", "wait ms", "server busy", "actors busy")
+    table = Table("actors", "evals/s", "moves/s", "batch", "wait ms", "server busy", "busy")
     for point in result["points"]:
         table.add_row(
             f"{point['actors']:,}",
