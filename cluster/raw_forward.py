@@ -14,7 +14,8 @@ from cluster.random_positions import random_positions
 from configs.schema import NetworkConfig
 from games.catalog import make_game
 
-BATCH_ROWS = (64, 128, 256, 512, 1024)
+BATCH_ROWS = (16, 32, 64, 128, 256, 512, 1024)
+GPU_BATCH_ROWS = (*BATCH_ROWS, 2048, 4096, 8192, 16384)
 
 
 def measure(game_name: str, network: NetworkConfig, *, seconds: float, compiled: bool) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def measure(game_name: str, network: NetworkConfig, *, seconds: float, compiled:
 
     from networks.build import new_board_net
     from networks.precision import resolve
+    from networks.winograd import fastest_forward
 
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -35,11 +37,13 @@ def measure(game_name: str, network: NetworkConfig, *, seconds: float, compiled:
     game = make_game(game_name)
     net = precision.prepare(new_board_net(game.board, network, seed=0))
     modes: dict[str, Callable[..., Any]] = {"eager": net}
+    if (fastest := fastest_forward(net)) is not net:
+        modes["winograd"] = fastest
     if compiled:
         modes["compiled"] = torch.compile(net, dynamic=False)
     rates: dict[str, float] = {}
     with torch.inference_mode():
-        for rows in BATCH_ROWS:
+        for rows in GPU_BATCH_ROWS if device == "cuda" else BATCH_ROWS:
             positions = random_positions(game, rows, seed=rows)
             inputs = {name: torch.from_numpy(array).to(device) for name, array in positions.items()}
             for mode, forward in modes.items():

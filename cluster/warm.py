@@ -1,4 +1,4 @@
-"""Compiles every kernel of games, searches and players once, so that no run begins with a minute of silence.
+"""Compiles every kernel of games, searches, networks and players once, so that no run begins with a minute of silence.
 
 `make setup` runs it as `python -m cluster.warm`; what it compiles stays in NUMBA_CACHE_DIR for all processes.
 """
@@ -85,6 +85,21 @@ def _remember() -> None:
     cache.lookup(hashes)
 
 
+def _think() -> None:
+    import torch
+
+    from configs.schema import NetworkConfig
+    from games.catalog import make_game
+    from networks.build import new_board_net
+    from networks.winograd import fastest_forward
+
+    for channels in (8, 16):  # each has a kernel of its own
+        board = make_game("tic_tac_toe").board
+        net = new_board_net(board, NetworkConfig(blocks=2, channels=channels), seed=0)
+        with torch.inference_mode():
+            fastest_forward(net)({"cells": torch.zeros(1, 9, dtype=torch.int8)})
+
+
 def main() -> None:
     """Warm all games, naming each, for it takes a minute."""
     environment.prepare()
@@ -93,6 +108,8 @@ def main() -> None:
         warm(name)
     _solve("hex3")
     _remember()
+    print("compiling networks", flush=True)
+    _think()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from networks.build import build_board_net, load_into
 from networks.precision import resolve
 from networks.tower import BoardNet
 from networks.weights import Weights
+from networks.winograd import Forward, fastest_forward
 
 Fetch = Callable[[str], Weights]
 """Gives the newest weights of a model by name; raises UsageError for a name it does not know."""
@@ -26,6 +27,7 @@ class _Loaded:
     version: int
     digest: str
     net: BoardNet
+    forward: Forward
     cache: EvaluationCache | None
 
 
@@ -60,9 +62,12 @@ class ModelHost:
         if loaded is None or not loaded.net.accepts(weights):
             net = self.precision.prepare(build_board_net(weights))
             cache = EvaluationCache(self._config.cache_positions) if self._config.cache_positions else None
-            loaded = self._models[weights.model] = _Loaded(weights.version, weights.digest, net, cache)
+            loaded = self._models[weights.model] = _Loaded(
+                weights.version, weights.digest, net, fastest_forward(net), cache
+            )
         elif loaded.digest != weights.digest:
             load_into(loaded.net, weights)
+            loaded.forward = fastest_forward(loaded.net)
             if loaded.cache is not None:
                 loaded.cache.clear()
         loaded.version, loaded.digest = weights.version, weights.digest
@@ -98,7 +103,7 @@ class ModelHost:
         """
         loaded = self._model(model)
         if loaded.cache is None:
-            return Reply(self._forward(model, loaded.net, arrays), loaded.version)
+            return Reply(self._forward(model, loaded, arrays), loaded.version)
         hashes = hash_rows(arrays)
         first, inverse = distinct(hashes)
         unique = hashes[first]
@@ -107,7 +112,7 @@ class ModelHost:
         unknown = np.flatnonzero(~known)
         fresh: Arrays = {}
         if len(unknown):
-            fresh = self._forward(model, loaded.net, {k: v[first[unknown]] for k, v in arrays.items()})
+            fresh = self._forward(model, loaded, {k: v[first[unknown]] for k, v in arrays.items()})
         held = loaded.cache.read(places[known]) if known.any() else {}
         outputs = {}
         for name in fresh or held:
@@ -129,12 +134,12 @@ class ModelHost:
         self._models.move_to_end(model)
         return self._models[model]
 
-    def _forward(self, model: str, net: BoardNet, arrays: Arrays) -> dict[str, np.ndarray]:
+    def _forward(self, model: str, loaded: _Loaded, arrays: Arrays) -> dict[str, np.ndarray]:
         began, began_cpu = perf_counter(), thread_time()
         rows = len(next(iter(arrays.values())))
         try:
             slices = [
-                self._forward_slice(net, arrays, start)
+                self._forward_slice(loaded, arrays, start)
                 for start in range(0, rows, self._config.max_batch_rows)
             ]
         except RuntimeError as error:  # torch's own errors, out of memory among them
@@ -150,13 +155,15 @@ class ModelHost:
             slices[0] if len(slices) == 1 else {k: np.concatenate([s[k] for s in slices]) for k in slices[0]}
         )
 
-    def _forward_slice(self, net: BoardNet, arrays: Arrays, start: int) -> dict[str, np.ndarray]:
+    def _forward_slice(self, loaded: _Loaded, arrays: Arrays, start: int) -> dict[str, np.ndarray]:
         stop = start + self._config.max_batch_rows
         with torch.inference_mode():
             # The copy makes arrays that came read-only out of a message writable, as torch wants them.
             device = self.precision.device
-            outputs = net({k: torch.from_numpy(v[start:stop].copy()).to(device) for k, v in arrays.items()})
-        dtypes = {spec.name: np.dtype(spec.dtype) for spec in net.spec.outputs}
+            outputs = loaded.forward(
+                {k: torch.from_numpy(v[start:stop].copy()).to(device) for k, v in arrays.items()}
+            )
+        dtypes = {spec.name: np.dtype(spec.dtype) for spec in loaded.net.spec.outputs}
         return {k: v.float().cpu().numpy().astype(dtypes[k], copy=False) for k, v in outputs.items()}
 
 
