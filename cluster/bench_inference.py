@@ -1,8 +1,14 @@
-"""`tamen bench inference`: how much of the raw forward of one thread two client actors receive through Ray."""
+"""`tamen bench inference`: how much of the raw forward of one thread two client actors receive through Ray.
 
+The raw forward is measured with batches of many sizes; `record_best_batch` writes down for later runs which is best.
+"""
+
+import datetime
+import importlib.metadata
 import statistics
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +17,20 @@ from cluster.bench_rig import (
     WARM_UP_SECONDS,
     Measuring,
     Republisher,
+    best_rates,
     folder_with_weights,
     medians,
     raw_forward,
     wait_until,
 )
+from cluster.machine_file import Tuning, batches_of, device_name, machine_file, write_tuning
 from cluster.program import Machine, plan, plan_serving
 from configs.schema import RunConfig
 
 LOAD = ("actors.count=2", "actors.groups_per_actor=2", "actors.games_per_group=256")
 """Clients, and their requests in flight."""
+NEARLY_BEST = 0.97
+"""Batches that reach this share of the best rate are as good: the smaller they are, the sooner they are answered."""
 
 
 def bench_inference(config: RunConfig, measuring: Measuring) -> dict[str, Any]:
@@ -37,7 +47,9 @@ def bench_inference(config: RunConfig, measuring: Measuring) -> dict[str, Any]:
     result = medians(served) | {
         "raw_per_s": statistics.median(r["positions_per_s"] for r in raw),
         "raw_best": raw[-1]["best"],
+        "raw_rates": best_rates([one["rates"] for one in raw]),
         "precision": raw[-1]["precision"],
+        "max_batch_rows": batches_of(config).rows,
         "served_over_raw_rounds": ratios,
         "served_over_raw": statistics.median(ratios),
     }
@@ -45,6 +57,51 @@ def bench_inference(config: RunConfig, measuring: Measuring) -> dict[str, Any]:
         f"served over raw: {result['served_over_raw']:.2f}, mean batch {result['mean_batch']:.0f} rows"
     )
     return result | {"config": config.model_dump(mode="json")}
+
+
+def best_batch_rows(rates: Mapping[int, float], *, latency_ms: float) -> int:
+    """Return the smallest batch whose rate is nearly the best of those that take no longer than `latency_ms`.
+
+    Where all take longer it is the smallest that was measured.
+    """
+    soon = [rows for rows, rate in rates.items() if 1000 * rows / rate <= latency_ms] or [min(rates)]
+    best = max(rates[rows] for rows in soon)
+    return min(rows for rows in soon if rates[rows] >= NEARLY_BEST * best)
+
+
+def record_best_batch(config: RunConfig, result: Mapping[str, Any], *, latency_ms: float) -> Tuning:
+    """Write into this machine's file how large the batches of such a network are best, and return that.
+
+    Args:
+        result: what `bench_inference` returned.
+        latency_ms: the longest that a batch may take.
+    """
+    rates = result["raw_rates"]
+    tuning = Tuning(
+        device=device_name(),
+        game=config.game,
+        blocks=config.network.blocks,
+        channels=config.network.channels,
+        asked=config.network.precision,
+        precision=result["precision"],
+        batch_rows=best_batch_rows(rates, latency_ms=latency_ms),
+        latency_ms=latency_ms,
+        rates=rates,
+        measured_on=datetime.datetime.now(datetime.UTC).date().isoformat(),
+        versions={name: importlib.metadata.version(name) for name in ("tamen", "torch", "numpy")},
+    )
+    write_tuning(tuning, machine_file())
+    return tuning
+
+
+def in_words(tuning: Tuning) -> str:
+    """Say what was found and where it is written."""
+    rate = tuning.rates[tuning.batch_rows]
+    return (
+        f"batches of {tuning.batch_rows} rows are best for {tuning.game}, {tuning.blocks}×{tuning.channels} in"
+        f" {tuning.precision}: {rate:,.0f}/s, {1000 * tuning.batch_rows / rate:.1f} ms each\n"
+        f"written to {machine_file()}: runs with inference.max_batch_rows=auto on {tuning.device} use it"
+    )
 
 
 def _serve(config: RunConfig, seconds: float) -> dict[str, float]:

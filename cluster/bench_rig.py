@@ -6,7 +6,7 @@ of its rounds.
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,21 @@ def raw_forward(config: RunConfig, measuring: Measuring, *, processes: int) -> l
         processes=processes,
         compiled=measuring.compiled,
     )
+
+
+def best_rates(rounds: Sequence[Mapping[str, float]]) -> dict[int, float]:
+    """Return positions a second by rows of a batch: the median of the rounds, in the fastest mode that servers use.
+
+    Args:
+        rounds: rates by "mode-rows", as `cluster.raw_forward` names them. Servers do not compile.
+    """
+    rates: dict[int, float] = {}
+    for name in rounds[0]:
+        mode, _, rows = name.rpartition("-")
+        if mode != "compiled":
+            median = statistics.median(one[name] for one in rounds)
+            rates[int(rows)] = max(median, rates.get(int(rows), 0.0))
+    return rates
 
 
 def folder_with_weights(config: RunConfig, root: Path) -> RunFolder:

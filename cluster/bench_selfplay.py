@@ -1,10 +1,14 @@
 """`tamen bench selfplay`: how much of the raw forward of all cores reaches games, and where the time goes."""
 
+import contextlib
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from operator import sub
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
@@ -23,6 +27,9 @@ from configs.schema import RunConfig
 
 if TYPE_CHECKING:
     from cluster.ray_engine import RayEngine
+    from cluster.train import Stats
+
+T = TypeVar("T")
 
 
 def play_settings(simulations: int) -> list[str]:
@@ -45,7 +52,7 @@ def bench_selfplay(config: RunConfig, measuring: Measuring) -> dict[str, Any]:
     for number in range(measuring.rounds):
         cores = raw_forward(config, measuring, processes=Machine.here().cpus)
         raw.append(sum(one["positions_per_s"] for one in cores))
-        played.append(_play(config, measuring.seconds))
+        played.append(measure_play(config, measuring.seconds).shares())
         measuring.say(
             f"round {number + 1}: raw {raw[-1]:,.0f}/s  games {played[-1]['evals_per_s']:,.0f} evaluations/s"
         )
@@ -61,7 +68,64 @@ def bench_selfplay(config: RunConfig, measuring: Measuring) -> dict[str, Any]:
     return result | {"config": config.model_dump(mode="json")}
 
 
-def _play(config: RunConfig, seconds: float) -> dict[str, float]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """What happened between two moments of self-play.
+
+    Attributes:
+        before, after: counters of each part at both.
+        seconds: between them.
+        cpu_seconds: that all processes computed meanwhile, Ray's own included.
+        pss_bytes, uss_bytes: memory of all these processes at the end: with what they share counted once in all, and
+            without it.
+    """
+
+    before: "Stats"
+    after: "Stats"
+    seconds: float
+    cpu_seconds: float
+    pss_bytes: int
+    uss_bytes: int
+
+    def growth(self, role: str, name: str) -> float:
+        """Return by how much a counter grew in all parts of a role."""
+        return sum(
+            now[name] - self.before[part][name] for part, now in self.after.items() if part.startswith(role)
+        )
+
+    def histogram(self, role: str, name: str) -> list[int]:
+        """Return by how much each bucket grew in all parts of a role."""
+        pairs = [
+            (now[name], self.before[part][name]) for part, now in self.after.items() if part.startswith(role)
+        ]
+        return [sum(column) for column in zip(*(map(sub, now, then) for now, then in pairs), strict=True)]
+
+    def rates(self) -> dict[str, float]:
+        """Return moves, evaluations and games a second, and the rows of a batch."""
+        return {
+            "moves_per_s": self.growth("actor", "moves") / self.seconds,
+            "evals_per_s": self.growth("inference", "forward_rows") / self.seconds,
+            "games_per_s": self.growth("actor", "games") / self.seconds,
+            "mean_batch": self.growth("inference", "rows") / max(1, self.growth("inference", "batches")),
+        }
+
+    def shares(self) -> dict[str, float]:
+        """Return the rates, and what the time of all cores was spent on."""
+        capacity = self.seconds * Machine.here().cpus
+        forward = self.growth("inference", "forward_cpu_seconds") / capacity
+        search = self.growth("actor", "search_cpu_seconds") / capacity
+        used = self.cpu_seconds / capacity
+        return self.rates() | {
+            "forward_share": forward,
+            "search_share": search,
+            "transfer_share": max(0.0, used - forward - search),
+            "idle_share": max(0.0, 1.0 - used),
+            "cache_hit_ratio": self.growth("inference", "cached_rows")
+            / max(1, self.growth("inference", "rows")),
+        }
+
+
+def measure_play(config: RunConfig, seconds: float) -> Played:
     """Run self-play without a learner on Ray for a while; count between two moments after the warm-up."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = folder_with_weights(config, Path(temporary))
@@ -77,27 +141,17 @@ def _play(config: RunConfig, seconds: float) -> dict[str, float]:
             before, cpu_before, began = engine.stats(), _cpu_seconds(), time.monotonic()
             republisher.pass_time(seconds, engine.advance)
             after, cpu_after, elapsed = engine.stats(), _cpu_seconds(), time.monotonic() - began
+            memory = list(_of_all_processes(psutil.Process.memory_full_info))
         finally:
             engine.stop()
-
-    def growth(role: str, name: str) -> float:
-        return sum(now[name] - before[part][name] for part, now in after.items() if part.startswith(role))
-
-    capacity = elapsed * Machine.here().cpus
-    forward = growth("inference", "forward_cpu_seconds") / capacity
-    search = growth("actor", "search_cpu_seconds") / capacity
-    used = (cpu_after - cpu_before) / capacity
-    return {
-        "moves_per_s": growth("actor", "moves") / elapsed,
-        "evals_per_s": growth("inference", "forward_rows") / elapsed,
-        "games_per_s": growth("actor", "games") / elapsed,
-        "forward_share": forward,
-        "search_share": search,
-        "transfer_share": max(0.0, used - forward - search),
-        "idle_share": max(0.0, 1.0 - used),
-        "mean_batch": growth("inference", "rows") / max(1, growth("inference", "batches")),
-        "cache_hit_ratio": growth("inference", "cached_rows") / max(1, growth("inference", "rows")),
-    }
+    return Played(
+        before=before,
+        after=after,
+        seconds=elapsed,
+        cpu_seconds=cpu_after - cpu_before,
+        pss_bytes=sum(one.pss for one in memory),
+        uss_bytes=sum(one.uss for one in memory),
+    )
 
 
 def _moves_everywhere(engine: "RayEngine") -> bool:
@@ -106,13 +160,12 @@ def _moves_everywhere(engine: "RayEngine") -> bool:
 
 
 def _cpu_seconds() -> float:
-    """Return the processor time of this process and all that it started, Ray's own included."""
-    total = 0.0
+    return sum(times.user + times.system for times in _of_all_processes(psutil.Process.cpu_times))
+
+
+def _of_all_processes(ask: Callable[[psutil.Process], T]) -> Iterator[T]:
+    """Yield what this process and each that it started answers, Ray's own included; not those that just ended."""
     me = psutil.Process()
     for process in (me, *me.children(recursive=True)):
-        try:
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        total += times.user + times.system
-    return total
+        with contextlib.suppress(psutil.NoSuchProcess):
+            yield ask(process)

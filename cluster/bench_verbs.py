@@ -42,17 +42,29 @@ def inference(
     seconds: Seconds = 10.0,
     rounds: Rounds = 3,
     compiled: Compiled = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="record the best size of a batch for runs on this machine")
+    ] = False,
+    latency_ms: Annotated[
+        float, typer.Option(help="the longest that a recorded batch may take", min=0.1, metavar="MS")
+    ] = 100.0,
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
     """Serve clients that do not think, beside the raw forward."""
-    from cluster.bench_inference import LOAD, bench_inference
+    from cluster.bench_inference import LOAD, bench_inference, in_words, record_best_batch
     from cluster.bench_rig import bench_config
+    from cluster.terminal import console
 
     config = bench_config(
         game, blocks=blocks, channels=channels, precision=precision, settings=[*LOAD, *(settings or [])]
     )
     result = bench_inference(config, _measuring(seconds, rounds, compiled=compiled, quiet=as_json))
+    if write:
+        tuning = record_best_batch(config, result, latency_ms=latency_ms)
+        result |= {"recorded": tuning.model_dump(mode="json")}
+        if not as_json:
+            console().print(in_words(tuning), markup=False, soft_wrap=True)
     if as_json:
         print_json(result)
 

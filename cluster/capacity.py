@@ -1,12 +1,13 @@
 """How many actors one server can feed: a discrete-event simulation of groups of games that wait for one queue.
 
-An actor has one processor and a few groups of games. A group thinks, asks about all its positions at once, and
-waits. The server takes all that waits, up to a bound, whenever it is free, as `inference_server.batcher` does
-while it is busy. What is simulated has no randomness: batches form because the server is slower than a message.
+An actor thinks about one group of games at a time and has a few of them. A group thinks, asks about all its positions
+at once, and waits. The server takes all that waits, up to a bound, whenever it is free, as
+`inference_server.batcher` does while it is busy. All have processors of their own, or share those of one machine. What is simulated has no randomness: batches form because the server is slower than a message.
 """
 
 import heapq
 import itertools
+import math
 from collections import deque
 from dataclasses import dataclass
 
@@ -37,11 +38,13 @@ class Load:
     """Who asks.
 
     Attributes:
-        actors: each thinks on a processor of its own, about one group at a time.
+        actors: each thinks about one group at a time.
         groups: of each actor.
         rows: positions of a group, all asked about at once.
         think_seconds: of an actor, from a group's replies to its next request.
         message_seconds: on the way, there or back.
+        processors: that actors and server share, each piece of work to its end, the server's first; infinitely many
+            where every one has its own.
     """
 
     actors: int
@@ -49,6 +52,7 @@ class Load:
     rows: int
     think_seconds: float
     message_seconds: float
+    processors: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ class _Run:
         self._events: list[tuple] = []
         self._answered: list[deque[None]] = [deque() for _ in range(load.actors)]
         self._thinking = [False] * load.actors
+        self._ready: deque[int] = deque()
+        self._free_processors = load.processors
         self._queue: deque[tuple[float, int]] = deque()
         self._serving = False
         self._rows = self._batches = self._requests = 0
@@ -119,29 +125,44 @@ class _Run:
 
     def _reply_arrives(self, now: float, actor: int) -> None:
         self._answered[actor].append(None)
-        self._think_on(now, actor)
+        self._want_to_think(actor)
+        self._share_out(now)
 
-    def _think_on(self, now: float, actor: int) -> None:
-        if self._thinking[actor] or not self._answered[actor]:
-            return
-        self._answered[actor].popleft()
-        self._thinking[actor] = True
+    def _want_to_think(self, actor: int) -> None:
+        """Let an actor stand in line for a processor, unless it thinks or stands there, or has nothing to think about."""
+        if not self._thinking[actor] and self._answered[actor]:
+            self._answered[actor].popleft()
+            self._thinking[actor] = True
+            self._ready.append(actor)
+
+    def _share_out(self, now: float) -> None:
+        """Give free processors to those who have work."""
+        while self._free_processors >= 1:
+            if self._queue and not self._serving:
+                self._serve(now)
+            elif self._ready:
+                self._think(now, self._ready.popleft())
+            else:
+                return
+            self._free_processors -= 1
+
+    def _think(self, now: float, actor: int) -> None:
         if now >= self._counted_from:
             self._thought_seconds += self._load.think_seconds
         self._at(now + self._load.think_seconds, self._thought_ends, actor)
 
     def _thought_ends(self, now: float, actor: int) -> None:
         self._thinking[actor] = False
+        self._free_processors += 1
         self._at(now + self._load.message_seconds, self._request_arrives, actor)
-        self._think_on(now, actor)
+        self._want_to_think(actor)
+        self._share_out(now)
 
     def _request_arrives(self, now: float, actor: int) -> None:
         self._queue.append((now, actor))
-        self._serve(now)
+        self._share_out(now)
 
     def _serve(self, now: float) -> None:
-        if self._serving or not self._queue:
-            return
         count = min(len(self._queue), self._service.max_batch_rows // self._load.rows)
         batch = [self._queue.popleft() for _ in range(count)]
         rows = count * self._load.rows
@@ -156,9 +177,10 @@ class _Run:
 
     def _batch_ends(self, now: float, actors: list[int]) -> None:
         self._serving = False
+        self._free_processors += 1
         for actor in actors:
             self._at(now + self._load.message_seconds, self._reply_arrives, actor)
-        self._serve(now)
+        self._share_out(now)
 
 
 def fit_service(rates: dict[int, float], *, max_batch_rows: int) -> Service:

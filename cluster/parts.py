@@ -7,9 +7,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cluster.machine_file import unmeasured_batch_rows
 from cluster.program import Machine
 from cluster.run_folder import RunFolder
-from configs.schema import RunConfig
+from configs.schema import InferenceConfig, RunConfig
 from core.messages import Reply, Request
 from core.metrics import Metrics
 from core.seeds import derive_seed
@@ -201,13 +202,18 @@ def make_host(config: RunConfig, *, fetch: "Fetch") -> "ModelHost":
     from inference_server.model_host import ModelHost
 
     torch.set_num_threads(1)
-    return ModelHost(config.inference, precision=config.network.precision, device=device(), fetch=fetch)
+    return ModelHost(_inference(config), precision=config.network.precision, device=device(), fetch=fetch)
 
 
 def make_server(config: RunConfig, host: "ModelHost", metrics: Metrics) -> "InferenceServer":
     from inference_server.server import InferenceServer
 
-    return InferenceServer(host, config.inference, metrics=metrics)
+    return InferenceServer(host, _inference(config), metrics=metrics)
+
+
+def _inference(config: RunConfig) -> InferenceConfig:
+    # A run on Ray has a number here. In one process games must not depend on a file that is no part of the run.
+    return config.inference.given(unmeasured_batch_rows())
 
 
 def make_local_evaluate(config: RunConfig, weights: "Weights") -> Callable[[Request], Reply]:

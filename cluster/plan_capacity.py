@@ -4,10 +4,10 @@ from typing import Any
 
 from rich.table import Table
 
-from cluster.bench_rig import Measuring
+from cluster.bench_rig import Measuring, best_rates
 from cluster.bench_search import bench_search
 from cluster.capacity import Load, Outcome, Service, fit_service, simulate
-from cluster.raw_forward import BATCH_ROWS, measure_processes
+from cluster.raw_forward import measure_processes
 from cluster.terminal import console
 from configs.schema import NetworkConfig, SearchConfig
 
@@ -21,8 +21,7 @@ _BATCHES_SIMULATED = 500
 def measure_service(game: str, network: NetworkConfig, *, max_batch_rows: int) -> Service:
     """Measure what forwards of every batch size take on one thread, or on the GPU, and fit a line to it."""
     (measured,) = measure_processes(game, network, seconds=_SECONDS_PER_BATCH_SIZE, processes=1)
-    rates = {rows: measured["rates"][f"eager-{rows}"] for rows in BATCH_ROWS}
-    return fit_service(rates, max_batch_rows=max_batch_rows)
+    return fit_service(best_rates([measured["rates"]]), max_batch_rows=max_batch_rows)
 
 
 def measure_thinking(game: str, settings: SearchConfig, *, rows: int) -> float:

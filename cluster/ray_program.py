@@ -21,10 +21,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from cluster import ray_actors
 from cluster.doctor import SHARED_MEMORY
 from cluster.environment import CHECKOUT
+from cluster.machine_file import batches_of
 from cluster.program import Program, Role
 from cluster.ray_client import LOST, Handle, get, in_one_line
 from cluster.run_folder import RunFolder
 from cluster.supervision import Attendance, RestartPolicy
+from configs.loading import override
 from configs.schema import RunConfig
 from core.errors import ClusterError, TamenError
 
@@ -191,6 +193,10 @@ class RayProgram:
 
     def start(self) -> None:
         """Create every actor, wait until there are weights to play with, then set the loops going."""
+        batches = batches_of(self._config)
+        if batches.damaged:
+            self._report(batches.why)
+        self._config = override(self._config, [f"inference.max_batch_rows={batches.rows}"])
         names: dict[str, list[str]] = {}
         for role in self._program.roles:
             asks = {name: names[name] for name in role.asks}

@@ -12,6 +12,7 @@ import numpy as np
 
 from cluster import environment
 from cluster.exporter import Exporter
+from cluster.machine_file import batches_of
 from cluster.metrics_sinks import RunLog, newest_moment
 from cluster.observer import Observer, Stats
 from cluster.panel import RunDisplay, plain_line
@@ -209,7 +210,7 @@ def run_engine(
                 engine.start()
             if stop.requested:
                 return None
-            _log_ray(log)
+            _log_ray(log, config)
             exporter = Exporter([engine.metrics(), *port])
             began = logged = time.monotonic()
             while not stop.requested and not (snapshot and reached(config, snapshot)):
@@ -223,7 +224,7 @@ def run_engine(
                     logged = time.monotonic()
                     _log(snapshot, numbers, log)
         except TamenError as error:
-            _log_ray(log)
+            _log_ray(log, config)
             raise _with_log(error, folder, log) from error
         finally:
             try:
@@ -243,12 +244,13 @@ def _with_log(error: TamenError, folder: RunFolder, log: logging.Logger) -> Tame
     return type(error)(error.what, why=error.why, fix=f"{error.fix}; what led to it is in {folder.log_file}")
 
 
-def _log_ray(log: logging.Logger) -> None:
-    """Log where Ray's processes write, tracebacks of parts among it, if Ray carries the run."""
+def _log_ray(log: logging.Logger, config: RunConfig) -> None:
+    """Log where Ray's processes write, tracebacks of parts among it, and their batches, if Ray carries the run."""
     ray = sys.modules.get("ray")  # imported by the engine that needs it
     if ray is not None and ray.is_initialized():
         session = ray.get_runtime_context()
         log.info("Ray's own logs: %s/%s/logs", session.get_temp_dir(), session.get_session_name())
+        log.info("%s", batches_of(config).why)
 
 
 def _log(snapshot: Snapshot, numbers: RunLog, log: logging.Logger) -> None:

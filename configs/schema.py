@@ -16,6 +16,7 @@ Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveReal = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Real = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+BatchRows = Annotated[int, Field(ge=1, le=65536)]
 
 
 class Section(BaseModel):
@@ -90,15 +91,35 @@ class ActorsConfig(Section):
     flush_seconds: PositiveReal = 2.0
 
 
-class InferenceConfig(Section):
-    """How positions are evaluated. The cache holds evaluations of the current weights; 0 turns it off."""
-
-    servers: Positive | Auto = "auto"
-    max_batch_rows: Annotated[int, Field(ge=1, le=65536)] = 1024
+class _Serving(Section):
     idle_wait_ms: Real = 1.0
     max_queued_rows: Positive = 65536
     cache_positions: Count = 0
     models_in_memory: Positive = 4
+
+
+class InferenceConfig(_Serving):
+    """What a server is given: nothing is left to be resolved."""
+
+    max_batch_rows: BatchRows = 1024
+
+
+class InferenceSettings(_Serving):
+    """How positions are evaluated. The cache holds evaluations of the current weights; 0 turns it off.
+
+    `max_batch_rows` "auto" is what `tamen bench inference --write` found best on this machine; see
+    cluster.machine_file.
+    """
+
+    servers: Positive | Auto = "auto"
+    max_batch_rows: BatchRows | Auto = "auto"
+
+    def given(self, max_batch_rows: int) -> InferenceConfig:
+        """Return what a server is given; `max_batch_rows` is what "auto" stands for."""
+        serving = self.model_dump(exclude={"servers"})
+        if self.max_batch_rows == "auto":
+            serving["max_batch_rows"] = max_batch_rows
+        return InferenceConfig.model_validate(serving)
 
 
 class ReplayConfig(Section):
@@ -176,7 +197,7 @@ class RunConfig(Section):
     network: NetworkConfig = NetworkConfig()
     search: SearchConfig = SearchConfig()
     actors: ActorsConfig = ActorsConfig()
-    inference: InferenceConfig = InferenceConfig()
+    inference: InferenceSettings = InferenceSettings()
     replay: ReplayConfig = ReplayConfig()
     learner: LearnerConfig = LearnerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

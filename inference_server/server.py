@@ -18,6 +18,7 @@ from core.messages import Arrays, Reply, Request
 from core.metrics import Metrics
 from inference_server.batcher import Batcher, Ticket
 from inference_server.model_host import ModelHost
+from inference_server.waits import NUM_BUCKETS, bucket
 from networks.weights import Weights
 
 
@@ -36,6 +37,8 @@ class ServerStats:
     wait_seconds: float = 0.0
     batch_rows: list[int] = field(default_factory=lambda: [0] * 18)
     """Histogram: batch_rows[k] batches had 2^k ≤ rows < 2^(k+1)."""
+    waits: list[int] = field(default_factory=lambda: [0] * NUM_BUCKETS)
+    """Histogram of how long each request waited for its batch to begin; see inference_server.waits."""
 
 
 _ABSENCE_SECONDS = 1.0
@@ -212,12 +215,15 @@ class InferenceServer:
 
     def _account(self, batch: list[Ticket], began: float) -> None:
         rows = sum(ticket.request.num_rows for ticket in batch)
-        waited = sum(began - ticket.arrived for ticket in batch)
+        waits = [began - ticket.arrived for ticket in batch]
+        waited = sum(waits)
         stats = self.stats
         stats.batches += 1
         stats.requests += len(batch)
         stats.rows += rows
         stats.wait_seconds += waited
+        for wait in waits:
+            stats.waits[bucket(wait)] += 1
         stats.busy_seconds += self._clock() - began
         stats.batch_rows[min(rows.bit_length() - 1, len(stats.batch_rows) - 1)] += 1
         self._metrics.observe("tamen_inference_batch_size", rows)

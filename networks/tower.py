@@ -104,14 +104,15 @@ class PolicyHead(nn.Module):
     def __init__(self, spec: BoardSpec, channels: int) -> None:
         super().__init__()
         self.columns = spec.policy == "columns"
-        self.hidden = _conv(channels, channels, size=1)
-        self.board = _conv(2 * channels if self.columns else channels, 1, size=1)
+        self.hidden = _linear(channels, channels)
+        self.board = _linear(2 * channels if self.columns else channels, 1)
         self.extras = _linear(2 * channels, spec.extra_actions) if spec.extra_actions else None
 
     def forward(self, x: Tensor, summary: Tensor) -> Tensor:
-        x = functional.relu_(self.hidden(x))
+        # Linear layers on [B, H, W, C] instead of 1×1 convolutions: twice as fast on a CPU, where x lies like that.
+        x = functional.relu_(self.hidden(x.permute(0, 2, 3, 1)))
         if self.columns:
-            x = torch.cat([x.mean(2, keepdim=True), x.amax(2, keepdim=True)], dim=1)
+            x = torch.cat([x.mean(1), x.amax(1)], dim=-1)
         logits = self.board(x).flatten(1)
         if self.extras is not None:
             logits = torch.cat([logits, self.extras(summary)], dim=1)

@@ -18,7 +18,14 @@ import numpy as np
 from numba import njit
 
 from networks.winograd_points import POINTS
-from networks.winograd_tiles import LANES, collect_tile, multiply_tiles, spread_tile
+from networks.winograd_tiles import (
+    LANES,
+    add_vector,
+    collect_tile,
+    multiply_tiles,
+    spread_tile,
+    sum_and_maximum,
+)
 
 
 class Tiling(NamedTuple):
@@ -232,15 +239,15 @@ def _stem(cells, tiling, weights, x):
         for cell in range(height * width):
             stone = cells[b, cell]
             if stone != 0:
-                taps = weights.stones[0 if stone > 0 else 1]
+                taps = weights.stones[0 if stone > 0 else 1].ravel()
                 # Tap (p, q) of the filter at a cell sees the cell's neighbour at (p - 1, q - 1).
                 for p in range(3):
                     for q in range(3):
                         i, j = cell // width + 1 - p, cell % width + 1 - q
                         if 0 <= i < height and 0 <= j < width:
                             at = origin + (i * wide + j) * channels
-                            for c in range(channels):
-                                x[at + c] += taps[p, q, c]
+                            for c in range(0, channels, LANES):
+                                add_vector(x, at + c, taps, (3 * p + q) * channels + c)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -248,14 +255,10 @@ def _summarise(x, b, tiling, channels, summary):
     """Write mean and maximum over the board of relu(x) of position `b` to `summary` [2C]."""
     wide = tiling.tile_width * tiling.columns + 2
     origin = (b * tiling.framed_cells + wide + 1) * channels
-    summary[:] = 0.0
-    for i in range(tiling.height):
-        for j in range(tiling.width):
-            at = origin + (i * wide + j) * channels
-            for c in range(channels):
-                activated = max(x[at + c], np.float32(0.0))
-                summary[c] += activated
-                summary[channels + c] = max(summary[channels + c], activated)
+    for c in range(0, channels, LANES):
+        sum_and_maximum(
+            x, origin + c, wide * channels, channels, tiling.height, tiling.width, summary, c, channels + c
+        )
     share = np.float32(1.0 / (tiling.height * tiling.width))
     for c in range(channels):
         summary[c] *= share

@@ -121,9 +121,53 @@ def _multiply_tiles(typing, rows, vectors, points, at, filters, filters_at, prod
     return types.void(rows, vectors, points, at, filters, filters_at, products, to, channels), emit
 
 
+def _add_vector(typing, x, at, y, y_at):
+    """Add 8 numbers of y to x."""
+
+    def emit(context, builder, signature, args):
+        _, at, _, y_at = args
+        target, source = (_data(context, builder, signature, args, k) for k in (0, 2))
+        _store(builder, builder.fadd(_load(builder, target, at), _load(builder, source, y_at)), target, at)
+        return context.get_dummy_value()
+
+    return types.void(x, at, y, y_at), emit
+
+
+def _sum_and_maximum(typing, x, at, row, cell, height, width, summary, sum_at, maximum_at):
+    """Write the sum and the maximum over a board of relu of 8 channels.
+
+    Args:
+        x, at, row, cell: activations, where the board begins, and the steps between its rows and cells.
+        height, width: of the board.
+        summary, sum_at, maximum_at: where they go.
+    """
+
+    def emit(context, builder, signature, args):
+        _, at, row, cell, height, width, _, sum_at, maximum_at = args
+        source, target = (_data(context, builder, signature, args, k) for k in (0, 6))
+        zero = _splat(0.0)
+        total, highest = (cgutils.alloca_once(builder, _VECTOR) for _ in range(2))
+        builder.store(zero, total)
+        builder.store(zero, highest)
+        with cgutils.for_range(builder, height) as down, cgutils.for_range(builder, width) as across:
+            value = _load(builder, source, _place(builder, at, (row, down.index), (cell, across.index)))
+            active = builder.select(builder.fcmp_ordered(">", value, zero), value, zero)
+            builder.store(builder.fadd(builder.load(total), active), total)
+            best = builder.load(highest)
+            higher = builder.fcmp_ordered(">", active, best)
+            builder.store(builder.select(higher, active, best), highest)
+        _store(builder, builder.load(total), target, sum_at)
+        _store(builder, builder.load(highest), target, maximum_at)
+        return context.get_dummy_value()
+
+    return types.void(x, at, row, cell, height, width, summary, sum_at, maximum_at), emit
+
+
 # For kernels; to a type checker an intrinsic is a function with one argument more.
 spread_tile: Any = intrinsic(_spread_tile)
 collect_tile: Any = intrinsic(_collect_tile)
+add_vector: Any = intrinsic(_add_vector)
+sum_and_maximum: Any = intrinsic(_sum_and_maximum)
 multiply_tiles: Any = intrinsic(prefer_literal=True)(_multiply_tiles)
 
 

@@ -12,8 +12,8 @@ search.puct_exploration search.dirichlet_alpha search.dirichlet_share search.min
 search.temperature search.temperature_plies
 actors.count actors.groups_per_actor actors.games_per_group actors.random_opening_plies
 actors.chunk_rows actors.flush_seconds
-inference.servers inference.max_batch_rows inference.idle_wait_ms inference.max_queued_rows
-inference.cache_positions inference.models_in_memory
+inference.idle_wait_ms inference.max_queued_rows inference.cache_positions inference.models_in_memory
+inference.servers inference.max_batch_rows
 replay.capacity_rows replay.min_rows replay.window_exponent replay.window_growth
 replay.samples_per_insert replay.samples_per_insert_slack_rows
 learner.batch_rows learner.microbatch_rows learner.learning_rate learner.weight_decay
