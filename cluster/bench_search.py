@@ -25,6 +25,7 @@ def bench_search(
 
     Returns:
         simulations_per_s: those that met the end of a game included; median of the rounds.
+        simulations_per_cpu_s: the same by the processor time of this process: waiting for a core does not count.
         evaluations_per_s: positions that the evaluator was asked about.
         evaluator_share: of the time, included in the rate.
     """
@@ -62,12 +63,13 @@ class _Table:
 
     def measure(self, seconds: float) -> dict[str, float]:
         self._evaluating, self._evaluations, simulations = 0.0, 0, 0
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         while (elapsed := time.perf_counter() - began) < seconds:
             self.move()
             simulations += int(self._budgets.sum())
         return {
             "simulations_per_s": simulations / elapsed,
+            "simulations_per_cpu_s": simulations / (time.process_time() - cpu_began),
             "evaluations_per_s": self._evaluations / elapsed,
             "evaluator_share": self._evaluating / elapsed,
         }

@@ -26,8 +26,8 @@ from cluster.program import Machine
 from configs.schema import RunConfig
 
 if TYPE_CHECKING:
+    from cluster.observer import Stats
     from cluster.ray_engine import RayEngine
-    from cluster.train import Stats
 
 T = TypeVar("T")
 
@@ -108,6 +108,14 @@ class Played:
             "games_per_s": self.growth("actor", "games") / self.seconds,
             "mean_batch": self.growth("inference", "rows") / max(1, self.growth("inference", "batches")),
         }
+
+    def call_seconds(self) -> float:
+        """Return what a request costs actors and servers in processor time, beside search and forward."""
+        actors = self.growth("actor", "process_seconds") - self.growth("actor", "search_cpu_seconds")
+        servers = self.growth("inference", "process_seconds") - self.growth(
+            "inference", "forward_cpu_seconds"
+        )
+        return max(0.0, actors + servers) / max(1, self.growth("inference", "requests"))
 
     def shares(self) -> dict[str, float]:
         """Return the rates, and what the time of all cores was spent on."""

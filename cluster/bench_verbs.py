@@ -149,6 +149,48 @@ def phases(
         print_json(result)
 
 
+@verb
+def curves(
+    game: Game = "connect_four",
+    simulations: Simulations = 32,
+    blocks: Blocks = 4,
+    channels: Channels = 64,
+    precision: Precision = "auto",
+    actors: Annotated[str, typer.Option(help="how many, one server for all", metavar="N,N")] = "1,2,4,8",
+    games: Annotated[str, typer.Option(help="of each actor", metavar="N,N")] = "16,64,256,1024",
+    groups: Annotated[int, typer.Option(help="of games of an actor", min=1, max=16, metavar="N")] = 4,
+    message_ms: Annotated[
+        float, typer.Option(help="a message's way in the simulation", min=0, metavar="MS")
+    ] = 0.5,
+    seconds: Seconds = 10.0,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Play with more and more actors and games, beside what the simulation of `plan capacity` says."""
+    from cluster.bench_curves import bench_curves, parse_counts, show_curves
+    from cluster.bench_rig import bench_config
+    from cluster.bench_selfplay import play_settings
+
+    config = bench_config(
+        game,
+        blocks=blocks,
+        channels=channels,
+        precision=precision,
+        settings=[*play_settings(simulations), f"actors.groups_per_actor={groups}", *(settings or [])],
+    )
+    result = bench_curves(
+        config,
+        _measuring(seconds, 1, quiet=as_json),
+        actors=parse_counts(actors, what="actors"),
+        games=parse_counts(games, what="games"),
+        message_ms=message_ms,
+    )
+    if as_json:
+        print_json(result)
+    else:
+        show_curves(result)
+
+
 def _measuring(seconds: float, rounds: int, *, compiled: bool = False, quiet: bool) -> "Measuring":
     from cluster.bench_rig import Measuring
 

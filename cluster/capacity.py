@@ -2,7 +2,8 @@
 
 An actor thinks about one group of games at a time and has a few of them. A group thinks, asks about all its positions
 at once, and waits. The server takes all that waits, up to a bound, whenever it is free, as
-`inference_server.batcher` does while it is busy. All have processors of their own, or share those of one machine. What is simulated has no randomness: batches form because the server is slower than a message.
+`inference_server.batcher` does while it is busy. All have processors of their own, or share those of one machine.
+What is simulated has no randomness: batches form because the server is slower than a message.
 """
 
 import heapq
@@ -129,7 +130,7 @@ class _Run:
         self._share_out(now)
 
     def _want_to_think(self, actor: int) -> None:
-        """Let an actor stand in line for a processor, unless it thinks or stands there, or has nothing to think about."""
+        """Let an actor that has something to think about stand in line for a processor, once."""
         if not self._thinking[actor] and self._answered[actor]:
             self._answered[actor].popleft()
             self._thinking[actor] = True

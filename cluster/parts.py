@@ -4,7 +4,7 @@ Each function imports what it builds: on Ray every part is a process of its own 
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.machine_file import unmeasured_batch_rows
@@ -13,7 +13,7 @@ from cluster.run_folder import RunFolder
 from configs.schema import InferenceConfig, RunConfig
 from core.messages import Reply, Request
 from core.metrics import Metrics
-from core.seeds import derive_seed
+from core.seeds import derive_rng, derive_seed
 
 if TYPE_CHECKING:
     from actors.evaluator import Evaluator
@@ -203,6 +203,22 @@ def make_host(config: RunConfig, *, fetch: "Fetch") -> "ModelHost":
 
     torch.set_num_threads(1)
     return ModelHost(_inference(config), precision=config.network.precision, device=device(), fetch=fetch)
+
+
+def first_requests(config: RunConfig) -> Iterator[Request]:
+    """Yield a request of some sizes that batches may have, the smallest first.
+
+    Their boards are no game's; a network does not mind, and a cache will not meet them again.
+    """
+    from games.catalog import make_game
+
+    specs, most = make_game(config.game).board.inputs, _inference(config).max_batch_rows
+    for rows in (*(4**k for k in range(8) if 4**k < most), most):
+        rng = derive_rng(config.seed, "first requests", rows)
+        yield Request(
+            MODEL,
+            {spec.name: rng.integers(-1, 2, (rows, *spec.shape)).astype(spec.dtype) for spec in specs},
+        )
 
 
 def make_server(config: RunConfig, host: "ModelHost", metrics: Metrics) -> "InferenceServer":

@@ -59,6 +59,8 @@ class Assignment:
 
 FOLLOW_SECONDS = 0.25
 PREFETCHED_BATCHES = 2
+WARM_UP_SECONDS = 1.0
+"""After which a server tries no larger batches."""
 
 
 class StoreActor:
@@ -85,6 +87,7 @@ class InferenceActor:
 
     def __init__(self, given: Assignment) -> None:
         (self._store,) = given.handles("store")
+        self._config = given.config
         self._metrics = RayMetrics({"role": "inference"})
         self._host = parts.make_host(given.config, fetch=self._fetch)
         self._server = parts.make_server(given.config, self._host, self._metrics)
@@ -104,6 +107,15 @@ class InferenceActor:
             await asyncio.sleep(0.001)
         reply = await asyncio.wrap_future(self._server.submit(Request(model, arrays)))
         return dict(reply.arrays), reply.weights_version
+
+    async def warm_up(self) -> None:
+        """Answer batches of a few sizes, so that nothing is left to compile or allocate when a client asks."""
+        loaded = None  # the first, of one row, also fetches the model and loads or compiles its kernels
+        for request in parts.first_requests(self._config):
+            await asyncio.wrap_future(self._server.submit(request))
+            loaded = loaded or time.monotonic()
+            if time.monotonic() - loaded > WARM_UP_SECONDS:
+                return
 
     async def stats(self) -> dict[str, Any]:
         """Return the server's counters, the host's, and which versions answer.

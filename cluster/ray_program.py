@@ -32,6 +32,7 @@ from core.errors import ClusterError, TamenError
 
 KNOCK_SECONDS = 5.0
 START_TIMEOUT_SECONDS = 150.0
+WARM_UP_TIMEOUT_SECONDS = 60.0
 POLL_SECONDS = 0.1
 SILENT_SECONDS = 30.0
 MAX_CONCURRENT_REQUESTS = 4096
@@ -192,7 +193,7 @@ class RayProgram:
         self.parts: dict[str, Part] = {}
 
     def start(self) -> None:
-        """Create every actor, wait until there are weights to play with, then set the loops going."""
+        """Create every actor, wait for weights to play with, warm up the servers, then set the loops going."""
         batches = batches_of(self._config)
         if batches.damaged:
             self._report(batches.why)
@@ -206,6 +207,7 @@ class RayProgram:
         waiting = [part for part in self.parts.values() if part.loops and part.running is None]
         if waiting:
             self._wait_for_weights(self.parts["store"].handle)
+            self._warm_up()
         for part in waiting:
             part.run()
         self._playing = True
@@ -307,6 +309,11 @@ class RayProgram:
                     fix="look at the run's log.txt, and at free memory (`tamen doctor`)",
                 )
             time.sleep(POLL_SECONDS / 2)
+
+    def _warm_up(self) -> None:
+        """Let the servers meet the model before anybody waits for them; what fails now is told when it fails again."""
+        warming = [handle.warm_up.remote() for handle in self.handles("inference")]
+        ray.wait(warming, num_returns=len(warming), timeout=WARM_UP_TIMEOUT_SECONDS)
 
     def _notice_end(self, part: Part, now: float) -> None:
         running, part.running = part.running, None

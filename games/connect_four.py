@@ -12,6 +12,10 @@ from games.grid import DRAWN, IN_PLAY, WON, GridStates
 _HEIGHT, _WIDTH = 6, 7
 _CELLS = _HEIGHT * _WIDTH
 
+# The cells from which a line of four may go on to the right, or to the left, as bits.
+_FROM_THE_LEFT = np.uint64(sum(0b0001111 << row * _WIDTH for row in range(_HEIGHT)))
+_FROM_THE_RIGHT = np.uint64(sum(0b1111000 << row * _WIDTH for row in range(_HEIGHT)))
+
 
 class ConnectFour:
     """The rules of connect four. Player 0 moves ●. An action is a column, counted from the left."""
@@ -26,7 +30,7 @@ class ConnectFour:
         columns = np.arange(_WIDTH, dtype=np.int16)
         cells = np.arange(_CELLS, dtype=np.int16).reshape(_HEIGHT, _WIDTH)
         self.views = np.stack([columns, columns[::-1]])
-        self._cell_views = np.stack([cells.ravel(), cells[:, ::-1].ravel()])
+        self._cell_views = np.stack([cells.ravel(), cells[:, ::-1].ravel()]).astype(np.uint16)
         self._names = [str(column + 1) for column in range(_WIDTH)]
 
     def new_states(self, capacity: int) -> GridStates:
@@ -84,43 +88,40 @@ class ConnectFour:
 def _play(cells, plies, results, parents, actions, children):
     for i in range(len(parents)):
         parent, child, column = parents[i], children[i], actions[i]
-        if child != parent:
-            cells[child] = cells[parent]
         ply = plies[parent]
-        stone = 1 - 2 * (ply & 1)
+        stone = np.int8(1 - 2 * (ply & 1))
         height = _HEIGHT - 1
-        while cells[child, height * _WIDTH + column] != 0:
-            height -= 1
-        cells[child, height * _WIDTH + column] = stone
+        for above in range(_HEIGHT):
+            height -= cells[parent, above * _WIDTH + column] != 0
+        cell = height * _WIDTH + column
+        stones = np.uint64(1) << np.uint64(cell)
+        for k in range(_CELLS):
+            cells[child, k] = cells[parent, k]
+            stones |= np.uint64(cells[parent, k] == stone) << np.uint64(k)
+        cells[child, cell] = stone
         plies[child] = ply + 1
-        if _makes_four(cells, child, height, column, stone):
+        if _has_four(stones):
             results[child] = WON
         else:
             results[child] = DRAWN if ply + 1 == _CELLS else IN_PLAY
 
 
-@njit(cache=True, nogil=True)
-def _makes_four(cells, row, height, column, stone):
-    """Tell whether the stone just placed stands in a line of four."""
-    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
-        ahead = _run_length(cells, row, height, column, down, right, stone)
-        behind = _run_length(cells, row, height, column, -down, -right, stone)
-        if 1 + ahead + behind >= 4:
-            return True
-    return False
+@njit(cache=True, nogil=True, forceinline=True)
+def _has_four(stones):
+    """Tell whether there are four in a line among the stones of one player; bit n of `stones` is cell n."""
+    return (
+        _lines(stones, 1) & _FROM_THE_LEFT
+        | _lines(stones, _WIDTH)
+        | _lines(stones, _WIDTH + 1) & _FROM_THE_LEFT
+        | _lines(stones, _WIDTH - 1) & _FROM_THE_RIGHT
+    ) != 0
 
 
-@njit(cache=True, nogil=True)
-def _run_length(cells, row, height, column, down, right, stone):
-    """Count the stones of one colour beside a cell in one direction."""
-    count = 0
-    height += down
-    column += right
-    while 0 <= height < _HEIGHT and 0 <= column < _WIDTH and cells[row, height * _WIDTH + column] == stone:
-        count += 1
-        height += down
-        column += right
-    return count
+@njit(cache=True, nogil=True, forceinline=True)
+def _lines(stones, step):
+    """Return the cells where four stones begin, each `step` cells behind the one before."""
+    pairs = stones & (stones >> np.uint64(step))
+    return pairs & (pairs >> np.uint64(2 * step))
 
 
 @njit(cache=True, nogil=True)
@@ -129,5 +130,5 @@ def _legal(cells, results, rows):
     for i in range(len(rows)):
         in_play = results[rows[i]] == IN_PLAY
         for column in range(_WIDTH):
-            legal[i, column] = in_play and cells[rows[i], column] == 0
+            legal[i, column] = in_play & (cells[rows[i], column] == 0)
     return legal

@@ -47,12 +47,19 @@ def reset_rows(cells, plies, results, rows):
         results[row] = IN_PLAY
 
 
+@njit(cache=True, nogil=True, forceinline=True)
+def copy_cells(cells, source, target):
+    """Copy the cells of one board; slices of arrays would cost more than the copy."""
+    for cell in range(cells.shape[1]):
+        cells[target, cell] = cells[source, cell]
+
+
 @njit(cache=True, nogil=True)
 def copy_rows(cells, plies, results, sources, targets):
     """Copy boards sources[i] to targets[i]; [B] each."""
     for i in range(len(sources)):
         source, target = sources[i], targets[i]
-        cells[target] = cells[source]
+        copy_cells(cells, source, target)
         plies[target] = plies[source]
         results[target] = results[source]
 
@@ -82,8 +89,9 @@ def outcomes(results, rows):
 def encode_cells(cells, plies, cell_views, second_player_views, rows, symmetries):
     """Return (cells int8 [B, C] with the stones of the player to move 1, the other's -1; views int16 [B]).
 
-    `cell_views` int16 [V, C] is the place of each cell in each view. The views of player 0 come first, one a
-    symmetry; those of player 1 begin at `second_player_views`.
+    `cell_views` uint16 [V, C] is the cell that is seen at each place of each view; unsigned, for numba looks at
+    every index that may be negative. The views of player 0 come first, one a symmetry; those of player 1 begin
+    at `second_player_views`.
     """
     num_cells = cell_views.shape[1]
     seen = np.empty((len(rows), num_cells), np.int8)
@@ -93,10 +101,14 @@ def encode_cells(cells, plies, cell_views, second_player_views, rows, symmetries
         player = plies[row] & 1
         view = symmetries[i] + second_player_views * player
         views[i] = view
-        own = 1 - 2 * player
-        for cell in range(num_cells):
-            stone = cells[row, cell]
-            seen[i, cell_views[view, cell]] = own * ((stone > 0) - (stone < 0))
+        for place in range(num_cells):
+            seen[i, place] = cells[row, cell_views[view, place]]
+        # In loops of their own, which the compiler turns into vector instructions.
+        for place in range(num_cells):
+            seen[i, place] = (seen[i, place] > 0) - (seen[i, place] < 0)
+        if player == 1:
+            for place in range(num_cells):
+                seen[i, place] = -seen[i, place]
     return seen, views
 
 

@@ -53,7 +53,7 @@ class Hex:
         self.max_plies = self.num_actions
         self.views = _views(size, self.num_actions)
         self._num_cells = size * size
-        self._cell_views = np.ascontiguousarray(self.views[:, : self._num_cells])
+        self._cell_views = self.views[:, : self._num_cells].astype(np.uint16)
         self._neighbours = _neighbours(size)
         self._sides = _sides(size)
         self._names = notation.cell_names(size, size) + ["swap"] * swap
@@ -130,8 +130,8 @@ def _views(size: int, num_actions: int) -> np.ndarray:
 
 
 def _neighbours(size: int) -> np.ndarray:
-    """Return int16 [N², 6]: the cells that each cell touches; N², which is always empty, stands for none."""
-    neighbours = np.full((size * size, 6), size * size, np.int16)
+    """Return uint16 [N², 6]: the cells that each cell touches; N², which is always empty, stands for none."""
+    neighbours = np.full((size * size, 6), size * size, np.uint16)
     for row in range(size):
         for column in range(size):
             for k, (down, right) in enumerate(((-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0))):
@@ -163,11 +163,11 @@ def _rhombus(stones: Sequence[str], size: int) -> str:
 @njit(cache=True, nogil=True)
 def _play(cells, plies, results, neighbours, sides, mirrored, parents, actions, children):
     num_cells = len(neighbours)
-    pending = np.empty(num_cells, np.int16)
+    pending = np.empty(num_cells, np.uint16)
     for i in range(len(parents)):
         parent, child, action = parents[i], children[i], actions[i]
         if child != parent:
-            cells[child] = cells[parent]
+            grid.copy_cells(cells, parent, child)
         player = plies[parent] & 1
         plies[child] = plies[parent] + 1
         if action == num_cells:
@@ -209,7 +209,7 @@ def _place(cells, row, cell, player, neighbours, sides, pending):
 
 @njit(cache=True, nogil=True)
 def _spread(cells, row, cell, touched, colour, neighbours, pending):
-    """Mark all stones joined to `cell` that touch no side yet; `pending` int16 [N²] is scratch."""
+    """Mark all stones joined to `cell` that touch no side yet; `pending` uint16 [N²] is scratch."""
     pending[0] = cell
     num_pending = 1
     while num_pending > 0:
@@ -230,7 +230,7 @@ def _legal(cells, plies, results, num_cells, num_actions, rows):
         row = rows[i]
         in_play = results[row] == IN_PLAY
         for cell in range(num_cells):
-            legal[i, cell] = in_play and cells[row, cell] == 0
+            legal[i, cell] = in_play & (cells[row, cell] == 0)
         if num_actions > num_cells:
             legal[i, num_cells] = plies[row] == 1
     return legal

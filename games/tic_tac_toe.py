@@ -26,6 +26,7 @@ class TicTacToe:
 
     def __init__(self) -> None:
         self.views = grid.dihedral_views(3)
+        self._cells_seen = np.argsort(self.views, axis=1).astype(np.uint16)
         self._names = notation.cell_names(3, 3)
 
     def new_states(self, capacity: int) -> GridStates:
@@ -54,7 +55,7 @@ class TicTacToe:
     def encode(
         self, states: GridStates, rows: np.ndarray, symmetries: np.ndarray
     ) -> tuple[Arrays, np.ndarray]:
-        cells, views = grid.encode_cells(states.cells, states.plies, self.views, 0, rows, symmetries)
+        cells, views = grid.encode_cells(states.cells, states.plies, self._cells_seen, 0, rows, symmetries)
         return {"cells": cells}, views
 
     def snapshot(self, states: GridStates, row: int) -> bytes:
@@ -84,7 +85,7 @@ def _play(cells, plies, results, parents, actions, children):
     for i in range(len(parents)):
         parent, child, action = parents[i], children[i], actions[i]
         if child != parent:
-            cells[child] = cells[parent]
+            grid.copy_cells(cells, parent, child)
         ply = plies[parent]
         stone = 1 - 2 * (ply & 1)
         cells[child, action] = stone
@@ -110,5 +111,5 @@ def _legal(cells, results, rows):
     for i in range(len(rows)):
         in_play = results[rows[i]] == IN_PLAY
         for cell in range(_CELLS):
-            legal[i, cell] = in_play and cells[rows[i], cell] == 0
+            legal[i, cell] = in_play & (cells[rows[i], cell] == 0)
     return legal

@@ -32,8 +32,13 @@ from core.messages import Steps
 from games.game import Game, States
 from search.contract import Decisions
 from search.lockstep import Batch, cut_leaves, evaluate_roots, new_leaves, simulate
-from search.randomness import GUMBEL, gumbel
+from search.randomness import GUMBEL, uniform
 from search.tree import NO_ACTION, NO_NODE, add_child, back_up, count_visits, make_trees
+
+_NO_LUCK = math.exp(-1.0)
+"""The number of (0, 1) of which Gumbel noise of 0 is made."""
+_A_LITTLE_LESS = 1.0 - 1e-9
+"""More than rounding takes away."""
 
 
 class Halving(NamedTuple):
@@ -43,7 +48,9 @@ class Halving(NamedTuple):
         counts: int32 [G], moves considered.
         actions: int16 [G, M], the considered moves by their scores, best first.
         scores: float64 [G, M], g + log prior.
-        children: int32 [G, M], their nodes, NO_NODE before the first visit.
+        children: uint32 [G, M], their nodes, NO_NODE before the first visit.
+        visits: int32 [G, M], simulations that went through them, the one that is under way included. The nodes
+            know it too, but stand in a line of the cache each.
         schedule: int32 [G, S], the visits a move must have had to be selected by the root's simulation s.
     """
 
@@ -51,6 +58,7 @@ class Halving(NamedTuple):
     actions: np.ndarray
     scores: np.ndarray
     children: np.ndarray
+    visits: np.ndarray
     schedule: np.ndarray
 
 
@@ -70,7 +78,8 @@ class GumbelSearch:
             counts=np.zeros(games, np.int32),
             actions=np.zeros((games, considered), np.int16),
             scores=np.zeros((games, considered)),
-            children=np.zeros((games, considered), np.int32),
+            children=np.zeros((games, considered), np.uint32),
+            visits=np.zeros((games, considered), np.int32),
             schedule=np.zeros((games, config.simulations), np.int32),
         )
 
@@ -132,29 +141,44 @@ def fill_schedule(schedule, considered, simulations):
 @njit(cache=True, nogil=True)
 def _consider(trees, halving, keys, noise, budgets):
     """Choose the considered moves of every freshly evaluated root, and plan their visits."""
-    scores = np.empty(trees.open_priors.shape[2])
+    most = halving.scores.shape[1]
     for tree in range(len(keys)):
-        num_legal = 0
-        for action in range(len(scores)):
-            prior = trees.open_priors[tree, 0, action]
-            scores[action] = -np.inf
-            if prior > 0.0:
-                num_legal += 1
-                scores[action] = math.log(np.float64(prior))
-                if noise[tree]:
-                    scores[action] += gumbel(keys[tree], GUMBEL, action)
-        count = min(num_legal, halving.actions.shape[1])
-        for rank in range(count):
-            best = np.argmax(scores)
-            halving.actions[tree, rank] = best
-            halving.scores[tree, rank] = scores[best]
-            halving.children[tree, rank] = NO_NODE
-            scores[best] = -np.inf
+        count, least = 0, 0.0
+        for action in range(trees.open_priors.shape[2]):
+            prior = np.float64(trees.open_priors[tree, 0, action])
+            luck = uniform(keys[tree], GUMBEL, action) if noise[tree] else _NO_LUCK
+            # prior / -log(luck) is exp(score), and at most prior / (1 - luck): that spares most moves of large
+            # boards three logarithms.
+            if prior == 0.0 or prior < least * (1.0 - luck):
+                continue
+            count = _rank(halving, tree, count, action, math.log(prior) - math.log(-math.log(luck)))
+            if count == most:
+                least = _A_LITTLE_LESS * math.exp(halving.scores[tree, most - 1])
         halving.counts[tree] = count
+        halving.children[tree, :] = NO_NODE
+        halving.visits[tree, :] = 0
         fill_schedule(halving.schedule[tree], count, budgets[tree])
 
 
 @njit(cache=True, nogil=True)
+def _rank(halving, tree, count, action, score):
+    """Put a move where it belongs among the best ones so far, of which there are `count`; return how many then."""
+    most = halving.scores.shape[1]
+    if count == most:
+        if score <= halving.scores[tree, most - 1]:
+            return count
+        count -= 1
+    rank = count
+    while rank > 0 and score > halving.scores[tree, rank - 1]:
+        halving.scores[tree, rank] = halving.scores[tree, rank - 1]
+        halving.actions[tree, rank] = halving.actions[tree, rank - 1]
+        rank -= 1
+    halving.scores[tree, rank] = score
+    halving.actions[tree, rank] = action
+    return count + 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _select(trees, halving, value_scale, budgets, searching, left):
     """Select a leaf in each of the trees; see `search.lockstep.Select`."""
     leaves, count = new_leaves(len(searching)), 0
@@ -163,6 +187,7 @@ def _select(trees, halving, value_scale, budgets, searching, left):
             visits = halving.schedule[tree, budgets[tree] - left[tree]]
             left[tree] -= 1
             rank = _choose_considered(trees, halving, value_scale, tree, visits)
+            halving.visits[tree, rank] += 1
             parent, action, child = 0, halving.actions[tree, rank], halving.children[tree, rank]
             while child != NO_NODE and not trees.nodes[tree, child].ended:
                 parent = child
@@ -182,31 +207,26 @@ def _select(trees, halving, value_scale, budgets, searching, left):
     return cut_leaves(leaves, count)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _choose_considered(trees, halving, value_scale, tree, visits):
     """Return the rank of the best considered move of those that have had this many visits."""
     most = 0
     for rank in range(halving.counts[tree]):
-        child = halving.children[tree, rank]
-        if child != NO_NODE:
-            most = max(most, trees.nodes[tree, child].visits)
+        most = max(most, halving.visits[tree, rank])
     scale = sigma_scale(value_scale, most)
     best, best_score = -1, -np.inf
     for rank in range(halving.counts[tree]):
-        score = halving.scores[tree, rank]
-        child = halving.children[tree, rank]
-        if child != NO_NODE:
-            if trees.nodes[tree, child].visits != visits:
-                continue
-            score += scale * trees.nodes[tree, child].q
-        elif visits > 0:
+        if halving.visits[tree, rank] != visits:
             continue
+        score = halving.scores[tree, rank]
+        if visits > 0:
+            score += scale * trees.nodes[tree, halving.children[tree, rank]].q
         if score > best_score:
             best, best_score = rank, score
     return best
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _choose_below_root(trees, value_scale, tree, index):
     """Return (action, child or NO_NODE) with the highest pi'(a) - N(a) / (1 + N): visits follow pi'."""
     node = trees.nodes[tree, index]
@@ -226,7 +246,7 @@ def _choose_below_root(trees, value_scale, tree, index):
     return best_action, best_child
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _improve(trees, value_scale, tree, index):
     """Compute the improved policy pi' = softmax(log prior + sigma(completed q)) of a node that has children.
 
@@ -263,7 +283,7 @@ def _improve(trees, value_scale, tree, index):
     return open_weight, total, mixed
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def sigma_scale(value_scale, most_visits):
     """Return what a q of [-1, 1] is multiplied by in sigma(q), up to a constant that no choice depends on."""
     visit_offset, scale = value_scale

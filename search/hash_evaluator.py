@@ -32,33 +32,55 @@ class HashEvaluator:
 
     def __call__(self, request: Request) -> Reply:
         """Return "policy" [B, A] and "value" float32 [B], as of weights version 0."""
-        arrays = [request.arrays[name] for name in sorted(request.arrays)]
-        rows = [np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1) for array in arrays]
-        bits, values = _evaluate(_words(rows), self._num_actions, self._salt, self._bits)
+        names = sorted(request.arrays)
+        rows = [_bytes(request.arrays[name]) for name in names]
+        bits, values = _evaluate(
+            rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1),
+            self._num_actions,
+            self._salt,
+            self._bits,
+        )
         return Reply({"policy": bits.view(self._logits.dtype), "value": values}, weights_version=0)
 
 
-def _words(rows: list[np.ndarray]) -> np.ndarray:
-    """Return uint64 [B, n], the bytes of each row and zeros behind them: eight are hashed as fast as one."""
-    num_bytes = sum(part.shape[1] for part in rows)
-    padded = np.zeros((len(rows[0]), -(-num_bytes // 8) * 8), np.uint8)
-    np.concatenate(rows, axis=1, out=padded[:, :num_bytes])
-    return padded.view(np.uint64)
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """Return uint8 [B, n], the bytes of each row."""
+    return np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _word(rows, i, first):
+    """Return bytes first … first+7 of rows[i] as uint64, zeros behind the last: eight are hashed as fast as one."""
+    word = np.uint64(0)
+    if first + 8 <= rows.shape[1]:
+        for k in range(8):
+            word |= np.uint64(rows[i, first + k]) << np.uint64(8 * k)
+    else:
+        for k in range(rows.shape[1] - first):
+            word |= np.uint64(rows[i, first + k]) << np.uint64(8 * k)
+    return word
 
 
 @njit(cache=True, nogil=True)
 def _evaluate(rows, num_actions, salt, table):
     logits = np.empty((len(rows), num_actions), table.dtype)
     values = np.empty(len(rows), np.float32)
+    last = np.uint64(len(table) - 1)  # a power of two less one, so that & takes the remainder
+    in_fours = num_actions - num_actions % 4
     for i in range(len(rows)):
         key = mix(salt + np.uint64(1))
-        for word in rows[i]:
-            key = mix(key ^ word)
+        for first in range(0, rows.shape[1], 8):
+            key = mix(key ^ _word(rows, i, first))
         values[i] = 2.0 * uniform(key, _VALUE, 0) - 1.0
-        for first in range(0, num_actions, 4):
-            # Four moves share a hash, which costs more than all else here.
+        # Four moves share a hash, which costs more than all else here.
+        for first in range(0, in_fours, 4):
             bits = random_bits(key, _POLICY, first)
-            for action in range(first, min(first + 4, num_actions)):
-                logits[i, action] = table[bits % np.uint64(len(table))]
-                bits >>= np.uint64(16)
+            logits[i, first] = table[bits & last]
+            logits[i, first + 1] = table[(bits >> np.uint64(16)) & last]
+            logits[i, first + 2] = table[(bits >> np.uint64(32)) & last]
+            logits[i, first + 3] = table[(bits >> np.uint64(48)) & last]
+        bits = random_bits(key, _POLICY, in_fours)
+        for action in range(in_fours, num_actions):
+            logits[i, action] = table[bits & last]
+            bits >>= np.uint64(16)
     return logits, values

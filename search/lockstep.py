@@ -4,7 +4,6 @@ One step selects a move in every tree, plays them all, asks the model about the 
 and backs the values up. `K` is the number of trees that take part in something, `A` that of actions.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -27,6 +26,12 @@ _LEAST_SHARE_PER_ROUND = 0.25
 
 LOWEST_LOGIT = np.float32(-69.0)
 """A legal move's logit counts as at most this far below the best, that its prior, 1e-30, is not 0."""
+
+
+# Of integers the compiler finds the highest by vectors, of numbers that may be NaN it does not.
+_EXPONENT, _MAGNITUDE = np.int32(0x7F800000), np.int32(0x7FFFFFFF)
+_LOWEST_PLACE = np.int32(-(2**31))
+_NEVER = np.float32(-np.inf)
 
 
 class Leaves(NamedTuple):
@@ -107,7 +112,7 @@ def simulate(batch: Batch, model: str, select: Select, *, root_version: int) -> 
     """Spend the budgets on evaluated roots; return the oldest version of the weights that took part."""
     left = batch.simulations()
     oldest = root_version
-    while left.any():
+    while np.count_nonzero(left):
         trees, nodes = find_leaves(batch, left, select)
         if trees.size:
             version = yield from evaluate(batch, model, trees, nodes)
@@ -121,15 +126,14 @@ def find_leaves(batch: Batch, left: np.ndarray, select: Select) -> tuple[np.ndar
     A simulation that ends the game is backed up at once, and its tree begins the next: requests stay full.
     """
     game, states, roots = batch.game, batch.states, batch.roots
-    searching = np.flatnonzero(left).astype(np.int32)
+    searching = _that_have_some(left)
     trees, nodes = [], []
     for _ in range(_ROUNDS_PER_STEP):
         leaves = select(searching, left)
         if not leaves.trees.size:
             break
-        bases = roots[leaves.trees]
-        rows = bases + leaves.nodes
-        game.play(states, bases + leaves.parents, leaves.actions, rows)
+        rows = state_rows(roots, leaves.trees, leaves.nodes)
+        game.play(states, state_rows(roots, leaves.trees, leaves.parents), leaves.actions, rows)
         ended, values = game.outcome(states, rows)
         players = game.to_play(states, rows)
         in_play_trees, in_play_nodes, searching = _settle(batch.trees, leaves, players, ended, values, left)
@@ -150,7 +154,7 @@ def evaluate(batch: Batch, model: str, trees: np.ndarray, nodes: np.ndarray) -> 
         EvaluationError: when the evaluation failed twice, or is not one of this game.
     """
     game, states = batch.game, batch.states
-    rows = batch.roots[trees] + nodes
+    rows = state_rows(batch.roots, trees, nodes)
     arrays, views = game.encode(states, rows, draw_symmetries(batch.keys, trees, nodes, batch.num_symmetries))
     (reply,) = yield from ask((Request(model, arrays),))
     logits, values = read_reply(reply, game, rows, model=model)
@@ -173,8 +177,8 @@ def read_reply(reply: Reply, game: Game, rows: np.ndarray, *, model: str) -> tup
     if shapes != expected:
         raise _foreign(model, f"it gave arrays of {shapes} where {expected} was expected")
     values = np.ascontiguousarray(reply.arrays["value"], np.float32)
-    usable = abs(values) <= 1.0
-    if not usable.all():
+    if not _all_within_one(values):
+        usable = abs(values) <= 1.0
         raise _foreign(model, f"values must be in [-1, 1], in state rows {rows[~usable]} they are not")
     return reply.arrays["policy"], values
 
@@ -190,8 +194,8 @@ def place_logits(
     Raises:
         EvaluationError: when that of a legal move is not finite.
     """
-    placed, usable = _place(to_float32(logits), game.views, views, game.legal(states, rows))
-    if not usable.all():
+    placed, usable = _place(to_float32(logits), game.views.view(np.uint16), views, game.legal(states, rows))
+    if not np.logical_and.reduce(usable):
         raise _foreign(model, f"logits must be finite, in state rows {rows[~usable]} they are not")
     return placed
 
@@ -202,6 +206,34 @@ def _foreign(model: str, why: str) -> EvaluationError:
         why=why,
         fix="check that the model was trained for this game, and that its training did not diverge",
     )
+
+
+@njit(cache=True, nogil=True)
+def state_rows(roots, trees, nodes):
+    """Return int32 [K]: the rows of nodes[i] of trees[i]. In numpy these were two calls, and dearer."""
+    rows = np.empty(len(nodes), np.int32)
+    for i in range(len(nodes)):
+        rows[i] = roots[trees[i]] + nodes[i]
+    return rows
+
+
+@njit(cache=True, nogil=True)
+def _that_have_some(left):
+    """Return int32 [K]: the trees with simulations left."""
+    trees, count = np.empty(len(left), np.int32), 0
+    for tree in range(len(left)):
+        trees[count] = tree
+        count += left[tree] > 0
+    return trees[:count]
+
+
+@njit(cache=True, nogil=True)
+def _all_within_one(values):
+    """Tell whether all are in [-1, 1]; NaN is not."""
+    outside = 0
+    for i in range(len(values)):
+        outside += not abs(values[i]) <= 1.0
+    return outside == 0
 
 
 @njit(cache=True, nogil=True)
@@ -254,20 +286,30 @@ def _place(logits, places, views, legal):
     placed = np.empty(legal.shape, np.float32)
     usable = np.empty(len(legal), np.bool_)
     for i in range(len(legal)):
-        view, top, finite = views[i], np.float32(-np.inf), True
+        view, num_legal = views[i], 0
         for action in range(legal.shape[1]):
             logit = logits[i, places[view, action]]
-            if legal[i, action]:
-                finite = finite and math.isfinite(logit)
-                top = max(top, logit)
-            else:
-                logit = np.float32(-np.inf)
-            placed[i, action] = logit
+            placed[i, action] = logit if legal[i, action] else _NEVER
+            num_legal += legal[i, action]
+        highest, num_finite = _LOWEST_PLACE, np.int32(0)
         for action in range(legal.shape[1]):
-            if legal[i, action]:
-                placed[i, action] = max(placed[i, action] - top, LOWEST_LOGIT)
-        usable[i] = finite
+            bits = np.float32(placed[i, action]).view(np.int32)
+            place = _in_order(bits)
+            highest = place if place > highest else highest
+            num_finite += np.int32(bits & _EXPONENT != _EXPONENT)
+        top = np.int32(_in_order(highest)).view(np.float32)
+        for action in range(legal.shape[1]):
+            below = np.float32(placed[i, action] - top)
+            at_least = LOWEST_LOGIT if placed[i, action] > _NEVER else _NEVER
+            placed[i, action] = below if below > at_least else at_least
+        usable[i] = num_finite == num_legal
     return placed, usable
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _in_order(bits):
+    """Return an integer that is ordered as the float32 of these bits is; undoes itself."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & _MAGNITUDE))
 
 
 @njit(cache=True, nogil=True)

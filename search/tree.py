@@ -8,6 +8,9 @@ A move is *open* when it is legal and has no node yet. Whatever the rule by whic
 two open moves it prefers the one with the higher prior. So a node keeps its best open move at hand, and a
 selection looks at that one and at the children there are, not at all A moves; these are gone through once a
 simulation.
+
+What a simulation calls many times is inlined into the kernels: left to itself the compiler hands the arrays
+over on the stack, and a selection takes longer.
 """
 
 from typing import NamedTuple
@@ -20,6 +23,8 @@ NO_NODE = 0
 
 NO_ACTION = -1
 
+CACHE_LINE_BYTES = 64
+
 NODE = np.dtype(
     [
         ("value_sum", "f8"),
@@ -29,9 +34,9 @@ NODE = np.dtype(
         ("value", "f4"),
         ("prior", "f4"),
         ("visits", "i4"),
-        ("parent", "i4"),
-        ("first_child", "i4"),
-        ("next_sibling", "i4"),
+        ("parent", "u4"),
+        ("first_child", "u4"),
+        ("next_sibling", "u4"),
         ("best_open", "i2"),
         ("action", "i2"),
         ("player", "i1"),
@@ -39,7 +44,7 @@ NODE = np.dtype(
     ],
     align=True,
 )
-"""One node, within one line of a processor's cache. Values are from the view of its own player to move.
+"""One node, as long as one line of a processor's cache. Values are from the view of its own player to move.
 
 value_sum: of the simulations that went through it, its own evaluation included.
 open_mass: sum of the priors of its open moves.
@@ -73,10 +78,18 @@ class Trees(NamedTuple):
 def make_trees(count: int, *, max_nodes: int, num_actions: int) -> Trees:
     """Allocate `count` trees; what is in them is undefined until `plant`."""
     return Trees(
-        nodes=np.zeros((count, max_nodes), NODE),
+        nodes=_in_cache_lines(count, max_nodes),
         open_priors=np.zeros((count, max_nodes, num_actions), np.float32),
         sizes=np.zeros(count, np.int32),
     )
+
+
+def _in_cache_lines(count: int, max_nodes: int) -> np.ndarray:
+    """Return NODE [count, max_nodes] of zeros, no node of which stands in two lines of the cache."""
+    size = count * max_nodes * NODE.itemsize
+    raw = np.zeros(size + CACHE_LINE_BYTES, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE_BYTES
+    return raw[start : start + size].view(NODE).reshape(count, max_nodes)
 
 
 @njit(cache=True, nogil=True)
@@ -93,7 +106,7 @@ def plant(trees, players):
         _make_fresh(root)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def add_child(trees, tree, parent, action):
     """Give the open move `action` of `parent` a node, whose position is not looked at yet, and return it."""
     child = trees.sizes[tree]
@@ -110,27 +123,51 @@ def add_child(trees, tree, parent, action):
     return child
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _make_fresh(node):
     node.visits = 0
     node.value_sum = 0.0
     node.first_child = NO_NODE
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True, fastmath={"reassoc"})
 def survey_open_moves(trees, tree, node):
-    """Find the best open move of `node` and the mass of all of them."""
-    best, best_prior, mass = NO_ACTION, np.float32(0.0), 0.0
+    """Find the best open move of `node` and the mass of all of them.
+
+    The mass is added up in the order that the compiler finds fastest; one after the other, each addition waits
+    for the one before.
+    """
+    highest, mass = np.int32(0), 0.0
     for action in range(trees.open_priors.shape[2]):
         prior = trees.open_priors[tree, node, action]
         mass += prior
-        if prior > best_prior:
-            best, best_prior = action, prior
-    trees.nodes[tree, node].best_open = best
+        highest = _higher(highest, prior)
     trees.nodes[tree, node].open_mass = mass
+    trees.nodes[tree, node].best_open = _first_with(trees, tree, node, highest)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
+def _higher(highest, prior):
+    """Return the bits of the higher prior, given one by its bits: numbers ≥ 0 are in the order of their bits.
+
+    Of integers the compiler finds the highest by vectors, of numbers that may be NaN it does not.
+    """
+    bits = np.float32(prior).view(np.int32)
+    return bits if bits > highest else highest
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def _first_with(trees, tree, node, bits):
+    """Return the first action with this prior, given by its bits; NO_ACTION if that is 0."""
+    if bits == 0:
+        return NO_ACTION
+    action = 0
+    while np.float32(trees.open_priors[tree, node, action]).view(np.int32) != bits:
+        action += 1
+    return action
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy", fastmath={"reassoc"})
 def open_moves(trees, tree, node, weights, row):
     """Make the moves of a new node open: those with a weight > 0 in weights[row], some of float32 [K, A] are.
 
@@ -139,16 +176,15 @@ def open_moves(trees, tree, node, weights, row):
     total = 0.0
     for action in range(weights.shape[1]):
         total += weights[row, action]
-    best, best_prior = NO_ACTION, np.float32(0.0)
+    highest = np.int32(0)
     for action in range(weights.shape[1]):
         prior = np.float32(weights[row, action] / total)
         trees.open_priors[tree, node, action] = prior
-        if prior > best_prior:
-            best, best_prior = action, prior
-    trees.nodes[tree, node].best_open = best
+        highest = _higher(highest, prior)
+    trees.nodes[tree, node].best_open = _first_with(trees, tree, node, highest)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def back_up(trees, tree, leaf, value):
     """Count one simulation for `leaf`, to whose player it was worth `value`, and for all nodes above it."""
     index, child = leaf, trees.nodes[tree, leaf]

@@ -1,21 +1,22 @@
-"""The fastest peer on a CPU: self-play of connect four by pgx's rules and mctx's Gumbel search, all of it jitted.
+"""A peer that searches many positions at a time: pgx's connect four and mctx's Gumbel search, all of it jitted.
 
-    python mctx_pgx.py [--simulations 32] [--blocks 4] [--channels 64] [--batch 128] [--seconds 30]
+    PEERS/mctx_pgx/bin/python -m benchmarks.peers.mctx_pgx [--batch 32,64,128,256] [--processes 1,2] [--seconds 20]
 
-It runs in an environment of its own (requirements.txt beside it) and prints one JSON object: `moves_per_s`, each
-with the full number of simulations; `evals_per_s`; and `raw_per_s`, positions a second of nothing but forwards.
-The network has the shape of tamen's: 3×3 convolutions in residual blocks, a policy and a value head.
+Run it from the checkout, in an environment of its own (README.md beside it). The network has the shape of tamen's, 3×3
+convolutions in residual blocks with a policy and a value head, but is written in JAX. Search is in lockstep with fixed
+shapes: each simulation evaluates one row of every game, also where the game is over, so a move always costs
+simulations + 1 rows. XLA shares one batch out among threads; a process for each core may do better, so both are tried.
 """
 
-import argparse
 import functools
-import json
-import time
+from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 import mctx
 import pgx
+
+from benchmarks.peers.measuring import OPENING_PLIES, Task, Work, run_peer, usable_cores
 
 
 def make_network(key, *, planes: int, cells: int, actions: int, blocks: int, channels: int) -> dict:
@@ -51,7 +52,7 @@ def forward(weights: dict, observation):
 
 
 def make_move(env, simulations: int):
-    """Return a jitted function that plays one searched move in every game and begins anew those that end."""
+    """Return a jitted function that plays one searched move in every game and begins those that end at `openings`."""
     step = jax.vmap(env.step)
 
     def recurrent(weights, key, action, state):
@@ -67,73 +68,94 @@ def make_move(env, simulations: int):
         ), state
 
     @jax.jit
-    def move(weights, state, key):
-        search_key, new_key = jax.random.split(key)
+    def move(weights, state, openings, key):
         logits, value = forward(weights, state.observation)
         found = mctx.gumbel_muzero_policy(
             weights,
-            search_key,
+            key,
             mctx.RootFnOutput(prior_logits=logits, value=value, embedding=state),
             recurrent,
             simulations,
             invalid_actions=~state.legal_action_mask,
         )
         after = step(state, found.action)
-        ended = after.terminated | after.truncated
-        fresh = jax.vmap(env.init)(jax.random.split(new_key, len(ended)))
-
-        def take(new, old):
-            return jnp.where(ended.reshape((-1,) + (1,) * (new.ndim - 1)), new, old)
-
-        return jax.tree_util.tree_map(take, fresh, after)
+        return choose(after.terminated | after.truncated, openings, after)
 
     return move
 
 
-def per_second(act, *, amount: int, seconds: float) -> float:
-    """Return how much `act` does in a second, after two calls to warm up; each call does `amount`."""
-    for _ in range(2):
-        jax.block_until_ready(act())
-    began, done = time.perf_counter(), 0
-    while (taken := time.perf_counter() - began) < seconds:
-        jax.block_until_ready(act())
-        done += amount
-    return done / taken
+def make_openings(env, key, batch: int):
+    """Return `batch` positions after 0 to `OPENING_PLIES` random moves that leave the game undecided."""
+    step = jax.vmap(env.step)
+    init_key, length_key, key = jax.random.split(key, 3)
+    first = jax.vmap(env.init)(jax.random.split(init_key, batch))
+    lengths = jax.random.randint(length_key, (batch,), 0, OPENING_PLIES + 1)
+
+    def play(ply, state):
+        logits = jnp.where(state.legal_action_mask, 0.0, -jnp.inf)
+        after = step(state, jax.random.categorical(jax.random.fold_in(key, ply), logits))
+        return choose(ply < lengths, after, state)
+
+    state = jax.lax.fori_loop(0, OPENING_PLIES, play, first)
+    return choose(state.terminated, first, state)
 
 
-def measure(*, simulations: int, blocks: int, channels: int, batch: int, seconds: float) -> dict:
-    env = pgx.make("connect_four")
-    key = jax.random.PRNGKey(0)
-    games = {"state": jax.jit(jax.vmap(env.init))(jax.random.split(key, batch)), "key": key}
-    observation = games["state"].observation
-    height, width, planes = observation.shape[1:]
-    weights = make_network(
-        key, planes=planes, cells=height * width, actions=env.num_actions, blocks=blocks, channels=channels
-    )
-    move, raw = make_move(env, simulations), jax.jit(forward)
+def choose(condition, states, others):
+    """Return, row by row, the state of `states` where `condition` [B] holds and that of `others` elsewhere."""
 
-    def play():
-        games["key"], now = jax.random.split(games["key"])
-        games["state"] = move(weights, games["state"], now)
-        return games["state"].terminated
+    def pick(state, other):
+        return jnp.where(condition.reshape((-1,) + (1,) * (state.ndim - 1)), state, other)
 
-    moves = per_second(play, amount=batch, seconds=seconds)
-    raw_per_s = per_second(functools.partial(raw, weights, observation), amount=batch, seconds=seconds / 4)
-    return {
-        "peer": f"pgx {pgx.__version__} + mctx",
-        "simulations": simulations,
-        "batch": batch,
-        "moves_per_s": round(moves, 1),
-        "evals_per_s": round(moves * (simulations + 1)),
-        "raw_per_s": round(raw_per_s),
-    }
+    return jax.tree_util.tree_map(pick, states, others)
+
+
+class SelfPlay:
+    """Plays `task.batch` games side by side."""
+
+    def __init__(self, task: Task) -> None:
+        env = pgx.make("connect_four")
+        opening_key, network_key, self._key = jax.random.split(jax.random.PRNGKey(0), 3)
+        self._openings = jax.jit(functools.partial(make_openings, env, batch=task.batch))(opening_key)
+        self._states = self._openings
+        height, width, planes = self._states.observation.shape[1:]
+        self._weights = make_network(
+            network_key,
+            planes=planes,
+            cells=height * width,
+            actions=env.num_actions,
+            blocks=task.blocks,
+            channels=task.channels,
+        )
+        self._move, self._forward = make_move(env, task.simulations), jax.jit(forward)
+        self._task = task
+
+    def play_moves(self) -> tuple[int, int]:
+        """Search and play one move in every game; return how many, and how many rows were evaluated for that."""
+        self._key, key = jax.random.split(self._key)
+        self._states = jax.block_until_ready(self._move(self._weights, self._states, self._openings, key))
+        return self._task.batch, self._task.batch * (self._task.simulations + 1)
+
+    def evaluate(self) -> int:
+        """Evaluate a batch of positions; return how many."""
+        jax.block_until_ready(self._forward(self._weights, self._openings.observation))
+        return self._task.batch
+
+
+def prepare(task: Task) -> Work:
+    games = SelfPlay(task)
+    return Work(play=games.play_moves, evaluate=games.evaluate)
+
+
+def peer_name() -> str:
+    return f"pgx {pgx.__version__} + mctx {version('mctx')}"
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    run_peer(
+        "benchmarks.peers.mctx_pgx",
+        prepare,
+        peer=peer_name,
+        description=__doc__,
+        batches=[32, 64, 128, 256],
+        processes=sorted({1, len(usable_cores())}),
     )
-    for name, default in (("simulations", 32), ("blocks", 4), ("channels", 64), ("batch", 128)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    print(json.dumps(measure(**vars(parser.parse_args()))))

@@ -14,6 +14,8 @@ _SECRETS = tempfile.TemporaryDirectory(prefix="tamen-tests-")
 os.environ["RAY_AUTH_TOKEN_PATH"] = str(Path(_SECRETS.name) / "token")
 os.environ.pop("RAY_AUTH_MODE", None)
 os.environ.pop("RAY_ADDRESS", None)
+# What was measured on this machine is no part of a test.
+os.environ["TAMEN_MACHINE_FILE"] = str(Path(_SECRETS.name) / "machine.json")
 # Otherwise a call by mistake starts a Ray in the thread of one test; a minute after it has gone, Ray ends this process.
 os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
 environment.prepare()

@@ -3,6 +3,7 @@
 import pytest
 
 from cluster import bench_inference, bench_rig, bench_selfplay
+from cluster.bench_curves import bench_curves
 from cluster.bench_phases import bench_phases, phase_settings
 from cluster.bench_rig import Measuring, bench_config
 from configs.schema import RunConfig
@@ -45,6 +46,19 @@ def test_the_time_of_self_play_is_accounted_for() -> None:
     assert sum(shares) == pytest.approx(1.0, abs=0.1)
     assert result["moves_per_s"] > result["games_per_s"] > 0
     assert 0 < result["evals_over_raw"] < 1
+
+
+def test_a_curve_is_measured_beside_its_simulation() -> None:
+    settings = [*bench_selfplay.play_settings(4), "actors.groups_per_actor=2"]
+    result = bench_curves(config("tic_tac_toe", *settings), SHORT, actors=(1,), games=(32,), message_ms=0.5)
+
+    (point,) = result["points"]
+    assert point["evals_per_s"] > 0
+    assert 16 <= point["mean_batch"] <= 32, "one or both groups"
+    assert 0 < point["wait_p50_ms"] <= point["wait_p99_ms"]
+    assert 0 < point["uss_mib"] < point["pss_mib"]
+    assert point["predicted_evals_per_s"] == pytest.approx(point["evals_per_s"] * (1 + point["error"]))
+    assert result["call_ms"] > 0
 
 
 def test_phases_are_played_in_turn_and_make_the_same_moves() -> None:

@@ -63,6 +63,27 @@ def test_nobody_answers_more_than_was_asked_or_can_be_served(
     assert 0 <= outcome.actors_busy <= 1
 
 
+def test_who_shares_one_processor_takes_turns_on_it() -> None:
+    alone, crowded = (simulate(load(actors=actors, processors=1), SERVICE, seconds=20.0) for actors in (1, 4))
+
+    # Four actors never leave it idle: a group thinks and is served, both on the one processor.
+    batch = crowded.mean_batch_rows / 10
+    busy = 0.004 + SERVICE.seconds(int(crowded.mean_batch_rows)) / batch
+    assert crowded.rows_per_second == pytest.approx(10 / busy, rel=0.05)
+    assert crowded.server_busy + 4 * crowded.actors_busy == pytest.approx(1.0, abs=0.01)
+    assert alone.rows_per_second == pytest.approx(
+        simulate(load(), SERVICE, seconds=20.0).rows_per_second, rel=0.01
+    )
+
+
+def test_as_many_processors_as_parts_are_enough_for_all() -> None:
+    own, shared = (
+        simulate(load(actors=5, groups=3, processors=n), SERVICE, seconds=5.0) for n in (float("inf"), 6)
+    )
+
+    assert own == shared
+
+
 def test_a_request_larger_than_a_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="1025 rows"):
         simulate(load(rows=1025), SERVICE, seconds=1.0)

@@ -4,7 +4,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.worker import TimeShares
-from cluster.parts import Player
+from cluster.parts import Player, first_requests
+from core.messages import ArraySpec
+from games.catalog import make_game
+from tests.cluster.tiny import tiny_config
 
 
 def a_group() -> Any:
@@ -24,3 +27,14 @@ def test_the_newest_cause_is_told_whichever_group_it_came_from() -> None:
 
     assert told == ["", *["it is away"] * 2, *["it is full"] * 2, *["it is away again"] * 2]
     assert player.stats()["set_aside"] == 24
+
+
+def test_the_first_requests_grow_to_the_largest_batch_and_fit_the_model() -> None:
+    (spec,) = make_game("tic_tac_toe").board.inputs
+    for most, sizes in ((1, [1]), (64, [1, 4, 16, 64]), (100, [1, 4, 16, 64, 100])):
+        requests = list(first_requests(tiny_config(inference__max_batch_rows=most)))
+
+        assert [request.num_rows for request in requests] == sizes
+        assert {request.model for request in requests} == {"main"}
+        assert isinstance(spec, ArraySpec)
+        assert [spec.mismatch(request.arrays[spec.name]) for request in requests] == [None] * len(sizes)

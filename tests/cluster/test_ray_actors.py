@@ -13,6 +13,7 @@ from core.metrics import NoMetrics
 from networks.weights import Weights
 from tests.cluster.fake_ray import FakeMethod, FakeRay
 from tests.cluster.tiny import tiny_config, tiny_run
+from tests.inference_server.brains import some_weights
 from tests.replay.experience import a_chunk
 
 
@@ -71,8 +72,31 @@ def test_a_version_that_could_not_be_fetched_is_tried_again() -> None:
 
 
 class FakeStore:
-    def __init__(self) -> None:
-        self.newest_version = self.get = FakeMethod(0)
+    """A store that has version 0, of which `get` returns the bytes."""
+
+    def __init__(self, data: bytes | int = 0) -> None:
+        self.newest_version = FakeMethod(0)
+        self.get = FakeMethod(data)
+
+
+@pytest.mark.parametrize(("seconds", "met"), [(1e9, [1, 0, 1, 0, 1, 1]), (-1.0, [1, 0, 0, 0, 0, 0])])
+def test_a_server_meets_batches_of_every_size_it_has_time_for_before_its_first_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, met: list[int]
+) -> None:
+    store = FakeStore(some_weights(game="tic_tac_toe").to_bytes())
+    monkeypatch.setattr("cluster.ray_actors.WARM_UP_SECONDS", seconds)
+    monkeypatch.setattr("cluster.ray_client.ray", FakeRay())
+    monkeypatch.setattr("cluster.ray_actors.ray.get_actor", lambda name: store)
+    monkeypatch.setattr("cluster.ray_actors.RayMetrics", lambda tags: NoMetrics())
+    config = tiny_config(inference__max_batch_rows=32, inference__cache_positions=0)
+    given = Assignment(config, tiny_run(tmp_path / "run", config), 0, {"store": ["store"]}, True)
+    actor = InferenceActor(given)
+    asyncio.run(actor.warm_up())
+    actor._server.stop()
+
+    stats = actor._server.stats
+    assert stats.batch_rows[:6] == met
+    assert stats.failed_requests == 0
 
 
 def test_a_server_whose_serving_thread_has_died_does_not_answer_for_itself(

@@ -26,6 +26,8 @@ class FakeHandle:
     def __init__(self, pid: int = 1) -> None:
         self.run = FakeMethod(None)
         self.stats = FakeMethod({"pid": pid})
+        self.newest_version = FakeMethod(0)
+        self.warm_up = FakeMethod(True)
 
 
 def a_part(*, loops: bool = True) -> Part:
@@ -195,3 +197,42 @@ def test_a_part_that_dies_is_counted_once(ray: FakeRay, tmp_path: Path) -> None:
     assert ray.killed == []
     assert watched.said == ["part died (worker exit type SYSTEM_ERROR); it is back"]
     assert watched.part.restarts == 1
+
+
+class Starting:
+    """A program that starts: its store has weights, its server answers as it is told to.
+
+    Attributes:
+        actor: the one part whose loop waits to be set going.
+    """
+
+    def __init__(self, folder: Path, *, warmed: Any) -> None:
+        self.said: list[str] = []
+        self.program = RayProgram(tiny_config(), RunFolder(folder), Program(()), report=self.said.append)
+        store, server, self.actor = FakeHandle(), FakeHandle(), FakeHandle()
+        server.warm_up = self.warm_up = FakeMethod(warmed)
+        for role, handle in (("store", store), ("inference", server), ("actor", self.actor)):
+            self.program.parts[role] = Part(role, role, handle, loops=role == "actor")
+
+
+@pytest.mark.parametrize("warmed", [True, None, DIED], ids=["met", "does not answer", "died"])
+def test_servers_meet_the_model_before_the_games_begin(ray: FakeRay, tmp_path: Path, warmed: Any) -> None:
+    starting = Starting(tmp_path, warmed=warmed)
+    starting.program.start()
+
+    assert (starting.warm_up.calls, starting.actor.run.calls) == (1, 1)
+    assert starting.said == []
+
+
+def test_a_damaged_file_of_the_machine_is_told_when_a_program_starts(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "machine.json"
+    file.write_text("{")
+    monkeypatch.setenv("TAMEN_MACHINE_FILE", str(file))
+    starting = Starting(tmp_path, warmed=True)
+    starting.program.start()
+
+    (said,) = starting.said
+    assert str(file) in said
+    assert starting.actor.run.calls == 1

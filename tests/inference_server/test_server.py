@@ -99,6 +99,7 @@ def test_the_counters_tell_batches_requests_and_rows(serve: Serve) -> None:
     stats = server.stats
     assert (stats.batches, stats.requests, stats.rows, stats.failed_requests) == (2, 3, 6, 0)
     assert stats.batch_rows[:3] == [1, 0, 1]  # one row, and five
+    assert sum(stats.waits) == 3
 
 
 BAD_REQUESTS = {

@@ -125,6 +125,18 @@ def test_a_move_that_the_model_rules_out_stays_legal() -> None:
     np.testing.assert_allclose(decisions.policies.sum(axis=1), 1.0, atol=1e-5)
 
 
+def test_a_move_that_is_further_behind_than_numbers_go_stays_legal() -> None:
+    def evaluate(request: Request) -> Reply:
+        arrays = dict(EVALUATE(request).arrays)
+        arrays["policy"] = np.full(arrays["policy"].shape, -3e38, np.float32)
+        arrays["policy"][:, 0] = 3e38
+        return Reply(arrays, 0)
+
+    decisions = decide(search(), GAME, [[]] * 4, evaluate, budgets=[8] * 4, noise=True)
+    assert (decisions.visits > 0).all()
+    assert np.isfinite(decisions.policies).all()
+
+
 def test_the_precision_of_the_reply_does_not_matter() -> None:
     def wide(request: Request) -> Reply:
         arrays = EVALUATE(request).arrays
