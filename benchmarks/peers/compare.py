@@ -1,6 +1,6 @@
 """tamen beside its peers: self-play of connect four, every move with all its simulations, in float32, on all cores.
 
-    .venv/bin/python -m benchmarks.peers.compare --environments PEERS [--rounds 3] [--seconds 20] [--write FILE.md]
+    .venv/bin/python -m benchmarks.peers.compare --environments PEERS [--rounds 3] [--seconds 60] [--write FILE.md]
 
 Run it from the checkout, in tamen's own environment; README.md beside it says what each side is. First every peer
 that has a choice of batch size or processes tries them; then, in each round, all sides take turns, so that a slow
@@ -79,7 +79,8 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    # tamen's games of a group move together, 128 at a time: in 20 s one such step more or less is 5 %.
+    parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
     parser.add_argument("--try-seconds", type=float, default=TRY_SECONDS, help="of each setting of a peer")
     parser.add_argument(
         "--setting",
