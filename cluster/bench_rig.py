@@ -63,7 +63,7 @@ def raw_forward(config: RunConfig, measuring: Measuring, *, processes: int) -> l
     return measure_processes(
         config.game,
         config.network,
-        seconds=max(0.5, measuring.seconds / 5),
+        seconds=measuring.seconds,
         processes=processes,
         compiled=measuring.compiled,
     )

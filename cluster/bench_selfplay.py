@@ -42,7 +42,7 @@ def play_settings(simulations: int) -> list[str]:
         f"inference.servers={machine.gpus or machine.cpus}",
         "actors.count=1",
         "actors.groups_per_actor=4",
-        "actors.games_per_group=128",
+        "actors.games_per_group=512",
     ]
 
 

@@ -14,13 +14,13 @@ from configs.schema import NetworkConfig, SearchConfig
 ACTORS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 NEARLY_ALL = 0.99
 """The server is saturated when it answers this share of what it can."""
-_SECONDS_PER_BATCH_SIZE = 1.0
+_SECONDS = 10.0
 _BATCHES_SIMULATED = 500
 
 
 def measure_service(game: str, network: NetworkConfig, *, max_batch_rows: int) -> Service:
     """Measure what forwards of every batch size take on one thread, or on the GPU, and fit a line to it."""
-    (measured,) = measure_processes(game, network, seconds=_SECONDS_PER_BATCH_SIZE, processes=1)
+    (measured,) = measure_processes(game, network, seconds=_SECONDS, processes=1)
     return fit_service(best_rates([measured["rates"]]), max_batch_rows=max_batch_rows)
 
 

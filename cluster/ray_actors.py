@@ -57,7 +57,8 @@ class Assignment:
         return [ray.get_actor(name) for name in self.asks[role]]
 
 
-FOLLOW_SECONDS = 0.25
+FOLLOW_SECONDS = 0.5
+"""How often a server asks for new weights; each question costs a millisecond on both sides."""
 PREFETCHED_BATCHES = 2
 WARM_UP_SECONDS = 1.0
 """After which a server tries no larger batches."""
