@@ -52,7 +52,7 @@ class WinogradForward:
         self._net = net
         self._tiling = Tiling.of_board(net.spec.height, net.spec.width)
         self._channels = net.network["channels"]
-        self._weights = _tower_weights(net)
+        self._weights = _tower_weights(net, self._tiling)
         self._scratch = _scratch(self._tiling, self._channels)
 
     @staticmethod
@@ -81,8 +81,7 @@ class WinogradForward:
         }
 
 
-def _tower_weights(net: BoardNet) -> TowerWeights:
-    tiling = Tiling.of_board(net.spec.height, net.spec.width)
+def _tower_weights(net: BoardNet, tiling: Tiling) -> TowerWeights:
     blocks: list[Any] = list(net.blocks)
     with torch.no_grad():
         stem = net.stem.weight
