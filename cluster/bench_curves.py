@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from cluster.bench_rig import Measuring
+from cluster.bench_rig import Measuring, untrained_weights
 from cluster.bench_selfplay import Played, measure_play
 from cluster.capacity import Load, Outcome, Service, simulate
 from cluster.machine_file import batches_of
@@ -89,9 +89,10 @@ def bench_curves(
     service = measure_service(config.game, config.network, max_batch_rows=batches_of(config).rows)
     group_rows = sorted({point.actors.games_per_group for point in points})
     thinking = {rows: measure_thinking(config.game, config.search, rows=rows) for rows in group_rows}
+    weights = untrained_weights(config)
     call_seconds, results = None, []
     for point in points:
-        played = measure_play(point, measuring.seconds)
+        played = measure_play(point, weights, measuring.seconds)
         call_seconds = played.call_seconds() if call_seconds is None else call_seconds
         outcome = simulated(
             point,

@@ -21,6 +21,7 @@ from cluster.bench_rig import (
     folder_with_weights,
     medians,
     raw_forward,
+    untrained_weights,
     wait_until,
 )
 from cluster.machine_file import Tuning, batches_of, device_name, machine_file, write_tuning
@@ -110,7 +111,7 @@ def _serve(config: RunConfig, seconds: float) -> dict[str, float]:
     Shares are of the time; `transfer_share` is what the server's process computes beside forwards.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        folder = folder_with_weights(config, Path(temporary))
+        folder = folder_with_weights(untrained_weights(config), Path(temporary))
         environment.prepare_ray(None)
         import ray
 

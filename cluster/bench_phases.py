@@ -10,7 +10,7 @@ import numpy as np
 
 from cluster import environment
 from cluster.bench_rig import WARM_UP_SECONDS, Measuring, folder_with_weights
-from cluster.parts import MODEL, make_local_evaluate, make_store
+from cluster.parts import make_local_evaluate
 from cluster.phase import InPieces, Phase, Pieces
 from cluster.program import Machine, plan, plan_serving
 from cluster.random_positions import play_at_random
@@ -19,6 +19,7 @@ from core.errors import UsageError
 from core.messages import Steps
 from core.seeds import mix_keys
 from games.catalog import make_game
+from networks.weights import Weights
 from search.contract import Decisions
 from search.drive import run
 from search.factory import make_search
@@ -63,7 +64,9 @@ def phase_settings(widths: Sequence[int]) -> list[str]:
     ]
 
 
-def bench_phases(config: RunConfig, measuring: Measuring, *, identical_moves: int) -> dict[str, Any]:
+def bench_phases(
+    config: RunConfig, weights: Weights, measuring: Measuring, *, identical_moves: int
+) -> dict[str, Any]:
     """Play in all phases in turn, each by one actor, with the same network and servers.
 
     Returns:
@@ -75,7 +78,7 @@ def bench_phases(config: RunConfig, measuring: Measuring, *, identical_moves: in
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in phases}
     for number in range(measuring.rounds):
         for name, phase in phases.items():
-            rounds[name].append(_play(config, phase, measuring.seconds))
+            rounds[name].append(_play(config, weights, phase, measuring.seconds))
             measuring.say(f"round {number + 1}, {name}: {rounds[name][-1]['moves_per_s']:.2f} moves/s")
 
     def figure(phase: str, key: str) -> float:
@@ -95,7 +98,7 @@ def bench_phases(config: RunConfig, measuring: Measuring, *, identical_moves: in
         "speedup_2_over_0": speedup("phase2", "phase0"),
         "speedup_2_over_seed": speedup("phase2", "phase0_seed"),
         "speedup_2_over_many": speedup("phase2", "phase0_many"),
-        "same_moves": same_moves(config, identical_moves),
+        "same_moves": same_moves(config, weights, identical_moves),
     }
     measuring.say(
         f"levels over positions {result['speedup_1_over_0']:.1f}, games over levels {result['speedup_2_over_1']:.1f},"
@@ -104,10 +107,10 @@ def bench_phases(config: RunConfig, measuring: Measuring, *, identical_moves: in
     return result | {"config": config.model_dump(mode="json")}
 
 
-def _play(config: RunConfig, phase: Phase, seconds: float) -> dict[str, float]:
+def _play(config: RunConfig, weights: Weights, phase: Phase, seconds: float) -> dict[str, float]:
     """Let one actor play through servers on Ray for a while."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = folder_with_weights(config, Path(temporary))
+        folder = folder_with_weights(weights, Path(temporary))
         environment.prepare_ray(None)
         import ray
 
@@ -147,22 +150,20 @@ def _play(config: RunConfig, phase: Phase, seconds: float) -> dict[str, float]:
     }
 
 
-def same_moves(config: RunConfig, count: int) -> float:
+def same_moves(config: RunConfig, weights: Weights, count: int) -> float:
     """Return the share of `count` positions where requests of one position and of all lead to the same move.
 
     What a network says of a position depends, in the last bits, on how many others stand beside it.
     """
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = folder_with_weights(config, Path(temporary))
-        weights = make_store(folder).get(MODEL, 0)
-        evaluate = make_local_evaluate(config, weights)
-        alone, beside = (
-            run(_decide(config, count, pieces), evaluate).actions for pieces in ("positions", "levels")
-        )
+    evaluate = make_local_evaluate(config, weights)
+    alone, beside = (
+        run(_decide(config, weights.model, count, pieces), evaluate).actions
+        for pieces in ("positions", "levels")
+    )
     return float(np.mean(alone == beside))
 
 
-def _decide(config: RunConfig, count: int, pieces: Pieces) -> Steps[Decisions]:
+def _decide(config: RunConfig, model: str, count: int, pieces: Pieces) -> Steps[Decisions]:
     """Search `count` positions of random play, each with a key of its own."""
     game = make_game(config.game)
     search = InPieces(make_search(config.search, game, count), pieces)
@@ -176,7 +177,7 @@ def _decide(config: RunConfig, count: int, pieces: Pieces) -> Steps[Decisions]:
         roots,
         budgets=np.full(count, config.search.simulations, np.int32),
         keys=mix_keys(np.arange(count, dtype=np.uint64), config.seed),
-        model=MODEL,
+        model=model,
         noise=yes,
         sample=yes,
     )

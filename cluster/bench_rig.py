@@ -4,6 +4,7 @@ The sides of a benchmark take turns, so that a slow minute of a shared machine m
 of its rounds.
 """
 
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cluster.models import find_model
 from cluster.parts import MODEL, make_store
 from cluster.raw_forward import measure_processes
 from cluster.run_folder import RunFolder
@@ -84,13 +86,32 @@ def best_rates(rounds: Sequence[Mapping[str, float]]) -> dict[int, float]:
     return rates
 
 
-def folder_with_weights(config: RunConfig, root: Path) -> RunFolder:
-    """Return a run folder that holds an untrained net; how fast a net is does not depend on what it knows."""
+def untrained_weights(config: RunConfig) -> Weights:
+    """Return what is measured with by default: how fast a net is does not depend on what it knows."""
     from networks.build import new_board_net, to_weights
 
-    folder = RunFolder(root / "bench")
     net = new_board_net(make_game(config.game).board, config.network, seed=0)
-    make_store(folder).publish(to_weights(net, model=MODEL, version=0, game=config.game))
+    return to_weights(net, model=MODEL, version=0, game=config.game)
+
+
+def with_model(config: RunConfig, model: str | None, *, runs: Path) -> tuple[RunConfig, Weights]:
+    """Return `config` with the game and network of `model`, and its weights; None takes an untrained net.
+
+    Raises:
+        UsageError, DataError: as `cluster.models.find_model`.
+    """
+    if model is None:
+        return config, untrained_weights(config)
+    weights = find_model(model, runs=runs).weights
+    network = {name: weights.network[name] for name in ("blocks", "channels")}
+    changed = {"game": weights.game, "network": config.network.model_dump() | network}
+    return RunConfig.model_validate(config.model_dump() | changed), weights
+
+
+def folder_with_weights(weights: Weights, root: Path) -> RunFolder:
+    """Return a run folder that holds nothing but `weights`."""
+    folder = RunFolder(root / "bench")
+    make_store(folder).publish(dataclasses.replace(weights, model=MODEL))
     return folder
 
 

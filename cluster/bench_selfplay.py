@@ -24,6 +24,7 @@ from cluster.bench_rig import (
 )
 from cluster.program import Machine
 from configs.schema import RunConfig
+from networks.weights import Weights
 
 if TYPE_CHECKING:
     from cluster.observer import Stats
@@ -46,13 +47,13 @@ def play_settings(simulations: int) -> list[str]:
     ]
 
 
-def bench_selfplay(config: RunConfig, measuring: Measuring) -> dict[str, Any]:
+def bench_selfplay(config: RunConfig, weights: Weights, measuring: Measuring) -> dict[str, Any]:
     """Play with real search on the whole machine, and compare with every core doing nothing but forwards."""
     raw, played = [], []
     for number in range(measuring.rounds):
         cores = raw_forward(config, measuring, processes=Machine.here().cpus)
         raw.append(sum(one["positions_per_s"] for one in cores))
-        played.append(measure_play(config, measuring.seconds).shares())
+        played.append(measure_play(config, weights, measuring.seconds).shares())
         measuring.say(
             f"round {number + 1}: raw {raw[-1]:,.0f}/s  games {played[-1]['evals_per_s']:,.0f} evaluations/s"
         )
@@ -133,10 +134,10 @@ class Played:
         }
 
 
-def measure_play(config: RunConfig, seconds: float) -> Played:
+def measure_play(config: RunConfig, weights: Weights, seconds: float) -> Played:
     """Run self-play without a learner on Ray for a while; count between two moments after the warm-up."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = folder_with_weights(config, Path(temporary))
+        folder = folder_with_weights(weights, Path(temporary))
         environment.prepare_ray(None)
         from cluster.ray_engine import RayEngine
 

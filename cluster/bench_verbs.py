@@ -1,11 +1,12 @@
 """`tamen bench …`: what this machine can do, and what of it reaches the games."""
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cluster.verbs import AsJson, add_verb, print_json
+from cluster.verbs import AsJson, Runs, add_verb, print_json
 
 if TYPE_CHECKING:
     from cluster.bench_rig import Measuring
@@ -28,6 +29,10 @@ Precision = Annotated[
 Seconds = Annotated[float, typer.Option(help="of each measurement", min=1, metavar="SECONDS")]
 Rounds = Annotated[int, typer.Option(help="measurements of each side, in turn", min=1, metavar="N")]
 Compiled = Annotated[bool, typer.Option("--compiled", help="let the raw forward try torch.compile too")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="a trained network, its game with it, instead of an untrained one", metavar="RUN|FILE"),
+]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value; may be repeated", metavar="SETTING")
 ]
@@ -76,6 +81,8 @@ def selfplay(
     blocks: Blocks = 4,
     channels: Channels = 64,
     precision: Precision = "auto",
+    model: Model = None,
+    runs: Runs = Path("runs"),
     seconds: Seconds = 10.0,
     rounds: Rounds = 3,
     compiled: Compiled = False,
@@ -83,7 +90,7 @@ def selfplay(
     as_json: AsJson = False,
 ) -> None:
     """Play games with real search, beside the raw forward."""
-    from cluster.bench_rig import bench_config
+    from cluster.bench_rig import bench_config, with_model
     from cluster.bench_selfplay import bench_selfplay, play_settings
 
     config = bench_config(
@@ -93,7 +100,8 @@ def selfplay(
         precision=precision,
         settings=[*play_settings(simulations), *(settings or [])],
     )
-    result = bench_selfplay(config, _measuring(seconds, rounds, compiled=compiled, quiet=as_json))
+    config, weights = with_model(config, model, runs=runs)
+    result = bench_selfplay(config, weights, _measuring(seconds, rounds, compiled=compiled, quiet=as_json))
     if as_json:
         print_json(result)
 
@@ -125,6 +133,8 @@ def phases(
     blocks: Blocks = 3,
     channels: Channels = 32,
     precision: Precision = "auto",
+    model: Model = None,
+    runs: Runs = Path("runs"),
     seconds: Seconds = 20.0,
     rounds: Rounds = 3,
     moves: Annotated[
@@ -135,7 +145,7 @@ def phases(
 ) -> None:
     """Play with ever larger requests: what batching is worth."""
     from cluster.bench_phases import bench_phases, parse_widths, phase_settings
-    from cluster.bench_rig import bench_config
+    from cluster.bench_rig import bench_config, with_model
 
     config = bench_config(
         game,
@@ -144,7 +154,9 @@ def phases(
         precision=precision,
         settings=[*phase_settings(parse_widths(widths)), *(settings or [])],
     )
-    result = bench_phases(config, _measuring(seconds, rounds, quiet=as_json), identical_moves=moves)
+    config, weights = with_model(config, model, runs=runs)
+    measuring = _measuring(seconds, rounds, quiet=as_json)
+    result = bench_phases(config, weights, measuring, identical_moves=moves)
     if as_json:
         print_json(result)
 

@@ -11,7 +11,7 @@ from cluster import environment
 from cluster.addresses import cluster_to_join
 from cluster.bench_verbs import bench
 from cluster.plan_verbs import plan
-from cluster.verbs import AsJson, add_verb, print_json
+from cluster.verbs import AsJson, Runs, add_verb, print_json
 from configs.names import preset_names
 
 app = typer.Typer(
@@ -32,7 +32,6 @@ Preset = Annotated[str, typer.Argument(help=f"one of {', '.join(preset_names())}
 Name = Annotated[
     str | None, typer.Option(help="what the run is called (default: as the preset)", metavar="RUN")
 ]
-Runs = Annotated[Path, typer.Option(help="folder that holds the runs", metavar="FOLDER")]
 Size = Annotated[
     Literal["auto", "cpu", "gpu"], typer.Option(help="size of the preset; auto: gpu where there is one")
 ]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Never
 
 from actors.harvest import FinishedGame
@@ -17,6 +18,15 @@ from games.catalog import make_game
 from search.factory import make_search
 
 
+@dataclass(slots=True)
+class _Player:
+    """A group of games as it is played, and the requests of the moves that are not finished yet."""
+
+    games: GameGroup
+    steps: Steps[Never]
+    asked: int = 0
+
+
 class PhaseActor:
     """Plays without end; `play` goes on for a while and tells what was done in it."""
 
@@ -24,7 +34,7 @@ class PhaseActor:
         game = make_game(config.game)
         self._phase = phase
         self._client = RayClient(servers)
-        self._groups = [
+        groups = [
             GameGroup(
                 game,
                 InPieces(make_search(config.search, game, phase.games_per_group), phase.pieces),
@@ -37,39 +47,43 @@ class PhaseActor:
             )
             for group in range(phase.groups)
         ]
-        self._unstarted = [group.play() for group in self._groups]
-        self._pending: dict[Hashable, Steps[Never]] = {}
-        self._done = {"requests": 0, "rows": 0, "games": 0}
+        self._unstarted = [_Player(group, group.play()) for group in groups]
+        self._pending: dict[Hashable, _Player] = {}
+        self._done = {"moves": 0, "requests": 0, "games": 0}
 
     def play(self, seconds: float) -> dict[str, float]:
-        """Play on and return what was done: seconds, moves, games, requests and rows."""
-        before, began = self._counters(), time.monotonic()
+        """Play on and return what was done: seconds, moves, the requests of these moves, and games."""
+        before, began = dict(self._done), time.monotonic()
         while time.monotonic() - began < seconds:
             self._step()
         elapsed = time.monotonic() - began
-        grown = {name: count - before[name] for name, count in self._counters().items()}
-        return {"seconds": elapsed, **grown}
+        return {"seconds": elapsed} | {name: count - before[name] for name, count in self._done.items()}
 
     def _step(self) -> None:
         while self._unstarted:
-            group = self._unstarted.pop()
-            self._ask(group, next(group))
+            player = self._unstarted.pop()
+            self._ask(player, next(player.steps))
         answer = self._client.wait_any(self._pending, timeout_seconds=0.1)
         if answer is not None:
             handle, replies = answer
-            group = self._pending.pop(handle)
+            player = self._pending.pop(handle)
+            moves = player.games.moves
             failed = isinstance(replies, EvaluationError)
-            requests = group.throw(replies) if failed else group.send(replies)
+            requests = player.steps.throw(replies) if failed else player.steps.send(replies)
+            self._count_moves(player, player.games.moves - moves)
             # A group that has set its games aside asks nothing, and begins anew.
-            self._ask(group, requests or group.send(()))
+            self._ask(player, requests or player.steps.send(()))
 
-    def _ask(self, group: Steps[Never], requests: tuple[Request, ...]) -> None:
-        self._done["requests"] += len(requests)
-        self._done["rows"] += sum(request.num_rows for request in requests)
-        self._pending[self._client.submit(requests)] = group
+    def _ask(self, player: _Player, requests: tuple[Request, ...]) -> None:
+        player.asked += len(requests)
+        self._pending[self._client.submit(requests)] = player
+
+    def _count_moves(self, player: _Player, moves: int) -> None:
+        """Count moves that were just finished, and only now the requests that led to them."""
+        if moves:
+            self._done["moves"] += moves
+            self._done["requests"] += player.asked
+            player.asked = 0
 
     def _count_game(self, game: FinishedGame) -> None:
         self._done["games"] += 1
-
-    def _counters(self) -> dict[str, int]:
-        return self._done | {"moves": sum(group.moves for group in self._groups)}

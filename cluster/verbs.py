@@ -5,6 +5,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from core.errors import TamenError
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON on the last line")]
+Runs = Annotated[Path, typer.Option(help="folder that holds the runs", metavar="FOLDER")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 

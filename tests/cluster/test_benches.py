@@ -39,7 +39,8 @@ def test_what_clients_receive_is_counted_beside_the_raw_forward() -> None:
 
 def test_the_time_of_self_play_is_accounted_for() -> None:
     settings = bench_selfplay.play_settings(4)
-    result = bench_selfplay.bench_selfplay(config("tic_tac_toe", *settings, "inference.servers=1"), SHORT)
+    asked = config("tic_tac_toe", *settings, "inference.servers=1")
+    result = bench_selfplay.bench_selfplay(asked, bench_rig.untrained_weights(asked), SHORT)
 
     shares = [result[f"{name}_share"] for name in ("forward", "search", "transfer", "idle")]
     assert all(share >= 0 for share in shares)
@@ -63,10 +64,11 @@ def test_a_curve_is_measured_beside_its_simulation() -> None:
 
 def test_phases_are_played_in_turn_and_make_the_same_moves() -> None:
     settings = [*phase_settings((2, 2)), "inference.servers=1"]
-    result = bench_phases(config("hex3", *settings), SHORT, identical_moves=10)
+    asked = config("hex3", *settings)
+    result = bench_phases(asked, bench_rig.untrained_weights(asked), SHORT, identical_moves=10)
 
     assert result["calls_per_move_phase0"] > result["calls_per_move_phase1"]
-    assert result["calls_per_move_phase2"] <= 3.5, "three, and those whose moves come after the end"
+    assert result["calls_per_move_phase2"] <= 3
     assert result["mean_batch_phase0"] == 1
     assert result["mean_batch_phase2"] > result["mean_batch_phase1"] > 1
     assert result["same_moves"] >= 0.9

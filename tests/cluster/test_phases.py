@@ -1,10 +1,13 @@
 """The phases of `tamen bench phases` differ in what they ask at once, and in nothing that is played."""
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from cluster.bench_phases import parse_widths, phase_settings, phases_of
-from cluster.bench_rig import bench_config
+from cluster.bench_rig import bench_config, untrained_weights, with_model
 from cluster.phase import InPieces, Pieces
 from cluster.random_positions import play_at_random
 from core.errors import UsageError
@@ -90,3 +93,24 @@ def test_widths_that_are_none_are_refused(text: str) -> None:
 
 def test_widths_are_read() -> None:
     assert parse_widths("13, 8") == (13, 8)
+
+
+def test_a_trained_model_is_measured_as_it_was_trained(tmp_path: Path) -> None:
+    asked = bench_config("hex3", blocks=2, channels=8, precision="fp32", settings=[])
+    trained = dataclasses.replace(untrained_weights(asked), version=7)
+    path = tmp_path / "trained.safetensors"
+    path.write_bytes(trained.to_bytes())
+
+    other = bench_config("tic_tac_toe", blocks=1, channels=4, precision="fp32", settings=["seed=5"])
+    config, weights = with_model(other, str(path), runs=tmp_path)
+
+    assert (config.game, config.network, config.seed) == ("hex3", asked.network, 5)
+    assert (weights.version, weights.digest) == (7, trained.digest)
+
+
+def test_a_measurement_without_a_model_takes_an_untrained_one(tmp_path: Path) -> None:
+    asked = bench_config("hex3", blocks=1, channels=4, precision="fp32", settings=[])
+    config, weights = with_model(asked, None, runs=tmp_path)
+
+    assert config == asked
+    assert (weights.game, weights.version) == ("hex3", 0)
