@@ -48,11 +48,11 @@ def play_settings(simulations: int) -> list[str]:
 
 
 def bench_selfplay(config: RunConfig, weights: Weights, measuring: Measuring) -> dict[str, Any]:
-    """Play with real search on the whole machine, and compare with every core doing nothing but forwards."""
-    raw, played = [], []
+    """Play with real search on the whole machine, and compare with every device doing nothing but forwards."""
+    machine, raw, played = Machine.here(), [], []
     for number in range(measuring.rounds):
-        cores = raw_forward(config, measuring, processes=Machine.here().cpus)
-        raw.append(sum(one["positions_per_s"] for one in cores))
+        devices = raw_forward(config, measuring, processes=machine.gpus or machine.cpus)
+        raw.append(sum(one["positions_per_s"] for one in devices))
         played.append(measure_play(config, weights, measuring.seconds).shares())
         measuring.say(
             f"round {number + 1}: raw {raw[-1]:,.0f}/s  games {played[-1]['evals_per_s']:,.0f} evaluations/s"
@@ -119,15 +119,25 @@ class Played:
         return max(0.0, actors + servers) / max(1, self.growth("inference", "requests"))
 
     def shares(self) -> dict[str, float]:
-        """Return the rates, and what the time of all cores was spent on."""
-        capacity = self.seconds * Machine.here().cpus
-        forward = self.growth("inference", "forward_cpu_seconds") / capacity
-        search = self.growth("actor", "search_cpu_seconds") / capacity
-        used = self.cpu_seconds / capacity
+        """Return the rates, and what the time was spent on.
+
+        Shares are of the processor time of all cores. With GPUs `forward_share` is of their time, in which copies to
+        and from them are included, and "transfer" is what the cores do beside search.
+        """
+        machine = Machine.here()
+        cores = self.seconds * machine.cpus
+        search = self.growth("actor", "search_cpu_seconds") / cores
+        used = self.cpu_seconds / cores
+        if machine.gpus:
+            forward = self.growth("inference", "forward_seconds") / (self.seconds * machine.gpus)
+            transfer = used - search
+        else:
+            forward = self.growth("inference", "forward_cpu_seconds") / cores
+            transfer = used - search - forward
         return self.rates() | {
             "forward_share": forward,
             "search_share": search,
-            "transfer_share": max(0.0, used - forward - search),
+            "transfer_share": max(0.0, transfer),
             "idle_share": max(0.0, 1.0 - used),
             "cache_hit_ratio": self.growth("inference", "cached_rows")
             / max(1, self.growth("inference", "rows")),

@@ -117,8 +117,8 @@ class _Run:
             rows_per_second=self._rows / span,
             mean_batch_rows=self._rows / max(1, self._batches),
             wait_seconds=self._waited / max(1, self._requests),
-            server_busy=min(1.0, self._served_seconds / span),
-            actors_busy=min(1.0, self._thought_seconds / span / self._load.actors),
+            server_busy=self._served_seconds / span,
+            actors_busy=self._thought_seconds / span / self._load.actors,
         )
 
     def _at(self, time: float, happens, argument) -> None:
@@ -148,11 +148,11 @@ class _Run:
             self._free_processors -= 1
 
     def _think(self, now: float, actor: int) -> None:
-        if now >= self._counted_from:
-            self._thought_seconds += self._load.think_seconds
-        self._at(now + self._load.think_seconds, self._thought_ends, actor)
+        self._at(now + self._load.think_seconds, self._thought_ends, (now, actor))
 
-    def _thought_ends(self, now: float, actor: int) -> None:
+    def _thought_ends(self, now: float, thought: tuple[float, int]) -> None:
+        began, actor = thought
+        self._thought_seconds += max(0.0, now - max(began, self._counted_from))
         self._thinking[actor] = False
         self._free_processors += 1
         self._at(now + self._load.message_seconds, self._request_arrives, actor)
@@ -166,20 +166,20 @@ class _Run:
     def _serve(self, now: float) -> None:
         count = min(len(self._queue), self._service.max_batch_rows // self._load.rows)
         batch = [self._queue.popleft() for _ in range(count)]
-        rows = count * self._load.rows
+        self._serving = True
+        self._at(now + self._service.seconds(count * self._load.rows), self._batch_ends, (now, batch))
+
+    def _batch_ends(self, now: float, served: tuple[float, list[tuple[float, int]]]) -> None:
+        began, batch = served
         if now >= self._counted_from:
             self._batches += 1
-            self._requests += count
-            self._rows += rows
-            self._waited += sum(now - arrived for arrived, _ in batch)
-            self._served_seconds += self._service.seconds(rows)
-        self._serving = True
-        self._at(now + self._service.seconds(rows), self._batch_ends, [actor for _, actor in batch])
-
-    def _batch_ends(self, now: float, actors: list[int]) -> None:
+            self._requests += len(batch)
+            self._rows += len(batch) * self._load.rows
+            self._waited += sum(began - arrived for arrived, _ in batch)
+            self._served_seconds += now - max(began, self._counted_from)
         self._serving = False
         self._free_processors += 1
-        for actor in actors:
+        for _, actor in batch:
             self._at(now + self._load.message_seconds, self._reply_arrives, actor)
         self._share_out(now)
 

@@ -13,7 +13,7 @@ from configs.schema import NetworkConfig, SearchConfig
 
 ACTORS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 NEARLY_ALL = 0.99
-"""The server is saturated when it answers this share of what it can."""
+"""The server is saturated when it answers this share of what it does when every batch is full."""
 _SECONDS = 10.0
 _BATCHES_SIMULATED = 500
 
@@ -45,7 +45,7 @@ def plan_capacity(
     Returns:
         service_fixed_ms, service_row_us, think_ms: what went in.
         points: for each number of actors the outcome, and moves a second.
-        saturated_at: the fewest of these actors at which the server answers all it can; None if it never does.
+        saturated_at: the fewest of these actors at which the server answers all it can; None if no number is enough.
     """
     seconds = _BATCHES_SIMULATED * (
         service.seconds(service.max_batch_rows) + think_seconds + 2 * message_seconds
@@ -64,7 +64,8 @@ def plan_capacity(
         )
         for actors in ACTORS
     }
-    most = max(outcome.rows_per_second for outcome in outcomes.values())
+    full_batch = service.max_batch_rows // rows * rows
+    most = full_batch / service.seconds(full_batch)
     return {
         "service_fixed_ms": 1000 * service.fixed_seconds,
         "service_row_us": 1e6 * service.row_seconds,
@@ -107,4 +108,8 @@ def show_capacity(result: dict[str, Any]) -> None:
         f" a group of games thinks {result['think_ms']:.2f} ms"
     )
     target.print(table)
-    target.print(f"one server is saturated by {result['saturated_at']} actors; more only wait longer")
+    saturated_at = result["saturated_at"]
+    if saturated_at is None:
+        target.print(f"{ACTORS[-1]:,} actors do not saturate one server")
+    else:
+        target.print(f"one server is saturated by {saturated_at:,} actors; more only wait longer")

@@ -1,5 +1,6 @@
 """Models in memory: validates requests, runs forwards, swaps weights between batches, remembers evaluations."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,25 +53,17 @@ class ModelHost:
         self.cached_rows = 0
 
     def load(self, weights: Weights) -> None:
-        """Make `weights` the ones that answer for their model. A model in memory is never recompiled or rebuilt.
+        """Make `weights` the ones that answer for their model.
 
         Raises:
-            DataError: when the digest does not match; the old weights then stay.
+            DataError: when the digest does not match; the old weights then stay, as they do whatever else fails.
         """
         weights.verify()
-        loaded = self._models.get(weights.model)
-        if loaded is None or not loaded.net.accepts(weights):
-            net = self.precision.prepare(build_board_net(weights))
-            cache = EvaluationCache(self._config.cache_positions) if self._config.cache_positions else None
-            loaded = self._models[weights.model] = _Loaded(
-                weights.version, weights.digest, net, fastest_forward(net), cache
-            )
-        elif loaded.digest != weights.digest:
-            load_into(loaded.net, weights)
-            loaded.forward = fastest_forward(loaded.net)
-            if loaded.cache is not None:
-                loaded.cache.clear()
-        loaded.version, loaded.digest = weights.version, weights.digest
+        held = self._models.get(weights.model)
+        if held is None or held.digest != weights.digest:
+            self._models[weights.model] = self._prepared(weights, held)
+        else:
+            held.version = weights.version
         self._models.move_to_end(weights.model)
         while len(self._models) > self._config.models_in_memory:
             self._models.popitem(last=False)
@@ -96,7 +89,7 @@ class ModelHost:
             )
 
     def evaluate(self, model: str, arrays: Arrays) -> Reply:
-        """Return the evaluation of `arrays`, equal positions computed once and known ones not at all.
+        """Return the evaluation of `arrays`; with a cache, equal positions computed once and known ones not at all.
 
         Raises:
             EvaluationError: for an unknown model or a forward that fails; the host stays usable.
@@ -133,6 +126,19 @@ class ModelHost:
             self.load(self._fetch(model))
         self._models.move_to_end(model)
         return self._models[model]
+
+    def _prepared(self, weights: Weights, held: _Loaded | None) -> _Loaded:
+        """Return `weights` ready to answer, in the place of `held`, which answers on if this fails."""
+        if held is None or not held.net.accepts(weights):
+            net = self.precision.prepare(build_board_net(weights))
+            cache = EvaluationCache(self._config.cache_positions) if self._config.cache_positions else None
+            return _Loaded(weights.version, weights.digest, net, fastest_forward(net), cache)
+        net = copy.deepcopy(held.net)  # faster than a new one with its random start
+        load_into(net, weights)
+        forward = fastest_forward(net)
+        if held.cache is not None:
+            held.cache.clear()
+        return _Loaded(weights.version, weights.digest, net, forward, held.cache)
 
     def _forward(self, model: str, loaded: _Loaded, arrays: Arrays) -> dict[str, np.ndarray]:
         began, began_cpu = perf_counter(), thread_time()

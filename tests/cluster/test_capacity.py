@@ -56,7 +56,7 @@ def test_nobody_answers_more_than_was_asked_or_can_be_served(
 
     outcome = simulate(asked, SERVICE, seconds=0.5)
 
-    one_batch_more = SERVICE.max_batch_rows / 0.45  # the last one counts whole where it only begins
+    one_batch_more = SERVICE.max_batch_rows / 0.45  # the first one counts whole where it only ends
     assert outcome.rows_per_second <= SERVICE.most_rows_per_second + one_batch_more
     assert outcome.mean_batch_rows <= min(actors * groups * rows, SERVICE.max_batch_rows)
     assert 0 <= outcome.server_busy <= 1

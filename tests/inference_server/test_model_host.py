@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import DataError, EvaluationError
+from inference_server import model_host
 from inference_server.model_host import ModelHost
 from networks.tower import BoardNet
 from tests.inference_server.brains import a_host, assert_same_outputs, boards, damaged, outputs, some_weights
@@ -37,7 +38,7 @@ def test_every_row_is_answered_as_if_it_came_alone() -> None:
 def test_a_request_larger_than_a_batch_is_answered_in_slices(
     rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights, seen = some_weights(), []
+    weights, seen = some_weights(channels=4), []
     whole = outputs(weights, boards(rows))
     forward = BoardNet.forward
     monkeypatch.setattr(
@@ -68,8 +69,9 @@ def test_the_model_asked_longest_ago_makes_room_and_comes_back_when_it_is_asked_
     assert_same_outputs(host.evaluate("b", boards(3)).arrays, outputs(some_weights("b"), boards(3)))
 
 
-def test_new_weights_answer_from_then_on() -> None:
-    old, new = some_weights(version=1), some_weights(version=2)
+@pytest.mark.parametrize("channels", [4, 8])
+def test_new_weights_answer_from_then_on(channels: int) -> None:
+    old, new = (some_weights(version=version, channels=channels) for version in (1, 2))
     host = a_host(old)
     before = host.evaluate("main", boards(4))
     host.load(new)
@@ -90,10 +92,30 @@ def test_weights_that_do_not_match_their_digest_are_refused_and_the_old_ones_sta
     assert_same_outputs(host.evaluate("main", boards(4)).arrays, outputs(some_weights(version=1), boards(4)))
 
 
+@pytest.mark.parametrize("cache_positions", [0, 64])
+def test_weights_that_cannot_be_made_ready_leave_the_old_ones_as_they_were(
+    cache_positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(net: BoardNet) -> None:
+        raise MemoryError
+
+    host = a_host(some_weights(version=1), cache_positions=cache_positions)
+    before = host.evaluate("main", boards(4))
+    with monkeypatch.context() as patch:
+        patch.setattr(model_host, "fastest_forward", no_memory)
+        with pytest.raises(MemoryError):
+            host.load(some_weights(version=2))
+    after = host.evaluate("main", boards(8))
+
+    assert after.weights_version == host.version("main") == 1
+    assert_same_outputs({name: array[:4] for name, array in after.arrays.items()}, before.arrays)
+    assert_same_outputs(after.arrays, outputs(some_weights(version=1), boards(8)))
+
+
 def test_weights_of_another_architecture_take_the_place_of_the_old() -> None:
     host = a_host(some_weights(version=1))
     host.evaluate("main", boards(1))
-    wider = some_weights(version=2, channels=8)
+    wider = some_weights(version=2, channels=16)
     host.load(wider)
 
     assert_same_outputs(host.evaluate("main", boards(4)).arrays, outputs(wider, boards(4)))
@@ -127,7 +149,7 @@ def test_a_forward_that_fails_is_an_evaluation_error_and_the_next_one_answers(
     def out_of_memory(net: BoardNet, inputs: object) -> None:
         raise RuntimeError("out of memory\nand more")
 
-    host = a_host(some_weights())
+    host = a_host(some_weights(channels=4))
     with monkeypatch.context() as patch:
         patch.setattr(BoardNet, "forward", out_of_memory)
         with pytest.raises(EvaluationError, match="why: out of memory\n"):
