@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    # tamen's games of a group move together, 128 at a time: in 20 s one such step more or less is 5 %.
+    # tamen's games of a group move together, hundreds at a time: in 20 s one such move more or less is 5 %.
     parser.add_argument("--seconds", type=float, default=60.0, help="of each measurement")
     parser.add_argument("--try-seconds", type=float, default=TRY_SECONDS, help="of each setting of a peer")
     parser.add_argument(

@@ -203,3 +203,15 @@ def test_every_preset_is_sound_at_both_sizes(preset: str, size: str) -> None:
     assert config.learner.microbatch_rows >= min(config.learner.batch_rows, 256)
     one_chunk = config.actors.chunk_rows * config.replay.samples_per_insert
     assert one_chunk <= rows_in_slack, "a single chunk would make the actor pause"
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_the_table_of_presets_tells_what_is_in_them(preset: str) -> None:
+    table = (Path(__file__).parents[2] / "docs" / "running.md").read_text()
+    (line,) = (line for line in table.splitlines() if line.startswith(f"| `{preset}` |"))
+    _, network, simulations, stops, _ = (cell.strip() for cell in line.strip("|").split("|"))
+
+    config = load(preset)
+    assert network == f"{config.network.blocks} × {config.network.channels}"
+    assert simulations == str(config.search.simulations)
+    assert stops == ("–" if config.stop.minutes is None else f"{config.stop.minutes:g} min")
