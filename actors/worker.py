@@ -100,6 +100,7 @@ class Worker:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._unstarted = groups
+        self._streams = {group: number for number, group in enumerate(groups)}
         self._pending: dict[Hashable, Group] = {}
         self._resting: list[_Resting] = []
         self._rest_seconds = 0.0
@@ -156,7 +157,7 @@ class Worker:
     def _play(self, timeout_seconds: float) -> None:
         while self._unstarted:
             group = self._unstarted.pop(0)
-            self._pending[self._client.submit(next(group))] = group
+            self._ask(group, next(group))
         asked = self._clock()
         answer = self._wait_for_answer(min(timeout_seconds, self._wake_rested(asked)))
         answered = self._clock()
@@ -175,14 +176,17 @@ class Worker:
             self._resting.append(_Resting(answered + self._rest_seconds, group, requests))
         else:
             self._rest_seconds = 0.0
-            self._pending[self._client.submit(requests)] = group
+            self._ask(group, requests)
+
+    def _ask(self, group: Group, requests: tuple[Request, ...]) -> None:
+        self._pending[self._client.submit(requests, stream=self._streams[group])] = group
 
     def _wake_rested(self, now: float) -> float:
         """Let the groups that have rested ask again; return the seconds until the next has."""
         rested = [one for one in self._resting if one.due <= now]
         self._resting = [one for one in self._resting if one.due > now]
         for one in rested:
-            self._pending[self._client.submit(one.requests or one.group.send(()))] = one.group
+            self._ask(one.group, one.requests or one.group.send(()))
         return min((one.due - now for one in self._resting), default=math.inf)
 
     def _wait_for_answer(self, seconds: float) -> tuple[Hashable, Replies | EvaluationError] | None:

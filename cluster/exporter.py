@@ -18,6 +18,7 @@ COUNTERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("tamen_games_set_aside_total", "actor", "set_aside", {}),
     ("tamen_requests_failed_total", "inference", "failed_requests", {}),
     ("tamen_requests_resent_total", "actor", "resent_requests", {}),
+    ("tamen_requests_spilled_total", "actor", "spilled_requests", {}),
     ("tamen_chunks_refused_total", "replay", "refused_chunks", {}),
     ("tamen_actor_seconds_total", "actor", "search_seconds", {"activity": "search"}),
     ("tamen_actor_seconds_total", "actor", "wait_seconds", {"activity": "wait"}),

@@ -5,7 +5,6 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Never
 
-from actors.harvest import FinishedGame
 from actors.selfplay import GameGroup
 from cluster.parts import MODEL
 from cluster.phase import InPieces, Phase
@@ -22,6 +21,7 @@ from search.factory import make_search
 class _Player:
     """A group of games as it is played, and the requests of the moves that are not finished yet."""
 
+    number: int
     games: GameGroup
     steps: Steps[Never]
     asked: int = 0
@@ -43,16 +43,16 @@ class PhaseActor:
                 random_opening_plies=config.actors.random_opening_plies,
                 model=MODEL,
                 seed=derive_seed(seed, "phase", group),
-                finish=self._count_game,
+                finish=lambda game: None,
             )
             for group in range(phase.groups)
         ]
-        self._unstarted = [_Player(group, group.play()) for group in groups]
+        self._unstarted = [_Player(number, group, group.play()) for number, group in enumerate(groups)]
         self._pending: dict[Hashable, _Player] = {}
-        self._done = {"moves": 0, "requests": 0, "games": 0}
+        self._done = {"moves": 0, "requests": 0}
 
     def play(self, seconds: float) -> dict[str, float]:
-        """Play on and return what was done: seconds, moves, the requests of these moves, and games."""
+        """Play on and return what was done: seconds, moves, and the requests of these moves."""
         before, began = dict(self._done), time.monotonic()
         while time.monotonic() - began < seconds:
             self._step()
@@ -76,7 +76,7 @@ class PhaseActor:
 
     def _ask(self, player: _Player, requests: tuple[Request, ...]) -> None:
         player.asked += len(requests)
-        self._pending[self._client.submit(requests)] = player
+        self._pending[self._client.submit(requests, stream=player.number)] = player
 
     def _count_moves(self, player: _Player, moves: int) -> None:
         """Count moves that were just finished, and only now the requests that led to them."""
@@ -84,6 +84,3 @@ class PhaseActor:
             self._done["moves"] += moves
             self._done["requests"] += player.asked
             player.asked = 0
-
-    def _count_game(self, game: FinishedGame) -> None:
-        self._done["games"] += 1

@@ -103,11 +103,12 @@ class InferenceActor:
         self._server.start()
         threading.Thread(target=self._follow, name="follow-weights", daemon=True).start()
 
-    async def infer(self, model: str, arrays: Arrays) -> tuple[dict[str, Any], int]:
+    async def infer(self, model: str, arrays: Arrays) -> tuple[dict[str, Any], int, str]:
+        """Return the arrays of the reply, the version that made them, and the node on which that was."""
         while self._server.full:
             await asyncio.sleep(0.001)
         reply = await asyncio.wrap_future(self._server.submit(Request(model, arrays)))
-        return dict(reply.arrays), reply.weights_version
+        return dict(reply.arrays), reply.weights_version, ray.get_runtime_context().get_node_id()
 
     async def warm_up(self) -> None:
         """Answer batches of a few sizes, so that nothing is left to compile or allocate when a client asks."""
@@ -256,7 +257,9 @@ class SelfPlayActor:
     def __init__(self, given: Assignment) -> None:
         self._stopping = threading.Event()
         (replay,) = given.handles("replay")
-        self._client = RayClient(given.handles("inference"))
+        self._client = RayClient(
+            given.handles("inference"), first_home=given.index * given.config.actors.groups_per_actor
+        )
         self._delivery = RayDelivery(replay)
         self._player = parts.make_player(
             given.config,
@@ -279,6 +282,7 @@ class SelfPlayActor:
     def stats(self) -> dict[str, Any]:
         return self._player.stats() | {
             "resent_requests": self._client.resent_requests,
+            "spilled_requests": self._client.spilled_requests,
             "trouble": self._delivery.last_trouble,
             "process_seconds": time.process_time(),
             "pid": os.getpid(),

@@ -24,6 +24,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from cluster.routing import Router, Server
 from core.errors import ClusterError, DataError, EvaluationError, TamenError
 from core.messages import Reply, Request
 from replay.records import Ack
@@ -31,8 +32,6 @@ from replay.sampling import Sample, Wait
 
 PATIENCE_SECONDS = 120.0
 RETRY_SECONDS = 0.25
-FIRST_PROBATION_SECONDS = 0.5
-LONGEST_PROBATION_SECONDS = 30.0
 LOST = (RayActorError, ObjectLostError, WorkerCrashedError, RaySystemError, GetTimeoutError)
 """What Ray raises when the other side, or what it had made, is gone: counted and tried again, never fatal at once."""
 
@@ -75,39 +74,17 @@ def call(method: Any, *arguments: object, timeout_seconds: float = 30.0) -> Any:
 
 
 @dataclass(slots=True)
-class _Server:
-    """A server as one client sees it: what it owes, and whether it is on probation.
-
-    One that fails is passed over while another will do: for half a second, then for twice as long each time it fails
-    again, until it answers. Otherwise a server that fails at once would owe the least and be sent everything.
-    """
-
-    handle: Handle
-    outstanding_rows: int = 0
-    probation_seconds: float = 0.0
-    probation_ends: float = 0.0
-
-    def failed(self, now: float) -> None:
-        if now >= self.probation_ends:  # else what failed was sent before, and tells nothing new
-            self.probation_seconds = min(
-                max(2 * self.probation_seconds, FIRST_PROBATION_SECONDS), LONGEST_PROBATION_SECONDS
-            )
-            self.probation_ends = now + self.probation_seconds
-
-    def answered(self) -> None:
-        self.probation_seconds = self.probation_ends = 0.0
-
-
-@dataclass(slots=True)
 class _Asked:
     """Requests that belong together, and the replies that have come, by position.
 
     Attributes:
+        stream: number of the games that ask, among the caller's.
         deadline: from when on the handle is given up.
         trouble: what was lost last, in words.
     """
 
     requests: tuple[Request, ...]
+    stream: int
     deadline: float
     trouble: str = f"it has been silent for {PATIENCE_SECONDS:.0f} s"
     replies: dict[int, Reply] = field(default_factory=dict)
@@ -118,7 +95,7 @@ class _Sent(NamedTuple):
 
     handle: int
     position: int
-    server: _Server
+    server: Server
     rows: int
 
 
@@ -131,12 +108,14 @@ class _Resend(NamedTuple):
 
 
 class RayClient:
-    """Sends each request to the server with the fewest rows of ours outstanding, if it can to one that does not fail.
+    """Sends each request to the server where its games are at home, if that will do (`cluster.routing`).
 
-    A request whose answer is lost is sent again; one that the server says it cannot answer has failed.
+    A request whose answer is lost is sent again; one that the server says it cannot answer has failed. Each answer
+    tells on which node its server is: one that was restarted elsewhere is known by its first.
 
     Args:
         servers: handles of the inference actors; a restarted actor keeps its handle.
+        first_home: number of this client's first stream among those of all clients here, by which homes are shared out.
         clock: monotonic seconds.
         sleep: waits for some seconds, while there is nothing on its way.
     """
@@ -145,10 +124,12 @@ class RayClient:
         self,
         servers: list[Handle],
         *,
+        first_home: int = 0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._servers = [_Server(handle) for handle in servers]
+        here = ray.get_runtime_context().get_node_id()
+        self._router = Router(servers, node=here, first_home=first_home)
         self._clock = clock
         self._sleep = sleep
         self._asked: dict[int, _Asked] = {}
@@ -157,10 +138,15 @@ class RayClient:
         self._next_handle = 0
         self.resent_requests = 0
 
-    def submit(self, requests: tuple[Request, ...]) -> int:
+    @property
+    def spilled_requests(self) -> int:
+        """How many were sent to another server than their home."""
+        return self._router.spilled_requests
+
+    def submit(self, requests: tuple[Request, ...], *, stream: int = 0) -> int:
         handle = self._next_handle
         self._next_handle += 1
-        self._asked[handle] = _Asked(requests, self._clock() + PATIENCE_SECONDS)
+        self._asked[handle] = _Asked(requests, stream, self._clock() + PATIENCE_SECONDS)
         for position in range(len(requests)):
             self._send(handle, position)
         return handle
@@ -205,8 +191,11 @@ class RayClient:
         return self._resends[0].due - now if self._resends else math.inf
 
     def _send(self, handle: int, position: int) -> None:
-        request, now = self._asked[handle].requests[position], self._clock()
-        server = min(self._servers, key=lambda one: (now < one.probation_ends, one.outstanding_rows))
+        asked = self._asked[handle]
+        request = asked.requests[position]
+        # Each model has a cache of its own: the sides of a match are streams of their own.
+        games = (asked.stream, request.model)
+        server = self._router.choose(games, request.num_rows, now=self._clock())
         # In its parts: a Request of 512 boards of 13×13 takes 50 µs to be packed and unpacked, its parts 37.
         reference = server.handle.infer.remote(request.model, dict(request.arrays))
         self._in_flight[reference] = _Sent(handle, position, server, request.num_rows)
@@ -224,7 +213,7 @@ class RayClient:
         server.outstanding_rows -= rows
         asked = self._asked.get(handle)
         try:
-            reply = Reply(*get(reference, timeout_seconds=PATIENCE_SECONDS))
+            arrays, version, node = get(reference, timeout_seconds=PATIENCE_SECONDS)
         except EvaluationError as error:
             server.failed(self._clock())
             return (handle, error) if self._asked.pop(handle, None) else None
@@ -234,10 +223,10 @@ class RayClient:
                 asked.trouble = in_one_line(error)
                 self._resends.append(_Resend(self._clock() + RETRY_SECONDS, handle, position))
             return None
-        server.answered()
+        server.answered(node)
         if asked is None:  # a sister request of this handle has failed for good
             return None
-        asked.replies[position] = reply
+        asked.replies[position] = Reply(arrays, version)
         if len(asked.replies) < len(asked.requests):
             return None
         del self._asked[handle]

@@ -58,6 +58,7 @@ SPECS: tuple[MetricSpec, ...] = (
     _histogram("tamen_game_plies", "plies", "moves of a finished game", *_PLIES),
     _counter("tamen_games_set_aside_total", "games", "games given up because their evaluation failed twice"),
     _counter("tamen_requests_resent_total", "requests", "requests sent again because their answer was lost"),
+    _counter("tamen_requests_spilled_total", "requests", "requests sent to another server than their home"),
     _counter("tamen_chunks_refused_total", "chunks", "chunks that the replay refused for what is in them"),
     _counter("tamen_actor_seconds_total", "seconds", "where the actors' time went", "activity"),
     _counter("tamen_positions_evaluated_total", "positions", "positions answered, from the cache or not"),

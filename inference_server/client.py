@@ -13,8 +13,13 @@ Replies = tuple[Reply, ...]
 class Client(Protocol):
     """Sends requests and hands back replies in the order in which they become ready."""
 
-    def submit(self, requests: tuple[Request, ...]) -> Hashable:
-        """Send requests that belong together; return the handle under which their replies will come."""
+    def submit(self, requests: tuple[Request, ...], *, stream: int = 0) -> Hashable:
+        """Send requests that belong together; return the handle under which their replies will come.
+
+        Args:
+            stream: number of the games that ask, among the caller's. The positions of a game come again, so requests of
+                one stream to one model go to one server, if there are several: its cache knows them.
+        """
         ...
 
     def wait_any(
@@ -36,7 +41,7 @@ class InlineClient:
         self._waiting: dict[int, tuple[Request, ...]] = {}
         self._next_handle = 0
 
-    def submit(self, requests: tuple[Request, ...]) -> int:
+    def submit(self, requests: tuple[Request, ...], *, stream: int = 0) -> int:
         handle = self._next_handle
         self._next_handle += 1
         self._waiting[handle] = requests

@@ -33,14 +33,16 @@ class FakeClient:
 
     def __init__(self):
         self.submitted = 0
+        self.streams = []
         self.waiting = []
         self.failing = False
         self.version = 7
         self.timeouts = []
 
-    def submit(self, requests):
+    def submit(self, requests, *, stream=0):
         assert requests == REQUESTS
         self.submitted += 1
+        self.streams.append(stream)
         self.waiting.append(self.submitted)
         return self.submitted
 
@@ -153,6 +155,20 @@ def test_every_group_has_one_request_in_flight():
 
     assert client.submitted == 3 + 2
     assert len(client.waiting) == 3
+
+
+def test_every_request_tells_which_group_asks_whether_it_rested_or_not():
+    clock = FakeClock()
+    made, _, _, client, _ = worker(groups=3, clock=clock)
+    made.step(0.1)
+    client.failing = True
+    for _ in range(3):
+        made.step(0.1)
+    client.failing = False
+    clock.now = 10.0
+    made.step(0.1)
+
+    assert client.streams == [0, 1, 2, 0, 1, 2, 0, 1]
 
 
 def test_a_chunk_leaves_when_enough_rows_wait():

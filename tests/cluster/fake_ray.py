@@ -1,5 +1,6 @@
 """Ray without any Ray: time, references whose answers are known, and errors made as Ray makes them."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from ray.exceptions import RayTaskError
@@ -7,6 +8,8 @@ from ray.exceptions import RayTaskError
 
 class FakeRay:
     """Time, and references that are answered as soon as somebody waits; None is an answer that never comes.
+
+    Whoever asks is on the node "here".
 
     Attributes:
         now: seconds; only waiting and sleeping let them pass.
@@ -39,6 +42,9 @@ class FakeRay:
         if isinstance(reference.answer, Exception):
             raise reference.answer
         return reference.answer
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: "here")
 
     def kill(self, handle: Any, *, no_restart: bool = True) -> None:
         self.killed.append(handle)

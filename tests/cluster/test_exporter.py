@@ -59,18 +59,19 @@ def test_the_parts_of_a_role_are_counted_together() -> None:
 def test_requests_that_failed_or_were_lost_and_chunks_refused_are_counted() -> None:
     metrics = recorded(
         {
-            "actor-0": {"resent_requests": 0},
+            "actor-0": {"resent_requests": 0, "spilled_requests": 0},
             "inference": {"failed_requests": 1},
             "replay": {"refused_chunks": 0},
         },
         {
-            "actor-0": {"resent_requests": 4},
+            "actor-0": {"resent_requests": 4, "spilled_requests": 2},
             "inference": {"failed_requests": 3},
             "replay": {"refused_chunks": 1},
         },
     )
 
     assert metrics.counted["tamen_requests_resent_total",] == 4
+    assert metrics.counted["tamen_requests_spilled_total",] == 2
     assert metrics.counted["tamen_requests_failed_total",] == 2
     assert metrics.counted["tamen_chunks_refused_total",] == 1
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import ray
+from ray.exceptions import RayActorError
 
 from cluster.match import play_match
 from cluster.observer import Observer
@@ -17,7 +19,7 @@ from cluster.program import Machine, Program, Role, plan
 from cluster.ray_actors import ACTORS
 from cluster.ray_client import RayClient
 from cluster.ray_engine import RayEngine
-from cluster.ray_program import Part, RayProgram
+from cluster.ray_program import Part, RayProgram, dressed
 from cluster.run_folder import RunFolder
 from cluster.selfplay import play_games
 from cluster.supervision import Attendance
@@ -140,6 +142,34 @@ def test_a_bad_request_fails_alone(circle: Circle) -> None:
 
     (reply,) = ask(circle, Request("main", {"cells": board}))
     assert reply.arrays["policy"].shape == (3, 9)
+
+
+class Leaver:
+    """A client that dies with most of its requests on their way."""
+
+    def ask_and_die(self, servers: list[Any], request: Request) -> None:
+        client = RayClient(servers)
+        handles = [client.submit((request,), stream=stream) for stream in range(20)]
+        client.wait_any(handles, timeout_seconds=PATIENCE_SECONDS)  # one answer: all were sent
+        os._exit(1)
+
+
+def test_a_client_that_dies_with_requests_on_their_way_leaves_the_others_alone(circle: Circle) -> None:
+    circle.turn()
+    before = circle.stats["inference"]
+    leaver = dressed(Leaver, num_cpus=0).remote()
+    board = Request("main", {"cells": np.zeros((4096, 9), np.int8)})
+    with pytest.raises(RayActorError):
+        ray.get(
+            leaver.ask_and_die.remote(circle.program.handles("inference"), board), timeout=PATIENCE_SECONDS
+        )
+    (reply,) = ask(circle, Request("main", {"cells": np.ones((3, 9), np.int8)}))
+    circle.turn()
+    after = circle.stats["inference"]
+
+    assert reply.arrays["policy"].shape == (3, 9)
+    assert after["pid"] == before["pid"]
+    assert after["failed_requests"] == before["failed_requests"]
 
 
 @pytest.mark.parametrize("part", ["actor", "inference", "learner", "replay", "store", "evaluator"])

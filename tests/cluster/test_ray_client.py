@@ -8,8 +8,6 @@ import pytest
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectStoreFullError
 
 from cluster.ray_client import (
-    FIRST_PROBATION_SECONDS,
-    LONGEST_PROBATION_SECONDS,
     PATIENCE_SECONDS,
     RETRY_SECONDS,
     RayClient,
@@ -18,6 +16,7 @@ from cluster.ray_client import (
     call,
     in_one_line,
 )
+from cluster.routing import FIRST_PROBATION_SECONDS, LONGEST_PROBATION_SECONDS
 from core.errors import DataError, EvaluationError, TamenError
 from core.messages import Request
 from replay.records import Ack
@@ -37,7 +36,7 @@ class FakeServer:
         self.infer.answer = answer
 
 
-GOOD = ({"value": np.zeros(4, np.float32)}, 7)
+GOOD = ({"value": np.zeros(4, np.float32)}, 7, "here")
 BROKEN = EvaluationError("the brain failed on a batch", why="RuntimeError: test", fix="none")
 DEAD = ActorUnavailableError("it is being restarted", None)
 
@@ -61,13 +60,75 @@ def ask(client: RayClient, *, timeout_seconds: float = 1.0) -> Any:
     return answer and answer[1]
 
 
+def calls(*servers: FakeServer) -> tuple[int, ...]:
+    return tuple(server.infer.calls for server in servers)
+
+
 def test_requests_go_to_the_server_that_owes_least(ray: FakeRay) -> None:
     first, second = FakeServer(None), FakeServer(None)
     client = a_client(ray, first, second)
     for _ in range(6):
         client.submit((REQUEST,))
 
-    assert (first.infer.calls, second.infer.calls) == (3, 3)
+    assert calls(first, second) == (3, 3)
+    assert client.spilled_requests == 3
+
+
+def test_each_stream_keeps_to_one_server(ray: FakeRay) -> None:
+    servers = [FakeServer(GOOD), FakeServer(GOOD)]
+    client = a_client(ray, *servers)
+    pending = {client.submit((REQUEST,), stream=stream): stream for stream in range(4)}
+    assert calls(*servers) == (2, 2)
+    for _ in range(20):
+        before = calls(*servers)
+        answer = client.wait_any(pending, timeout_seconds=1.0)
+        assert answer is not None
+        stream = pending.pop(answer[0])
+        pending[client.submit((REQUEST,), stream=stream)] = stream
+        assert servers[stream % 2].infer.calls == before[stream % 2] + 1
+
+    assert client.spilled_requests == 0
+
+
+def test_the_streams_of_one_client_go_on_where_those_of_another_end(ray: FakeRay) -> None:
+    servers = [FakeServer(None) for _ in range(3)]
+    for actor in range(3):
+        client = RayClient(list(servers), first_home=actor, clock=ray.clock, sleep=ray.sleep)
+        client.submit((REQUEST,))
+
+    assert calls(*servers) == (1, 1, 1)
+
+
+def test_the_sides_of_a_match_are_streams_of_their_own(ray: FakeRay) -> None:
+    servers = [FakeServer(GOOD), FakeServer(GOOD)]
+    client = a_client(ray, *servers)
+    sides = [Request(model, REQUEST.arrays) for model in "ab"]
+    for asked in ([sides[0]], sides, [sides[1]], [sides[1]], sides):
+        handle = client.submit(tuple(asked))
+        client.wait_any([handle], timeout_seconds=1.0)
+
+    assert calls(*servers) == (3, 4)
+    assert client.spilled_requests == 0
+
+
+def test_a_server_tells_with_its_answers_on_which_node_it_is(ray: FakeRay) -> None:
+    moved, here = FakeServer((*GOOD[:2], "there")), FakeServer(GOOD)
+    client = a_client(ray, moved, here)
+    for _ in range(3):
+        ask(client)
+    assert calls(moved, here) == (1, 2)
+
+    here.turns(DEAD)
+    assert ask(client) is not None  # sent again, to the one server that is left
+    assert calls(moved, here) == (2, 3)
+    assert client.spilled_requests == 1
+
+    # It comes back on the other node: now neither is near, and the home is the first again.
+    here.turns((*GOOD[:2], "there"))
+    ray.now += FIRST_PROBATION_SECONDS
+    for _ in range(3):
+        ask(client)
+    assert calls(moved, here) == (4, 4)
 
 
 @pytest.mark.parametrize("failure", [BROKEN, DEAD], ids=["it cannot answer", "it is away"])
@@ -140,10 +201,10 @@ def test_waiting_for_what_is_due_later_takes_no_longer_than_was_asked(ray: FakeR
 
 
 def test_the_replies_of_one_handle_keep_the_order_of_its_requests(ray: FakeRay) -> None:
-    servers = [FakeServer(DEAD), FakeServer((GOOD[0], 8))]
+    servers = [FakeServer(DEAD), FakeServer((GOOD[0], 8, "here"))]
     client = a_client(ray, *servers)
     handle = client.submit((REQUEST, REQUEST))
-    servers[0].turns((GOOD[0], 9))
+    servers[0].turns((GOOD[0], 9, "here"))
     ray.now += 1.0
     answer = client.wait_any([handle], timeout_seconds=5.0)
 
