@@ -31,9 +31,20 @@ from configs.schema import SearchConfig
 from core.messages import Steps
 from games.game import Game, States
 from search.contract import Decisions
-from search.lockstep import Batch, cut_leaves, evaluate_roots, new_leaves, simulate
+from search.lockstep import AHEAD, Batch, cut_leaves, evaluate_roots, new_leaves, simulate
+from search.prefetch import prefetch
 from search.randomness import GUMBEL, uniform
-from search.tree import NO_ACTION, NO_NODE, add_child, back_up, count_visits, make_trees
+from search.tree import (
+    NO_ACTION,
+    NO_NODE,
+    add_child,
+    back_up,
+    count_visits,
+    is_closed,
+    make_trees,
+    open_moves,
+    prefetch_tree,
+)
 
 _NO_LUCK = math.exp(-1.0)
 """The number of (0, 1) of which Gumbel noise of 0 is made."""
@@ -182,7 +193,13 @@ def _rank(halving, tree, count, action, score):
 def _select(trees, halving, value_scale, budgets, searching, left):
     """Select a leaf in each of the trees; see `search.lockstep.Select`."""
     leaves, count = new_leaves(len(searching)), 0
-    for tree in searching:
+    for i in range(len(searching)):
+        ahead = searching[min(i + AHEAD, len(searching) - 1)]
+        prefetch_tree(trees, ahead)
+        prefetch(halving.scores, ahead, 0)
+        prefetch(halving.children, ahead, 0)
+        prefetch(halving.visits, ahead, 0)
+        tree = searching[i]
         while left[tree] > 0:
             visits = halving.schedule[tree, budgets[tree] - left[tree]]
             left[tree] -= 1
@@ -230,10 +247,11 @@ def _choose_considered(trees, halving, value_scale, tree, visits):
 def _choose_below_root(trees, value_scale, tree, index):
     """Return (action, child or NO_NODE) with the highest pi'(a) - N(a) / (1 + N): visits follow pi'."""
     node = trees.nodes[tree, index]
-    best_action, best_child, best_score = node.best_open, NO_NODE, -np.inf
-    if node.first_child == NO_NODE:
-        return best_action, best_child
+    if is_closed(node):
+        open_moves(trees, tree, index)
+        return node.best_open, NO_NODE
     open_weight, total, _ = _improve(trees, value_scale, tree, index)
+    best_action, best_child, best_score = node.best_open, NO_NODE, -np.inf
     if best_action != NO_ACTION:
         best_score = trees.open_priors[tree, index, best_action] * open_weight / total
     child = node.first_child

@@ -33,7 +33,9 @@ from search.tree import (
     add_child,
     back_up,
     count_visits,
+    is_closed,
     make_trees,
+    open_moves,
     survey_open_moves,
 )
 
@@ -139,6 +141,8 @@ def _select(trees, exploration, noise, searching, left):
 def _choose(trees, exploration, reduction, tree, index):
     """Return (action, child or NO_NODE) of the move with the highest score; of equals the lowest."""
     node = trees.nodes[tree, index]
+    if is_closed(node):
+        open_moves(trees, tree, index)
     bonus = exploration * math.sqrt(node.visits)
     best_action, best_child, best_score = NO_ACTION, NO_NODE, -np.inf
     visited_mass = 0.0

@@ -25,8 +25,8 @@ from search.tree import (
     add_child,
     back_up,
     make_trees,
-    open_moves,
     plant,
+    share_out,
 )
 
 EXPLORATION = math.sqrt(2.0)
@@ -104,13 +104,12 @@ def _play_out(batch: Batch, trees: np.ndarray, nodes: np.ndarray, *, spare: int)
 def _take_in(trees, which, nodes, keys, legal, values):
     """Open the moves of the nodes, with random priors for a random order, and back their values up."""
     num_actions = legal.shape[1]
-    weights = np.zeros(legal.shape, np.float32)
     for i in range(len(which)):
         tree, node = which[i], nodes[i]
         for action in range(num_actions):
-            if legal[i, action]:
-                weights[i, action] = uniform(keys[tree], ORDER, node * num_actions + action)
-        open_moves(trees, tree, node, weights, i)
+            luck = uniform(keys[tree], ORDER, node * num_actions + action) if legal[i, action] else 0.0
+            trees.open_priors[tree, node, action] = luck
+        share_out(trees, tree, node)
         back_up(trees, tree, node, values[i])
 
 

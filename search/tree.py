@@ -9,6 +9,9 @@ two open moves it prefers the one with the higher prior. So a node keeps its bes
 selection looks at that one and at the children there are, not at all A moves; these are gone through once a
 simulation.
 
+A new node is *closed*: what the model said of its moves is kept as it came, and made priors when the node is
+selected again. Most nodes never are.
+
 What a simulation calls many times is inlined into the kernels: left to itself the compiler hands the arrays
 over on the stack, and a selection takes longer.
 """
@@ -18,12 +21,31 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from search.exponential import exp_single
+from search.prefetch import prefetch
+
 NO_NODE = 0
 """Ends a list of children: the root is nobody's child."""
 
 NO_ACTION = -1
 
+_CLOSED = -2
+"""The best open move of a node whose moves have not been opened yet."""
+
+LOWEST_LOGIT = np.float32(-69.0)
+"""A legal move's logit counts as at most this far below the best, that its prior, 1e-30, is not 0."""
+
+# Of integers the compiler finds the highest by vectors, of numbers that may be NaN it does not.
+_MAGNITUDE = np.int32(0x7FFFFFFF)
+LOWEST_PLACE = np.int32(-(2**31))
+NEVER = np.float32(-np.inf)
+"""The logit of a move that is not legal."""
+
 CACHE_LINE_BYTES = 64
+
+_MOST_PREFETCHED = 40
+"""Nodes of one tree; more would push each other out of the cache."""
+
 
 NODE = np.dtype(
     [
@@ -54,7 +76,8 @@ value: what the model or, at the end of a game, the rules say of it.
 prior: of the move that led here.
 visits: simulations that went through it; at the root, one more for its own evaluation.
 parent, first_child, next_sibling: nodes; the children are listed from the newest to the oldest.
-best_open: the open move with the highest prior, of equals the lowest; NO_ACTION if no move is open.
+best_open: the open move with the highest prior, of equals the lowest; NO_ACTION if no move is open, or a mark that the
+    node is closed.
 action: the move that led here.
 player: who is to move.
 ended: whether the game is over here.
@@ -66,7 +89,8 @@ class Trees(NamedTuple):
 
     Attributes:
         nodes: NODE [G, N].
-        open_priors: float32 [G, N, A], the prior of each open move, 0 for every other.
+        open_priors: float32 [G, N, A], the prior of each open move, 0 for every other; of a closed node the
+            logits of its moves, NEVER where they are illegal.
         sizes: int32 [G], nodes in use.
     """
 
@@ -104,6 +128,13 @@ def plant(trees, players):
         root.player = players[tree]
         root.ended = False
         _make_fresh(root)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def prefetch_tree(trees, tree):
+    """Ask for the nodes of a tree that is next; of a large one for the oldest, which are looked at most."""
+    for node in range(min(trees.sizes[tree], _MOST_PREFETCHED)):
+        prefetch(trees.nodes, tree, node)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -167,19 +198,59 @@ def _first_with(trees, tree, node, bits):
     return action
 
 
-@njit(cache=True, nogil=True, forceinline=True, error_model="numpy", fastmath={"reassoc"})
-def open_moves(trees, tree, node, weights, row):
-    """Make the moves of a new node open: those with a weight > 0 in weights[row], some of float32 [K, A] are.
+@njit(cache=True, nogil=True, forceinline=True)
+def leave_closed(trees, tree, node):
+    """Note that where the priors of a new node's moves will be, their logits are."""
+    trees.nodes[tree, node].best_open = _CLOSED
 
-    Their priors are their shares of the weights.
-    """
+
+@njit(cache=True, nogil=True, forceinline=True)
+def is_closed(node):
+    """Tell whether the moves of a node, given by its record, have not been opened yet."""
+    return node.best_open == _CLOSED
+
+
+@njit(cache=True, nogil=True)
+def open_roots(trees, num_trees):
+    """Open the moves of the roots of the first `num_trees` trees."""
+    for tree in range(num_trees):
+        open_moves(trees, tree, 0)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def in_order(bits):
+    """Return an integer that is ordered as the float32 of these bits is; undoes itself."""
+    return np.int32(bits ^ ((bits >> np.int32(31)) & _MAGNITUDE))
+
+
+@njit(cache=True, nogil=True, forceinline=True, fastmath={"reassoc"})
+def open_moves(trees, tree, node):
+    """Make priors of the logits of a closed node's moves: their softmax."""
+    priors = trees.open_priors
+    highest = LOWEST_PLACE
+    for action in range(priors.shape[2]):
+        place = in_order(np.float32(priors[tree, node, action]).view(np.int32))
+        highest = place if place > highest else highest
+    top = np.int32(in_order(highest)).view(np.float32)
+    for action in range(priors.shape[2]):
+        logit = priors[tree, node, action]
+        below = np.float32(logit - top)
+        at_least = LOWEST_LOGIT if logit > NEVER else NEVER
+        priors[tree, node, action] = exp_single(below if below > at_least else at_least)
+    share_out(trees, tree, node)
+
+
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy", fastmath={"reassoc"})
+def share_out(trees, tree, node):
+    """Make shares of the weights that stand where the priors of a new node's moves will; some are above 0."""
+    priors = trees.open_priors
     total = 0.0
-    for action in range(weights.shape[1]):
-        total += weights[row, action]
-    highest = np.int32(0)
-    for action in range(weights.shape[1]):
-        prior = np.float32(weights[row, action] / total)
-        trees.open_priors[tree, node, action] = prior
+    for action in range(priors.shape[2]):
+        total += priors[tree, node, action]
+    share, highest = 1.0 / total, np.int32(0)
+    for action in range(priors.shape[2]):
+        prior = np.float32(priors[tree, node, action] * share)
+        priors[tree, node, action] = prior
         highest = _higher(highest, prior)
     trees.nodes[tree, node].best_open = _first_with(trees, tree, node, highest)
 

@@ -105,7 +105,7 @@ def test_the_considered_moves_are_drawn_by_their_priors() -> None:
         simulations=1, cheap_simulations=1, gumbel_considered_actions=1, root_symmetry=False
     )
     search = GumbelSearch(config, game, games=num_rows)
-    evaluate = HashEvaluator(7)
+    evaluate = HashEvaluator(7, salt=1)  # whose policy is far from even
     decisions = decide(search, game, [[]] * num_rows, evaluate, budgets=[1] * num_rows, noise=True)
     model = decide(PolicyPlay(game, games=1), game, [[]], evaluate, budgets=[1])
     drawn = np.bincount(decisions.actions, minlength=7) / num_rows
