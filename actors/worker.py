@@ -48,7 +48,7 @@ class _Resting(NamedTuple):
 
 
 @dataclass(slots=True)
-class TimeShares:
+class TimeSpent:
     """Where an actor's time went, in seconds since it began.
 
     Attributes:
@@ -114,7 +114,7 @@ class Worker:
         self._last_sent = clock()
         self._held_until: float | None = None
         self._sent_games = self._sent_rows = 0
-        self.spent = TimeShares()
+        self.spent = TimeSpent()
         self.unacknowledged_games = self.unacknowledged_rows = 0
 
     def run(self, should_stop: Callable[[], bool]) -> None:
@@ -228,13 +228,13 @@ class Worker:
 
     def _wait_for_learner(self, timeout_seconds: float, until: float) -> None:
         """Wait out the pause that the replay named, then ask it whether to go on."""
-        began, has_asked = self._clock(), self._delivery.busy
-        if has_asked:
+        began, on_its_way = self._clock(), self._delivery.busy
+        if on_its_way:
             self._poll(timeout_seconds)
         else:
             self._sleep(min(timeout_seconds, max(0.0, until - began)))
         self.spent.held_back += self._clock() - began
-        if not has_asked and self._clock() >= until:
+        if not on_its_way and self._clock() >= until:
             self._send()
             if not self._delivery.busy:
                 self._delivery.send(None)

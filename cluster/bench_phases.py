@@ -2,6 +2,7 @@
 
 import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cluster import environment
-from cluster.bench_rig import WARM_UP_SECONDS, Measuring, folder_with_weights
+from cluster.bench_rig import WARM_UP_SECONDS, Measuring, Republisher, folder_with_weights
 from cluster.parts import make_local_evaluate
 from cluster.phase import InPieces, Phase, Pieces
 from cluster.program import Machine, plan, plan_serving
@@ -128,8 +129,11 @@ def _play(config: RunConfig, weights: Weights, phase: Phase, seconds: float) -> 
             handles = program.handles("inference")
             actor = dressed(PhaseActor, num_cpus=0).remote(config, handles, phase, seed=config.seed)
             ray.get(actor.play.remote(WARM_UP_SECONDS), timeout=120.0)
+            republisher = Republisher(folder, program.handles("store")[0])
             before = [call(server.stats) for server in handles]
-            done: dict[str, float] = ray.get(actor.play.remote(seconds), timeout=120.0 + seconds)
+            playing = actor.play.remote(seconds)
+            republisher.pass_time(seconds, time.sleep)
+            done: dict[str, float] = ray.get(playing, timeout=120.0)
             after = [call(server.stats) for server in handles]
         finally:
             ray.shutdown()

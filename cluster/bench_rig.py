@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,14 @@ def raw_forward(config: RunConfig, measuring: Measuring, *, processes: int) -> l
         processes=processes,
         compiled=measuring.compiled,
     )
+
+
+def around(readings: Sequence[float]) -> list[float]:
+    """Return the mean of every two readings in a row: what is to be compared with what was measured between them.
+
+    The speed of a shared machine changes by a third within a minute; one reading beside it may be of another machine.
+    """
+    return [(before + after) / 2 for before, after in pairwise(readings)]
 
 
 def best_rates(rounds: Sequence[Mapping[str, float]]) -> dict[int, float]:

@@ -46,14 +46,14 @@ class InPieces:
         if self._pieces == "positions":
             return split(steps, max_rows=1, sequential=True)
         if self._pieces == "seed":
-            return _as_the_first_program_asked(steps)
+            return _ask_with_leaves_at_once(steps)
         return steps
 
 
-def _as_the_first_program_asked(steps: Steps[Decisions]) -> Steps[Decisions]:
+def _ask_with_leaves_at_once(steps: Steps[Decisions]) -> Steps[Decisions]:
     """Ask about the root and its moves one by one, about the best few of these twice, and then a level at once.
 
-    The program whose figures are the yardstick called for values and for policies, and batched the leaves alone.
+    A program that calls for values and for policies, and batches the leaves alone, asks like that.
     """
     try:
         requests = next(steps)

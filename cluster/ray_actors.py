@@ -1,4 +1,5 @@
-"""Plain parts dressed as Ray actors: each class below builds one, forwards its methods, and adds nothing else.
+"""Plain parts as Ray actors: each class below builds one and forwards its methods. What is added concerns Ray alone: how
+a server warms up, holds callers back, and follows the weights.
 
 Long loops run as one remote call, `run`, beside a small concurrency group "control" that always answers, so no
 health call ever waits behind a forward, an optimiser step or a game.
@@ -65,7 +66,7 @@ WARM_UP_SECONDS = 1.0
 
 
 class StoreActor:
-    """`inference_server.weights_store.WeightsStore`; encodes nothing: weights travel as the bytes of their file."""
+    """`inference_server.weights_store.WeightsStore`; weights travel as the bytes of their file."""
 
     def __init__(self, given: Assignment) -> None:
         self._store = parts.make_store(given.folder)
