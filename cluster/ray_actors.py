@@ -1,5 +1,6 @@
-"""Plain parts as Ray actors: each class below builds one and forwards its methods. What is added concerns Ray alone: how
-a server warms up, holds callers back, and follows the weights.
+"""Plain parts as Ray actors: each class below builds one and forwards its methods.
+
+What is added concerns Ray alone: how a server warms up, holds callers back, and follows the weights.
 
 Long loops run as one remote call, `run`, beside a small concurrency group "control" that always answers, so no
 health call ever waits behind a forward, an optimiser step or a game.
