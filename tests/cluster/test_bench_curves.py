@@ -24,6 +24,7 @@ from cluster.program import Machine
 from configs.schema import RunConfig
 from core.errors import UsageError
 from inference_server.waits import NUM_BUCKETS, bucket
+from networks.weights import Weights
 
 SERVICE = Service(fixed_seconds=0.001, row_seconds=0.0001, max_batch_rows=64)
 
@@ -128,7 +129,7 @@ def test_the_simulation_shares_the_processors_and_takes_requests_larger_than_a_b
 def test_points_are_played_in_turn_and_predicted_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[RunConfig] = []
 
-    def play(point: RunConfig, seconds: float) -> Played:
+    def play(point: RunConfig, weights: Weights, seconds: float) -> Played:
         seen.append(point)
         return played(1000 * len(seen))
 

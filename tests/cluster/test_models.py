@@ -44,7 +44,7 @@ def test_a_file_needs_no_run(run: RunFolder, tmp_path: Path) -> None:
 
     assert found.label == "kept"
     assert found.weights.digest == some_weights(version=1).digest
-    assert (found.config.game, found.config.network.channels) == ("tic_tac_toe", 4)
+    assert (found.config.game, found.config.network.channels) == ("tic_tac_toe", 8)
 
 
 @pytest.mark.parametrize("text", ["second", "first@x", "first@²", "first@7", "first@-1"])
