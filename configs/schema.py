@@ -3,6 +3,7 @@
 Names carry their unit. Counts that say "auto" are resolved from the machine when a run starts.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import mul
@@ -26,10 +27,15 @@ class Section(BaseModel):
 
 
 class NetworkConfig(Section):
-    """Shape and arithmetic of the network. `precision` "auto" takes the fastest that the device has."""
+    """Shape and arithmetic of the network. `precision` "auto" takes the fastest that the device has.
+
+    A board's network has `blocks` of `channels`; an environment's has `layers` of so many units, twice: for the policy
+    and for the value.
+    """
 
     blocks: Positive = 3
     channels: Positive = 32
+    layers: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=8)] = (64, 64)
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
 
 
@@ -91,6 +97,24 @@ class ActorsConfig(Section):
     flush_seconds: PositiveReal = 2.0
 
 
+class RolloutConfig(Section):
+    """How environments are stepped: `game` "gym:ID" names one that `gymnasium.make_vec` knows.
+
+    A row of the replay is an unroll: `unroll_steps` steps of one environment, whatever ends in between.
+    `vectorization` "auto" takes the environment's own vector form where it has one. `env_options` are keyword
+    arguments of the environment. Rewards are scaled by the deviation of their discounted sum, observations to
+    mean 0 and deviation 1; images need neither.
+    """
+
+    envs_per_group: Annotated[int, Field(ge=1, le=8192)] = 64
+    unroll_steps: Annotated[int, Field(ge=1, le=4096)] = 32
+    vectorization: Literal["auto", "sync", "async"] = "auto"
+    env_options: dict[str, bool | int | float | str | None] = {}
+    discount: Share = 0.99
+    normalise_observations: bool = True
+    normalise_rewards: bool = True
+
+
 class _Serving(Section):
     idle_wait_ms: Real = 1.0
     max_queued_rows: Positive = 65536
@@ -130,6 +154,11 @@ class ReplayConfig(Section):
     (window_exponent 1 and window_growth 1 keep everything); see replay.window. `samples_per_insert` is how
     often the learner may draw each inserted row on average; it may be ahead or behind by
     `samples_per_insert_slack_rows` drawn rows, see replay.rate_limiter.
+
+    `sampler` says which rows are drawn: "uniform" any of the window, "prioritised" those rather from which much was to
+    be learnt (to the power of `priority_exponent`), "fifo" the oldest, each at most `max_uses` times and never again.
+    `capacity_bytes` bounds the window too, as long as `min_rows` are left. What is not `persisted` is lost with the
+    process that holds it: right for rows that are used up at once.
     """
 
     capacity_rows: Positive = 500_000
@@ -138,6 +167,12 @@ class ReplayConfig(Section):
     window_growth: PositiveReal = 0.5
     samples_per_insert: PositiveReal = 4.0
     samples_per_insert_slack_rows: Positive = 20_000
+    sampler: Literal["uniform", "fifo", "prioritised"] = "uniform"
+    max_uses: Positive = 1
+    priority_exponent: Real = 0.6
+    importance_exponent: Share = 0.4
+    capacity_bytes: Positive | None = None
+    persisted: bool = True
 
     @model_validator(mode="after")
     def _enough_rows_fit(self) -> "ReplayConfig":
@@ -145,12 +180,25 @@ class ReplayConfig(Section):
             raise ValueError("min_rows must not exceed capacity_rows")
         return self
 
+    @model_validator(mode="after")
+    def _rows_allow_the_draws(self) -> "ReplayConfig":
+        asked, allowed = self.samples_per_insert, self.max_uses
+        if self.sampler == "fifo" and asked > allowed:
+            raise ValueError(
+                f"samples_per_insert={asked:g} asks for more draws of each row than max_uses={allowed} allows:"
+                " the learner would be behind for ever, and actors would pause for it",
+                f"set replay.max_uses to at least {math.ceil(asked)},"
+                f" or replay.samples_per_insert to at most {allowed}",
+            )
+        return self
+
 
 class LearnerConfig(Section):
     """How the network is fitted.
 
-    `batch_rows` is the rows of one optimiser step, in microbatches of at most `microbatch_rows`. `value_mix`
-    blends the search's own value into the target (0: the game's outcome alone).
+    `batch_rows` is the rows of one draw: of a board game those of one optimiser step, of an environment unrolls.
+    Microbatches have at most `microbatch_rows` rows (of PPO steps). `value_mix` blends the search's own value into the
+    target (0: the game's outcome alone). `num_learners` share each batch, a process (and GPU) each.
     """
 
     batch_rows: Positive = 512
@@ -170,15 +218,42 @@ class LearnerConfig(Section):
     checkpoint_every_seconds: PositiveReal = 60.0
     checkpoints_kept: Annotated[int, Field(ge=2)] = 4
     max_lag_versions: Positive = 1_000_000
+    num_learners: Annotated[int, Field(ge=1, le=64)] = 1
+
+
+class PolicyGradientConfig(Section):
+    """How a policy is improved from rollouts.
+
+    PPO goes `epochs` times over what was drawn, in minibatches of `minibatch_steps` steps, and leaves off once the
+    policy has moved by more than `target_kl`. V-trace takes one step for each draw. `value_clip` bounds how far one
+    draw may move a value, in standard deviations of the return.
+    """
+
+    algorithm: Literal["ppo", "vtrace"] = "ppo"
+    epochs: Positive = 10
+    minibatch_steps: Positive = 256
+    gae_lambda: Share = 0.95
+    ratio_clip: PositiveReal = 0.2
+    value_clip: PositiveReal | None = None
+    target_kl: PositiveReal | None = None
+    normalise_advantages: bool = True
+    entropy_weight: Real = 0.0
+    value_weight: Real = 0.5
+    vtrace_rho_clip: PositiveReal = 1.0
+    vtrace_c_clip: PositiveReal = 1.0
 
 
 class EvaluationConfig(Section):
-    """Matches against a fixed ladder while the run goes on; 0 games: none. Each opening is played from both sides."""
+    """Matches against a fixed ladder while the run goes on; 0 games: none. Each opening is played from both sides.
+
+    Of an environment `episodes` are played with the likeliest actions, from seeds that training does not use.
+    """
 
     every_seconds: PositiveReal = 60.0
     games: Annotated[int, Field(ge=0, multiple_of=2)] = 40
     simulations: Positive = 32
     opponents: tuple[str, ...] = ("random", "mcts:64")
+    episodes: Count = 20
 
 
 class StopConfig(Section):
@@ -190,18 +265,47 @@ class StopConfig(Section):
 
 
 class RunConfig(Section):
-    """Everything that determines a run. Only `cluster` sees the whole."""
+    """Everything that determines a run. Only `cluster` sees the whole.
+
+    `game` is a board game, learnt by self-play with search, or "gym:ID", an environment, learnt from rollouts. What the
+    other kind needs is not looked at: `search` and the size of groups of games for an environment, `rollout` and
+    `policy_gradient` for a game.
+    """
 
     game: str
     seed: Count = 0
     network: NetworkConfig = NetworkConfig()
     search: SearchConfig = SearchConfig()
     actors: ActorsConfig = ActorsConfig()
+    rollout: RolloutConfig = RolloutConfig()
     inference: InferenceSettings = InferenceSettings()
     replay: ReplayConfig = ReplayConfig()
     learner: LearnerConfig = LearnerConfig()
+    policy_gradient: PolicyGradientConfig = PolicyGradientConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     stop: StopConfig = StopConfig()
+
+    @property
+    def environment(self) -> str | None:
+        """The gymnasium environment that `game` names, None when it names a board game."""
+        return self.game.removeprefix("gym:") if self.game.startswith("gym:") else None
+
+    @model_validator(mode="after")
+    def _rows_are_drawn_as_the_algorithm_wants(self) -> "RunConfig":
+        on_policy = self.environment is not None and self.policy_gradient.algorithm == "ppo"
+        sampler, learner = self.replay.sampler, self.learner
+        if on_policy and sampler != "fifo":
+            raise ValueError(
+                f"PPO cannot learn from rows that are drawn by replay.sampler={sampler}: it needs those of the present"
+                " policy",
+                "set replay.sampler=fifo, or policy_gradient.algorithm=vtrace",
+            )
+        if sampler == "prioritised" and (self.environment is not None or learner.num_learners > 1):
+            raise ValueError(
+                "replay.sampler=prioritised is for board games and one learner",
+                "set replay.sampler=uniform",
+            )
+        return self
 
     @model_validator(mode="after")
     def _batches_can_be_drawn(self) -> "RunConfig":
@@ -212,5 +316,12 @@ class RunConfig(Section):
                 " actors and learner could wait for each other for ever",
                 f"set replay.samples_per_insert_slack_rows to at least {(batch + 1) // 2},"
                 f" or learner.batch_rows to at most {2 * slack}",
+            )
+        least = self.replay.min_rows
+        if self.replay.sampler == "fifo" and batch > least:
+            raise ValueError(
+                f"learner.batch_rows={batch} is more than replay.min_rows={least}: actors could pause while fewer"
+                " different rows than a batch are left, and the learner would wait for ever",
+                f"set replay.min_rows to at least {batch}, or learner.batch_rows to at most {least}",
             )
         return self

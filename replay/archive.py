@@ -8,18 +8,21 @@ The atomic write of a chunk's file commits it. The text of its games, the counte
 follow from the chunk files and the ledger when the folder is opened again, so that a kill at any instant
 leaves nothing half done. A file that is damaged keeps its name with `.damaged` behind it; none is deleted for
 that.
+
+Chunks that are used up at once need not be written: then there is the ledger alone, which is at most some seconds old.
 """
 
 import contextlib
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import DataError, TamenError
 from core.files import sync_folder, unseal, write_atomic
-from games.game import Game
 from replay.codec import decode_record, encode_record
+from replay.experience import Experience
 from replay.game_texts import GameTexts
 from replay.ledger import Ledger
 from replay.records import Chunk
@@ -29,6 +32,10 @@ STORED_CHUNK_VERSION = 1
 _NUMBERED = re.compile(r"(\d{8,})\.chunk(\.damaged)?")
 # After its ledger was lost, a replay cannot know which lives it gave out; none reached this many.
 _EPOCH_LEAP = 1_000_000
+# Chunks that were not written have numbers that the ledger may not know; a learner may still hold what they named.
+_NUMBER_LEAP = 1_000_000
+LEDGER_SECONDS = 5.0
+"""How old the ledger on disk may grow where chunks are not written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,9 @@ class Archive:
 
     Args:
         run_folder: folder of the run; it and the two inside are made when they are missing.
-        run, game: whose experience it is.
+        run, experience: whose experience it is, and of what.
+        persisted: whether chunks are written.
+        clock: monotonic seconds.
 
     Raises:
         DataError: when the ledger is of another run or game, or of another version.
@@ -97,11 +106,23 @@ class Archive:
         restored_texts: texts of games that were missing and were written again.
     """
 
-    def __init__(self, run_folder: Path, *, run: str, game: Game) -> None:
+    def __init__(
+        self,
+        run_folder: Path,
+        *,
+        run: str,
+        experience: Experience,
+        persisted: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._replay = run_folder / "replay"
         self._games = run_folder / "games"
-        self._texts = GameTexts(self._games, game)
-        self.ledger = Ledger(run, game.name)
+        self._texts = GameTexts(self._games, experience)
+        self._persisted = persisted
+        self._clock = clock
+        self._held: set[int] = set()
+        self._ledger_due = clock() + LEDGER_SECONDS
+        self.ledger = Ledger(run, experience.name)
         self.damaged: list[str] = []
         self.restored_texts = 0
         with _touching(run_folder):
@@ -143,7 +164,7 @@ class Archive:
         return epoch
 
     def store(self, chunk: Chunk, data: bytes) -> int:
-        """Make a chunk durable and return its number. `data` is the chunk, encoded.
+        """Make a chunk durable, if it is to be, and return its number. `data` is the chunk, encoded.
 
         Raises:
             TamenError: when it cannot be written; then nothing of it is left.
@@ -151,37 +172,45 @@ class Archive:
         number = self.ledger.next_number
         stored = StoredChunk(
             total_rows=self.ledger.total_rows + chunk.num_rows,
-            total_games=self.ledger.total_games + len(chunk.games),
+            total_games=self.ledger.total_games + chunk.num_games,
             draws=self.ledger.draws,
             sampled_rows=self.ledger.sampled_rows,
             chunk=data,
         )
-        with _touching(self.chunk_file(number)):
-            try:
-                write_atomic(self.chunk_file(number), stored.encode())
-                self._texts.append(number, chunk)
-            except BaseException:
-                self.chunk_file(number).unlink(missing_ok=True)
-                raise
+        if self._persisted:
+            self._write(number, stored, chunk)
+        self._held.add(number)
         self._count(number, stored)
         self.ledger.enter(chunk)
+        if not self._persisted and self._clock() >= self._ledger_due:
+            self.write_ledger()
         return number
 
-    def drop(self, numbers: list[int]) -> None:
+    def drop(self, numbers: Sequence[int]) -> None:
         """Delete chunks, once the ledger covers them. Raises TamenError when that fails; call it again."""
-        self.write_ledger()
-        with _touching(self._replay):
-            for number in numbers:
-                self.chunk_file(number).unlink(missing_ok=True)
-            sync_folder(self._replay)
+        if self._persisted:
+            self.write_ledger()
+            with _touching(self._replay):
+                for number in numbers:
+                    self.chunk_file(number).unlink(missing_ok=True)
+                sync_folder(self._replay)
+        self._held.difference_update(numbers)
+
+    def commit_draw(self) -> None:
+        """Make a draw durable that must not be made again, if the chunks it was made from are."""
+        if self._persisted:
+            self.write_ledger()
 
     def write_ledger(self) -> None:
         """Make the ledger durable. Raises TamenError when it cannot be written."""
         with _touching(self._ledger_file):
             write_atomic(self._ledger_file, self.ledger.encode())
+        self._ledger_due = self._clock() + LEDGER_SECONDS
 
     def numbers(self) -> list[int]:
-        """Return the numbers of the chunk files, rising."""
+        """Return the numbers of the chunks that it keeps, rising: those of the files, if chunks are written."""
+        if not self._persisted:
+            return sorted(self._held)
         return sorted(
             _number(path) for path in self._replay.glob("*.chunk") if _NUMBERED.fullmatch(path.name)
         )
@@ -213,9 +242,20 @@ class Archive:
 
     def _finish_reading(self) -> None:
         self.ledger.next_number = max(self.ledger.next_number, self._free_number())
+        if not self._persisted:
+            self.ledger.next_number += _NUMBER_LEAP
         if self._lost_ledger:
             self.ledger.first_epoch = max(self.ledger.next_epochs.values(), default=0) + _EPOCH_LEAP
         self.write_ledger()
+
+    def _write(self, number: int, stored: StoredChunk, chunk: Chunk) -> None:
+        with _touching(self.chunk_file(number)):
+            try:
+                write_atomic(self.chunk_file(number), stored.encode())
+                self._texts.append(number, chunk)
+            except BaseException:
+                self.chunk_file(number).unlink(missing_ok=True)
+                raise
 
     def _count(self, number: int, stored: StoredChunk) -> None:
         self.ledger.next_number = number + 1

@@ -1,8 +1,10 @@
 """The replay: takes chunks from actors, keeps the newest on disk and at hand, draws rows for the learner."""
 
 import contextlib
+import math
+import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,14 +14,16 @@ import numpy as np
 from configs.schema import ReplayConfig
 from core.errors import DataError, TamenError
 from core.seeds import derive_rng
-from games.game import Game
 from replay.archive import Archive
-from replay.rate_limiter import Counts, RateLimiter
+from replay.experience import Experience, problems_of
+from replay.rate_limiter import LEAST_WAIT_SECONDS, Counts, PaceMeter, RateLimiter
 from replay.records import Ack, Chunk, GameRecord
-from replay.sampling import Sample, Wait, uniform_rows
+from replay.samplers import make_sampler
+from replay.sampling import Sample, Wait
 from replay.window import window_rows
 
-SAMPLE_WAIT_SECONDS = 0.2
+# How many of the last episodes the mean return is taken over: as many as the field's other programs take.
+_EPISODES_KEPT = 100
 
 # A learner fetches chunks a moment after it was told their numbers; some may have left the window in between.
 _LEFT_CHUNKS_KEPT = 16
@@ -58,9 +62,10 @@ class OpeningReport:
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """A chunk that can be drawn from."""
+    """A chunk that can be drawn from, and the bytes it takes."""
 
     rows: int
+    size_bytes: int
     handle: Any
 
 
@@ -73,10 +78,11 @@ class ReplayBuffer:
     Args:
         folder: of the run.
         config: sizes of the window and the rate limiter.
-        run, game: whose experience it is.
+        run, experience: whose experience it is, and of what.
         seed: of the run; draw k depends on it, k and the rows at hand, so that a resumed run goes on.
         objects: where chunks are put for the learner.
         limited: whether actors pause for the learner; False where nobody learns.
+        clock: monotonic seconds, by which it is judged how soon to ask again.
 
     Attributes:
         newest_game: the last one that was accepted in this life of the replay.
@@ -92,30 +98,38 @@ class ReplayBuffer:
         config: ReplayConfig,
         *,
         run: str,
-        game: Game,
+        experience: Experience,
         seed: int,
         objects: ObjectStore,
         limited: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._limiter = RateLimiter.of(config)
         self._limited = limited
-        self._game = game
+        self._experience = experience
         self._seed = seed
         self._objects = objects
-        self._archive = Archive(folder, run=run, game=game)
+        self._archive = Archive(folder, run=run, experience=experience, persisted=config.persisted)
         self._ledger = self._archive.ledger
+        self._sampler = make_sampler(config)
+        self._clock = clock
+        self._draws, self._inserts = PaceMeter(), PaceMeter()
         self._live: dict[int, _Live] = {}
+        self._live_bytes = 0
         self._left: deque[tuple[int, Any]] = deque(maxlen=_LEFT_CHUNKS_KEPT)
         self.newest_game: GameRecord | None = None
-        self._duplicate_games = 0
+        self._returns: deque[float] = deque(maxlen=_EPISODES_KEPT)
+        self._duplicates = 0
         self._refused_chunks = 0
+        self._rows_unused = 0
         for number, chunk, data in self._archive.read():
-            self._live[number] = _Live(chunk.num_rows, objects.put(data))
+            self._enter(number, chunk, len(data), objects.put(data))
+        self._sampler.restore(self._ledger.sampler_state)
         self._shrink()
         self.opening_report = OpeningReport(
             chunks=len(self._live),
-            rows=self._counts().live_rows,
+            rows=self._sampler.num_rows,
             damaged=tuple(self._archive.damaged),
             restored_texts=self._archive.restored_texts,
         )
@@ -129,7 +143,7 @@ class ReplayBuffer:
         return self._archive.new_epoch(actor)
 
     def add(self, data: bytes) -> Ack:
-        """Store a chunk that `Chunk.encode` made, without the games that came before, and acknowledge it.
+        """Store a chunk that `Chunk.encode` made, without what came before, and acknowledge it.
 
         Raises:
             DataError: when it is damaged, foreign or wrong; sent again it would be refused again.
@@ -141,42 +155,64 @@ class ReplayBuffer:
             self._refused_chunks += 1
             raise
         seen = self._ledger.seen
-        new = {game.seq for game in chunk.games if not seen.has(chunk.actor, chunk.epoch, game.seq)}
-        duplicates = len(chunk.games) - len(new)
+        new = {seq for seq in chunk.seqs if not seen.has(chunk.actor, chunk.epoch, seq)}
+        duplicates = len(chunk.seqs) - len(new)
         if duplicates:
             chunk = chunk.only(new)
             data = chunk.encode()
         if new:
             handle = self._objects.put(data)
             number = self._archive.store(chunk, data)
-            self._live[number] = _Live(chunk.num_rows, handle)
-            self.newest_game = chunk.games[-1]
+            self._enter(number, chunk, len(data), handle)
+            if chunk.num_rows:
+                self._inserts.note(chunk.num_rows, now_seconds=self._clock())
+            self.newest_game = chunk.games[-1] if chunk.games else None
+            self._returns.extend(chunk.episodes.total_reward.tolist())
             self._shrink()
-        self._duplicate_games += duplicates
-        return self._ack(accepted_games=len(new), duplicate_games=duplicates, rows=chunk.num_rows)
+        self._duplicates += duplicates
+        return self._ack(accepted=len(new), duplicates=duplicates, rows=chunk.num_rows)
 
     def admission(self) -> Ack:
         """Return the acknowledgement of nothing, by which a paused actor learns whether to go on."""
-        return self._ack(accepted_games=0, duplicate_games=0, rows=0)
+        return self._ack(accepted=0, duplicates=0, rows=0)
 
     def sample(self, num_rows: int) -> Sample | Wait:
-        """Draw rows uniformly from the window, with replacement, or say when to ask again.
+        """Draw rows from the window as `config.sampler` says, or say when to ask again.
 
         Raises:
             UsageError: when so many rows may never be drawn, see `RateLimiter.check_sample`.
+            TamenError: when a draw that is final could not be noted (a full disk); its rows are lost then.
         """
-        counts = self._counts()
-        if not self._limiter.may_sample(num_rows, counts):
-            return Wait(SAMPLE_WAIT_SECONDS, self._reason_to_wait(counts))
-        chunk_rows = np.array([chunk.rows for chunk in self._live.values()], np.int64)
+        counts, now = self._counts(), self._clock()
+        if not self._limiter.may_sample(num_rows, counts) or not self._sampler.available(num_rows):
+            inserts = self._inserts.pace(now_seconds=now)
+            seconds = self._limiter.sample_wait_seconds(num_rows, counts, inserts) or LEAST_WAIT_SECONDS
+            return Wait(seconds, self._reason_to_wait(num_rows, counts))
         rng = derive_rng(self._seed, "replay", self._ledger.draws)
-        chunk_ids, rows = uniform_rows(num_rows, self.live_chunks(), chunk_rows, rng=rng)
+        drawn = self._sampler.draw(num_rows, rng)
         self._ledger.draws += 1
         self._ledger.sampled_rows += num_rows
-        return Sample(chunk_ids, rows, self._ledger.draws, self._ledger.sampled_rows)
+        self._draws.note(num_rows, now_seconds=now)
+        if self._sampler.draws_are_final:
+            self._ledger.sampler_state = self._sampler.state()
+            self._archive.commit_draw()
+            with contextlib.suppress(TamenError):  # on a full disk they go with those of the next draw
+                self._leave(self._sampler.exhausted())
+        return Sample(
+            drawn.chunk_ids, drawn.rows, self._ledger.draws, self._ledger.sampled_rows, drawn.importance
+        )
+
+    def update_priorities(self, chunk_ids: np.ndarray, rows: np.ndarray, priorities: np.ndarray) -> None:
+        """Take in how much there is to learn from rows that were drawn; see `Sampler.update`."""
+        self._sampler.update(chunk_ids, rows, priorities)
 
     def restore_counters(self, draws: int, sampled_rows: int) -> None:
-        """Go on from the counters of a learner's checkpoint (see `Sample`); later draws are made again."""
+        """Go on from the counters of a learner's checkpoint (see `Sample`); later draws are made again.
+
+        Where draws are final nothing goes back: the learner goes on with the rows that follow.
+        """
+        if self._sampler.draws_are_final:
+            return
         self._ledger.draws = draws
         self._ledger.sampled_rows = sampled_rows
         self._ledger.sampled_rows = self._limiter.clamped_samples(self._counts())
@@ -204,24 +240,32 @@ class ReplayBuffer:
         return np.array(list(self._live), np.int64)
 
     def stats(self) -> dict[str, float]:
-        """Return counters by name; "samples_per_insert" is there once a row has come."""
-        ledger, counts = self._ledger, self._counts()
+        """Return counters by name; "samples_per_insert" is there once a row has come, "mean_return" once an episode.
+
+        The latter is the mean over the last episodes that ended in this life of the replay, at most 100.
+        """
+        ledger = self._ledger
         stats: dict[str, float] = {
-            "rows": counts.live_rows,
+            "rows": self._sampler.num_rows,
             "chunks": len(self._live),
-            "window_rows": window_rows(ledger.total_rows, self._config),
+            "bytes": self._live_bytes,
+            "window_rows": self._window_rows(),
             "total_rows": ledger.total_rows,
             "games": ledger.total_games,
             "draws": ledger.draws,
             "sampled_rows": ledger.sampled_rows,
             "pause_seconds": self._pause_seconds(),
-            "duplicate_games": self._duplicate_games,
+            "duplicates": self._duplicates,
             "missing_games": ledger.seen.missing(),
             "refused_chunks": self._refused_chunks,
+            "rows_unused": self._rows_unused,
             "damaged_files": len(self.opening_report.damaged),
         }
         if ledger.total_rows:
             stats["samples_per_insert"] = ledger.sampled_rows / ledger.total_rows
+        if self._returns:
+            stats["mean_return"] = float(np.mean(self._returns))
+            stats["returns_counted"] = len(self._returns)
         return stats
 
     def check_valid(self) -> list[str]:
@@ -232,16 +276,20 @@ class ReplayBuffer:
             problems.append(f"chunks {live} are held, {self._archive.numbers()} are on disk")
         if live and ledger.next_number <= live[-1]:
             problems.append(f"the next chunk would be {ledger.next_number}, but {live[-1]} is there")
-        if self._counts().live_rows > ledger.total_rows:
+        if self._sampler.num_rows > ledger.total_rows:
             problems.append("more rows are held than ever came")
-        return problems
+        if self._sampler.num_rows != sum(chunk.rows for chunk in self._live.values()):
+            problems.append("the sampler knows of other rows than are held")
+        if self._live_bytes != sum(chunk.size_bytes for chunk in self._live.values()):
+            problems.append("the bytes that are held were counted wrong")
+        return problems + self._sampler.check_valid()
 
     def _checked(self, data: bytes) -> Chunk:
         """Return the chunk in `data`. Raises DataError unless it is sound and of this run and game."""
         source = "a delivered chunk"
         chunk = Chunk.decode(data, source=source)
         self._archive.refuse_foreign(chunk.run, chunk.game, source=source)
-        problems = chunk.check_valid() or _misfits(chunk, self._game)
+        problems = problems_of(chunk, self._experience)
         if problems:
             raise DataError(
                 f"{source} holds wrong values",
@@ -250,58 +298,72 @@ class ReplayBuffer:
             )
         return chunk
 
+    def _enter(self, number: int, chunk: Chunk, size_bytes: int, handle: Any) -> None:
+        self._sampler.add(number, chunk.num_rows)
+        self._live[number] = _Live(chunk.num_rows, size_bytes, handle)
+        self._live_bytes += size_bytes
+
     def _shrink(self) -> None:
-        """Drop the oldest chunks that the window can do without."""
-        window = window_rows(self._ledger.total_rows, self._config)
-        rows = self._counts().live_rows
-        leaving = []
+        """Drop the oldest chunks that the window can do without, or that the bytes have no room for."""
+        window, most_bytes = self._window_rows(), self._config.capacity_bytes or math.inf
+        rows, held_bytes = self._sampler.num_rows, self._live_bytes
+        leaving: list[int] = []
         for number, chunk in self._live.items():
-            if rows - chunk.rows < window:
+            # Fewer than min_rows rows would never be drawn from.
+            too_many = held_bytes > most_bytes and rows - chunk.rows >= self._config.min_rows
+            if rows - chunk.rows < window and not too_many:
                 break
             rows -= chunk.rows
+            held_bytes -= chunk.size_bytes
             leaving.append(number)
         # The new chunk is safe whatever happens here; on a full disk the next one tries again.
         with contextlib.suppress(TamenError):
-            if leaving:
-                self._archive.drop(leaving)
-                self._left.extend((number, self._live.pop(number).handle) for number in leaving)
+            self._leave(leaving)
 
-    def _ack(self, *, accepted_games: int, duplicate_games: int, rows: int) -> Ack:
+    def _leave(self, numbers: Sequence[int]) -> None:
+        """Let the oldest chunks go."""
+        if not numbers:
+            return
+        self._archive.drop(numbers)
+        unused = self._sampler.drawable_rows
+        for number in numbers:
+            chunk = self._live.pop(number)
+            self._sampler.remove(number)
+            self._live_bytes -= chunk.size_bytes
+            self._left.append((number, chunk.handle))
+        if self._sampler.draws_are_final:
+            self._rows_unused += unused - self._sampler.drawable_rows
+
+    def _window_rows(self) -> int:
+        # Rows that are used up in the order of arrival have no window: they leave when they are.
+        if self._sampler.draws_are_final:
+            return self._config.capacity_rows
+        return window_rows(self._ledger.total_rows, self._config)
+
+    def _ack(self, *, accepted: int, duplicates: int, rows: int) -> Ack:
         return Ack(
-            accepted_games=accepted_games,
-            duplicate_games=duplicate_games,
+            accepted=accepted,
+            duplicates=duplicates,
             rows=rows,
             pause_seconds=self._pause_seconds(),
             total_rows=self._ledger.total_rows,
         )
 
     def _pause_seconds(self) -> float:
-        return self._limiter.insert_pause_seconds(self._counts()) if self._limited else 0.0
+        if not self._limited:
+            return 0.0
+        return self._limiter.insert_pause_seconds(self._counts(), self._draws.pace(now_seconds=self._clock()))
 
     def _counts(self) -> Counts:
         return Counts(
             inserted_rows=self._ledger.total_rows,
             sampled_rows=self._ledger.sampled_rows,
-            live_rows=sum(chunk.rows for chunk in self._live.values()),
+            live_rows=self._sampler.drawable_rows,
+            draws_left=self._sampler.draws_left,
         )
 
-    def _reason_to_wait(self, counts: Counts) -> str:
-        if counts.live_rows < self._config.min_rows:
-            return f"{counts.live_rows} of {self._config.min_rows} rows have come"
+    def _reason_to_wait(self, num_rows: int, counts: Counts) -> str:
+        least = max(self._config.min_rows, num_rows if self._sampler.draws_are_final else 0)
+        if counts.live_rows < least:
+            return f"{counts.live_rows} of {least} rows have come"
         return f"each row may be drawn {self._config.samples_per_insert:g} times, and the actors are behind"
-
-
-def _misfits(chunk: Chunk, game: Game) -> list[str]:
-    """Return how a chunk does not fit the game it names, in words."""
-    entries = {"cells": game.board.height * game.board.width, "policy": game.num_actions}
-    problems = [
-        f"column {name} has {chunk.columns[name].shape[1]} entries a row, {game.name} has {expected}"
-        for name, expected in entries.items()
-        if chunk.columns[name].shape[1] != expected
-    ]
-    problems += [
-        f"game {record.seq} has moves that {game.name} does not have"
-        for record in chunk.games
-        if len(record.actions) > game.max_plies or (record.actions >= game.num_actions).any()
-    ]
-    return problems

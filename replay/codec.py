@@ -28,7 +28,7 @@ _DTYPES = {
 }
 # Looked up, because numpy builds a dtype's name anew each time it is asked.
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_MAX_DIMENSIONS = 4
+_MAX_DIMENSIONS = 6
 # msgpack makes room for a list before it reads its items: for at most this many, at each of its 1024 levels.
 _MAX_ITEMS = 1 << 18
 

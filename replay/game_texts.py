@@ -13,7 +13,7 @@ import os
 import re
 from pathlib import Path
 
-from games.game import Game
+from replay.experience import Experience
 from replay.records import Chunk
 
 CHUNKS_PER_FILE = 1000
@@ -27,24 +27,25 @@ class GameTexts:
 
     Args:
         folder: where the files lie; it exists.
-        game: writes the lines.
+        experience: writes the lines. Without a text form of games nothing is written, and nothing is missing.
     """
 
-    def __init__(self, folder: Path, game: Game) -> None:
+    def __init__(self, folder: Path, experience: Experience) -> None:
         self._folder = folder
-        self._game = game
-        # Boards with goal edges are hex, the one game whose text form has a name of its own.
-        self._suffix = ".trmph" if game.board.goal_edges else ".txt"
+        self._experience = experience
+        self._suffix = experience.text_suffix
         self._chunks: dict[Path, set[int]] = {}
 
     def has(self, number: int) -> bool:
         """Say whether the block of chunk `number` is there, whole."""
-        return number in self._chunks_in(self._file(number))
+        return not self._suffix or number in self._chunks_in(self._file(number))
 
     def append(self, number: int, chunk: Chunk) -> None:
         """Make the games of chunk `number` durable. When it raises, nothing of them is left."""
+        if not self._suffix:
+            return
         lines = [f"# chunk {number}: {len(chunk.games)} games\n"]
-        lines += [f"{self._game.game_line(game.actions.tolist(), game.outcome)}\n" for game in chunk.games]
+        lines += [f"{self._experience.line(game)}\n" for game in chunk.games]
         file = self._file(number)
         chunks = self._chunks_in(file)
         _append("".join(lines).encode(), to=file)

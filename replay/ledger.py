@@ -9,13 +9,13 @@ from core.errors import DataError
 from replay.codec import decode_record, encode_record
 from replay.records import Chunk
 
-LEDGER_VERSION = 1
+LEDGER_VERSION = 2
 
 
 class SeenGames:
-    """A set of games, by (actor, epoch, seq), kept as ranges of seq.
+    """A set of games (or rows, where there are no games), by (actor, epoch, seq), kept as ranges of seq.
 
-    An actor numbers its games one by one and delivers them in order, so a life is one range however long it
+    An actor numbers them one by one and delivers them in order, so a life is one range however long it
     is. Deliveries that overtake each other or are missing cost a range each.
     """
 
@@ -70,6 +70,7 @@ class Ledger:
         next_number: of the next chunk.
         total_rows, total_games: ever accepted.
         draws, sampled_rows: made for the learner, and rows drawn in all of them.
+        sampler_state: int64 [k, 2], see `replay.samplers.Sampler.state`.
     """
 
     run: str
@@ -82,6 +83,7 @@ class Ledger:
     total_games: int = 0
     draws: int = 0
     sampled_rows: int = 0
+    sampler_state: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
     def new_epoch(self, actor: int) -> int:
         """Return a life that was never given to `actor` before."""
@@ -90,8 +92,8 @@ class Ledger:
         return epoch
 
     def enter(self, chunk: Chunk) -> None:
-        """Mark the games of a chunk as seen; its actor's life was evidently given out."""
-        self.seen.add(chunk.actor, chunk.epoch, [game.seq for game in chunk.games])
+        """Mark what is in a chunk as seen; its actor's life was evidently given out."""
+        self.seen.add(chunk.actor, chunk.epoch, chunk.seqs)
         self.next_epochs[chunk.actor] = max(self.next_epochs.get(chunk.actor, 0), chunk.epoch + 1)
 
     def encode(self) -> bytes:
@@ -111,6 +113,7 @@ class Ledger:
                 "total_games": self.total_games,
                 "draws": self.draws,
                 "sampled_rows": self.sampled_rows,
+                "sampler_state": self.sampler_state,
             },
         )
 
@@ -129,9 +132,12 @@ class Ledger:
                 "total_games": int(total_games),
                 "draws": int(draws),
                 "sampled_rows": int(sampled_rows),
-            } if (
-                seen.shape[1:] == (4,) and epochs.shape[1:] == (2,) and seen.dtype == epochs.dtype == np.int64
-            ):
+                "sampler_state": np.ndarray(ndim=2) as sampler_state,
+            } if (seen.shape[1:], epochs.shape[1:], sampler_state.shape[1:]) == (
+                (4,),
+                (2,),
+                (2,),
+            ) and seen.dtype == epochs.dtype == sampler_state.dtype == np.int64:
                 ledger = Ledger(
                     run=run,
                     game=game,
@@ -142,6 +148,7 @@ class Ledger:
                     total_games=total_games,
                     draws=draws,
                     sampled_rows=sampled_rows,
+                    sampler_state=sampler_state,
                 )
                 ledger.seen.add_array(seen)
                 return ledger

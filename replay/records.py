@@ -1,14 +1,16 @@
-"""What actors deliver: finished games, and the training rows cut from them.
+"""What actors deliver: training rows in named columns, and the games or episodes that they are cut from.
 
-Shapes: `T` plies of a game, `R` rows of a chunk, `A` actions, `H*W` cells.
-(run, actor, epoch, seq) names one game for ever: `epoch` counts an actor's lives, `seq` its games in one.
+Shapes: `T` plies of a game, `R` rows of a chunk, `E` episodes.
+(run, actor, epoch, seq) names one delivered thing for ever, a game with its rows or, where there are no games, a row:
+`epoch` counts an actor's lives, `seq` what it delivered in one. What a row's other columns are is for the workload to
+say (`replay.experience`).
 
 Both records carry a version of their own. A reader refuses versions that it does not know; a change of fields
 raises the version and leaves a golden file of each older one in the tests.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,27 +20,17 @@ from core.errors import DataError
 from replay.codec import decode_record, encode_record
 
 GAME_RECORD_VERSION = 1
-CHUNK_VERSION = 1
+CHUNK_VERSION = 2
 
-COLUMNS = {
-    "cells": ("int8", 2),
-    "policy": ("float16", 2),
-    "policy_weight": ("float32", 1),
-    "outcome": ("float32", 1),
-    "search_value": ("float32", 1),
-    "seq": ("int64", 1),
-    "ply": ("int16", 1),
-    "weights_version": ("int32", 1),
-}
-"""Name of each column of a chunk: its dtype and number of axes."""
+PROVENANCE = {"seq": "int64", "step": "int32", "weights_version": "int32"}
+"""Name and dtype of the columns [R] that every chunk has, of whatever workload."""
 
 _GAME_ARRAYS = {"actions": "int16", "values": "float32", "recorded": "bool", "weights_versions": "int32"}
+_EPISODE_ARRAYS = {"seq": "int64", "total_reward": "float32", "steps": "int32", "seconds": "float32"}
 _MAX_ORIGIN = 2**31 - 1
 _MAX_SEQ = 2**63 - 1
 # Means of many values in [-1, 1] may round to a little more than 1.
-_VALUE_LIMIT = 1.001
-# float16 keeps 11 bits: a policy rounded to it is off its sum by at most 2^-11, and a little from underflow.
-_POLICY_SUM_TOLERANCE = 2e-3
+VALUE_LIMIT = 1.001
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +75,7 @@ class GameRecord:
     def check_valid(self) -> list[str]:
         """Return what is wrong with the record, in words; nothing if it is sound."""
         plies = len(self.actions)
-        problems = _origin_problems(self.actor, self.epoch) + _value_problems("outcome", self.outcome)
+        problems = _origin_problems(self.actor, self.epoch) + value_problems("outcome", self.outcome)
         problems += [
             f"{name} has {len(array)} entries for {plies} actions"
             for name, array in (
@@ -93,9 +85,9 @@ class GameRecord:
             )
             if len(array) != plies
         ]
-        problems += _value_problems("values", self.values)
-        problems += _range_problems("actions", self.actions, 0, None)
-        problems += _range_problems("weights_versions", self.weights_versions, -1, None)
+        problems += value_problems("values", self.values)
+        problems += range_problems("actions", self.actions, 0, None)
+        problems += range_problems("weights_versions", self.weights_versions, -1, None)
         if not 0 <= self.opening_plies <= plies:
             problems.append(f"opening_plies is {self.opening_plies} of {plies} plies")
         if not 0 <= self.seq <= _MAX_SEQ:
@@ -104,33 +96,77 @@ class GameRecord:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Episodes:
+    """Episodes that ended within the rows of a chunk, whole or in their last part.
+
+    Attributes:
+        seq: int64 [E], the row in which each ended.
+        total_reward: float32 [E], undiscounted and as the environment gave it.
+        steps: int32 [E].
+        seconds: float32 [E], from the first step to the last.
+    """
+
+    seq: np.ndarray
+    total_reward: np.ndarray
+    steps: np.ndarray
+    seconds: np.ndarray
+
+    @staticmethod
+    def none() -> "Episodes":
+        return Episodes(**{name: np.zeros(0, dtype) for name, dtype in _EPISODE_ARRAYS.items()})
+
+    def __len__(self) -> int:
+        return len(self.seq)
+
+    def only(self, chosen: np.ndarray) -> "Episodes":
+        """Return those of a mask bool [E]."""
+        return Episodes(**{name: getattr(self, name)[chosen] for name in _EPISODE_ARRAYS})
+
+    def check_valid(self) -> list[str]:
+        """Return what is wrong with them, in words."""
+        if len({len(getattr(self, name)) for name in _EPISODE_ARRAYS}) != 1:
+            return ["the arrays of its episodes differ in length"]
+        problems = range_problems("total_reward of an episode", self.total_reward, -np.inf, None)
+        problems += range_problems("steps of an episode", self.steps, 1, None)
+        return problems + range_problems("seconds of an episode", self.seconds, 0, None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Chunk:
-    """Some finished games of one actor's life and the rows to train on.
+    """Rows of one actor's life, and what they were cut from.
 
     Attributes:
         run, game, actor, epoch: as in each of the games.
-        games: in the order of their `seq`, which rises by one as an actor delivers them.
-        columns: arrays with the same R ≥ 0 rows:
-            cells: int8 [R, H*W], the board in a view: own stones 1, the other's -1, empty 0.
-            policy: float16 [R, A], the search's policy in the frame of that view; sums to 1.
-            policy_weight: float32 [R], of the policy in the loss; 0 where there is none.
-            outcome: float32 [R], of the game, from the view of the player to move, in [-1, 1].
-            search_value: float32 [R], from the view of the player to move, in [-1, 1].
-            seq: int64 [R], the game a row was cut from.
-            ply: int16 [R], its position in that game.
-            weights_version: int32 [R], oldest weights that took part in the search.
+        games: in the order of their `seq`, which rises by one as an actor delivers them; none where the rows are no
+            positions of games.
+        episodes: of environments; none where there are games.
+        columns: arrays with the same R ≥ 0 rows, those of the workload and:
+            seq: int64 [R], the game a row was cut from; where there are no games, the row itself.
+            step: int32 [R], moves before it in the game, or steps before it in its environment.
+            weights_version: int32 [R], oldest weights that took part.
     """
 
     run: str
     game: str
     actor: int
     epoch: int
-    games: tuple[GameRecord, ...]
     columns: Mapping[str, np.ndarray]
+    games: tuple[GameRecord, ...] = ()
+    episodes: Episodes = field(default_factory=Episodes.none)
 
     @property
     def num_rows(self) -> int:
         return len(self.columns["seq"])
+
+    @property
+    def num_games(self) -> int:
+        """How many games or episodes ended in it."""
+        return len(self.games) or len(self.episodes)
+
+    @property
+    def seqs(self) -> list[int]:
+        """What is in it, rising: the numbers of its games, or of its rows where there are no games."""
+        return [game.seq for game in self.games] or self.columns["seq"].tolist()
 
     def encode(self) -> bytes:
         """Return the chunk as bytes for `decode`. Raises DataError when it is too large to be read again."""
@@ -143,6 +179,7 @@ class Chunk:
                 "actor": self.actor,
                 "epoch": self.epoch,
                 "games": [_game_fields(game) for game in self.games],
+                "episodes": {name: getattr(self.episodes, name) for name in _EPISODE_ARRAYS},
                 "columns": dict(self.columns),
             },
         )
@@ -155,6 +192,9 @@ class Chunk:
             DataError: when it is damaged, foreign or of another version.
         """
         record = decode_record(data, "chunk", CHUNK_VERSION, source=source)
+        episodes = _take(record, "episodes", dict, source=source)
+        for name, dtype in _EPISODE_ARRAYS.items():
+            _check_array(episodes, name, dtype, 1, source=source)
         return Chunk(
             run=_take(record, "run", str, source=source),
             game=_take(record, "game", str, source=source),
@@ -163,12 +203,23 @@ class Chunk:
             games=tuple(
                 _game_from(game, source=source) for game in _take(record, "games", list, source=source)
             ),
+            episodes=Episodes(**{name: episodes[name] for name in _EPISODE_ARRAYS}),
             columns=_columns_from(_take(record, "columns", dict, source=source), source=source),
         )
 
     def check_valid(self) -> list[str]:
-        """Return what is wrong with the values, in words; nothing if the chunk is sound."""
-        return [*_origin_problems(self.actor, self.epoch), *self._game_problems(), *self._row_problems()]
+        """Return what is wrong with the values, in words; nothing if the chunk is sound, whatever its workload."""
+        lengths = [
+            f"column {name} has {len(column)} rows, seq has {self.num_rows}"
+            for name, column in self.columns.items()
+            if len(column) != self.num_rows
+        ]
+        problems = lengths + _origin_problems(self.actor, self.epoch) + self.episodes.check_valid()
+        if problems:
+            return problems
+        problems = range_problems("weights_version", self.columns["weights_version"], 0, None)
+        problems += range_problems("step", self.columns["step"], 0, None)
+        return problems + (self._game_problems() if self.games else self._unit_problems())
 
     def training_columns(self) -> dict[str, np.ndarray]:
         """Return the columns, and with them who made each row: "actor" and "epoch", int32 [R]."""
@@ -179,17 +230,27 @@ class Chunk:
         }
 
     def only(self, seqs: Collection[int]) -> "Chunk":
-        """Return the chunk with the games of `seqs` alone, and their rows."""
-        rows = np.isin(self.columns["seq"], np.array(sorted(seqs), np.int64))
+        """Return the chunk with what `seqs` names alone, and its rows."""
+        chosen = np.array(sorted(seqs), np.int64)
+        rows = np.isin(self.columns["seq"], chosen)
         return replace(
             self,
             games=tuple(game for game in self.games if game.seq in seqs),
+            episodes=self.episodes.only(np.isin(self.episodes.seq, chosen)),
             columns={name: column[rows] for name, column in self.columns.items()},
         )
 
+    def _unit_problems(self) -> list[str]:
+        if not self.num_rows:
+            return ["it holds no game and no row"]
+        seq = self.columns["seq"]
+        if (seq[1:] <= seq[:-1]).any() or seq[0] < 0:
+            return ["the seq of its rows does not rise"]
+        if not np.isin(self.episodes.seq, seq).all():
+            return ["an episode ended in a row that is not in the chunk"]
+        return []
+
     def _game_problems(self) -> list[str]:
-        if not self.games:
-            return ["it holds no game"]
         problems = [problem for game in self.games for problem in game.check_valid()]
         origin = (self.run, self.game, self.actor, self.epoch)
         problems += [
@@ -197,62 +258,36 @@ class Chunk:
             for game in self.games
             if (game.run, game.game, game.actor, game.epoch) != origin
         ]
-        seqs = [game.seq for game in self.games]
-        if any(later <= earlier for earlier, later in pairwise(seqs)):
+        if any(later <= earlier for earlier, later in pairwise(self.seqs)):
             problems.append("the seq of its games does not rise")
-        return problems
-
-    def _row_problems(self) -> list[str]:
-        columns = self.columns
-        problems = [
-            f"column {name} has {len(column)} rows, seq has {self.num_rows}"
-            for name, column in columns.items()
-            if len(column) != self.num_rows
-        ]
-        if problems:
-            return problems
-        problems += _range_problems("cells", columns["cells"], -1, 1)
-        problems += _value_problems("outcome", columns["outcome"])
-        problems += _value_problems("search_value", columns["search_value"])
-        problems += _range_problems("policy_weight", columns["policy_weight"], 0, None)
-        problems += _range_problems("weights_version", columns["weights_version"], 0, None)
-        return problems + self._policy_problems() + self._place_problems()
-
-    def _policy_problems(self) -> list[str]:
-        problems = _range_problems("policy", self.columns["policy"], 0, 1)
-        if problems:
-            return problems
-        sums = self.columns["policy"].sum(axis=1, dtype=np.float32)
-        worst = np.abs(sums - 1)[self.columns["policy_weight"] > 0].max(initial=0)
-        return [f"a policy misses a sum of 1 by {worst:.4f}"] if worst > _POLICY_SUM_TOLERANCE else []
+        return problems + self._place_problems()
 
     def _place_problems(self) -> list[str]:
         """Check that each row points at a position of a game of this chunk."""
         plies = {game.seq: len(game.actions) for game in self.games}
         limits = np.array([plies.get(seq, -1) for seq in self.columns["seq"].tolist()], np.int64)
-        ply = self.columns["ply"]
         problems = []
         if (limits < 0).any():
             problems.append("a row is cut from a game that is not in the chunk")
-        if ((ply < 0) | ((ply >= limits) & (limits >= 0))).any():
+        if ((self.columns["step"] >= limits) & (limits >= 0)).any():
             problems.append("a row is cut from a ply that its game does not have")
         return problems
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """The replay's answer to a chunk: its games are on disk, in this delivery or an earlier one.
+    """The replay's answer to a chunk: what is in it is safe, by this delivery or an earlier one.
 
     Attributes:
-        accepted_games: games that were new.
-        duplicate_games: games that had come before; their rows were dropped.
+        accepted: games, or rows where there are no games, that were new.
+        duplicates: those that had come before; their rows were dropped.
         rows: rows that were kept.
         pause_seconds: how long the actor should wait before it asks for admission again; 0 to go on.
         total_rows: rows ever kept.
     """
 
-    accepted_games: int
-    duplicate_games: int
+    accepted: int
+    duplicates: int
     rows: int
     pause_seconds: float
     total_rows: int
@@ -260,7 +295,7 @@ class Ack:
     @staticmethod
     def nothing() -> "Ack":
         """Return what an actor goes on with when its chunk was refused for good."""
-        return Ack(accepted_games=0, duplicate_games=0, rows=0, pause_seconds=0.0, total_rows=0)
+        return Ack(accepted=0, duplicates=0, rows=0, pause_seconds=0.0, total_rows=0)
 
 
 def decode_columns(data: bytes, *, source: str = "a chunk") -> dict[str, np.ndarray]:
@@ -302,10 +337,11 @@ def _game_from(record: Any, *, source: str) -> GameRecord:
 
 
 def _columns_from(columns: dict[str, Any], *, source: str) -> dict[str, np.ndarray]:
-    if columns.keys() != COLUMNS.keys():
-        raise _foreign(source, f"its columns are {', '.join(columns)[:200]}, expected {', '.join(COLUMNS)}")
-    for name, (dtype, axes) in COLUMNS.items():
-        _check_array(columns, name, dtype, axes, source=source)
+    for name, dtype in PROVENANCE.items():
+        _check_array(columns, name, dtype, 1, source=source)
+    for name, column in columns.items():
+        if not isinstance(column, np.ndarray) or not column.ndim:
+            raise _foreign(source, f"column {name} is no array of rows")
     return columns
 
 
@@ -331,11 +367,11 @@ def _origin_problems(actor: int, epoch: int) -> list[str]:
     ]
 
 
-def _value_problems(name: str, array: Any) -> list[str]:
-    return _range_problems(name, array, -_VALUE_LIMIT, _VALUE_LIMIT)
+def value_problems(name: str, array: Any) -> list[str]:
+    return range_problems(name, array, -VALUE_LIMIT, VALUE_LIMIT)
 
 
-def _range_problems(name: str, array: Any, low: float, high: float | None) -> list[str]:
+def range_problems(name: str, array: Any, low: float, high: float | None) -> list[str]:
     """Say whether a value of `array` is not finite, below `low` or above `high`."""
     if not np.isfinite(array).all():
         return [f"{name} is not finite"]

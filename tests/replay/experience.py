@@ -1,4 +1,4 @@
-"""Small games and chunks of tic-tac-toe: sound in form, though nobody played them."""
+"""Small chunks of tic-tac-toe, and of an environment: sound in form, though nobody played them."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from configs.schema import ReplayConfig
+from core.environments import ActionSpec, EnvironmentSpec
 from core.seeds import derive_rng
 from games.game import Game
 from games.tic_tac_toe import TicTacToe
 from replay.buffer import LocalObjects, ObjectStore, ReplayBuffer
-from replay.records import Chunk, GameRecord
+from replay.experience import BoardExperience, RolloutExperience
+from replay.records import Chunk, Episodes, GameRecord
 
 GAME = TicTacToe()
 CONFIG = ReplayConfig(min_rows=4, capacity_rows=1_000_000, window_exponent=1, window_growth=1)
@@ -52,10 +54,44 @@ def a_chunk(
         "outcome": np.repeat([record.outcome for record in games], 3).astype(np.float32),
         "search_value": rng.uniform(-1, 1, rows).astype(np.float32),
         "seq": np.repeat(np.array(seqs, np.int64), 3),
-        "ply": np.tile(np.array([2, 3, 4], np.int16), len(games)),
+        "step": np.tile(np.array([2, 3, 4], np.int32), len(games)),
         "weights_version": np.tile(np.array([3, 4, 4], np.int32), len(games)),
     }
     return Chunk(run="test", game=game, actor=actor, epoch=epoch, games=games, columns=columns)
+
+
+UNROLL_STEPS = 4
+ENVIRONMENT = EnvironmentSpec((2,), "float32", ActionSpec("categorical", (3,), scalar=True))
+ROLLOUTS = RolloutExperience("gym:Toy-v0", ENVIRONMENT, unroll_steps=UNROLL_STEPS)
+
+
+def a_rollout_chunk(first_seq: int = 0, *, rows: int = 3, actor: int = 0, epoch: int = 0) -> Chunk:
+    """Return unrolls of four steps, in the first of which an episode ends."""
+    rng = derive_rng(2, actor, epoch, first_seq)
+    steps = (rows, UNROLL_STEPS)
+    terminated, valid = np.zeros(steps, bool), np.ones(steps, bool)
+    terminated[0, 1], valid[0, 2] = True, False
+    columns = {
+        "observation": rng.normal(size=(rows, UNROLL_STEPS + 1, 2)).astype(np.float32),
+        "action": rng.integers(0, 3, (*steps, 1)),
+        "log_prob": np.full(steps, -1.1, np.float32),
+        "value": rng.normal(size=(rows, UNROLL_STEPS + 1)).astype(np.float32),
+        "reward": np.ones(steps, np.float32),
+        "terminated": terminated,
+        "truncated": np.zeros(steps, bool),
+        "valid": valid,
+        "discounted_return": np.ones(steps, np.float32),
+        "seq": np.arange(first_seq, first_seq + rows),
+        "step": np.full(rows, 40, np.int32),
+        "weights_version": np.full(rows, 2, np.int32),
+    }
+    episodes = Episodes(
+        seq=np.array([first_seq], np.int64),
+        total_reward=np.array([12.5], np.float32),
+        steps=np.array([42], np.int32),
+        seconds=np.array([0.5], np.float32),
+    )
+    return Chunk("test", ROLLOUTS.name, actor, epoch, columns, episodes=episodes)
 
 
 def with_column(chunk: Chunk, name: str, column: np.ndarray) -> Chunk:
@@ -72,7 +108,13 @@ def open_buffer(
     limited: bool = True,
 ) -> ReplayBuffer:
     return ReplayBuffer(
-        folder, config, run=run, game=game, seed=5, objects=objects or LocalObjects(), limited=limited
+        folder,
+        config,
+        run=run,
+        experience=BoardExperience(game),
+        seed=5,
+        objects=objects or LocalObjects(),
+        limited=limited,
     )
 
 

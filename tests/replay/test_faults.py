@@ -70,7 +70,7 @@ def test_a_kill_at_any_operation_loses_nothing_acknowledged_and_doubles_nothing(
         assert buffer.opening_report.damaged == ()
         assert buffer.stats()["games"] in (2 * acknowledged, 2 * acknowledged + 2)
         for k, chunk in enumerate(CHUNKS):
-            assert buffer.add(chunk).accepted_games in ((0,) if k < acknowledged else (0, 2))
+            assert buffer.add(chunk).accepted in ((0,) if k < acknowledged else (0, 2))
         assert_all_came_once(folder, buffer)
         step += 1
     assert status == 0
@@ -99,9 +99,10 @@ def test_a_disk_that_fails_at_any_operation_leaves_the_chunk_to_be_sent_again(tm
                 assert struck
                 assert names_of_files(folder) == files
                 assert buffer.stats()["games"] == 2 * k
-                assert buffer.add(chunk).accepted_games == 2
+                assert buffer.add(chunk).accepted == 2
         again = open_buffer(folder, WINDOW_OF_ONE_CHUNK)
-        assert again.stats() | {"duplicate_games": 0} == buffer.stats() | {"rows": 6, "chunks": 1}
+        of_one_chunk = {"rows": 6, "chunks": 1, "bytes": again.stats()["bytes"]}
+        assert again.stats() | {"duplicates": 0} == buffer.stats() | of_one_chunk
         assert_all_came_once(folder, again)
         step += 1
     assert step > 20
@@ -164,7 +165,7 @@ def test_a_full_disk_is_told_and_passes(tmp_path: Path) -> None:
                 buffer.add(CHUNKS[1])
         assert buffer.stats()["games"] == 2
         resource.setrlimit(resource.RLIMIT_FSIZE, whole)
-        assert buffer.add(CHUNKS[1]).accepted_games == 2
+        assert buffer.add(CHUNKS[1]).accepted == 2
         assert buffer.check_valid() == []
 
     assert in_child(fill_and_go_on) == 0
@@ -200,7 +201,7 @@ def test_a_damaged_chunk_keeps_its_bytes_and_its_number(tmp_path: Path) -> None:
     buffer = open_buffer(tmp_path)
     assert newest.with_name("00000001.chunk.damaged").read_bytes() == flipped
     assert buffer.stats()["damaged_files"] == 1
-    assert buffer.add(CHUNKS[1]).accepted_games == 2, "its games are gone, so they may come again"
+    assert buffer.add(CHUNKS[1]).accepted == 2, "its games are gone, so they may come again"
     assert buffer.live_chunks().tolist() == [0, 2]
     assert open_buffer(tmp_path).opening_report.damaged == ()
 
@@ -220,7 +221,7 @@ def test_without_its_ledger_a_replay_goes_on_and_still_gives_out_new_lives(tmp_p
         buffer = open_buffer(tmp_path)
         assert buffer.opening_report.damaged == (() if lost == "deleted" else ("ledger.sealed",))
         assert seqs(buffer)[:4] == [0, 1, 2, 3]
-        assert buffer.add(CHUNKS[0]).duplicate_games == 2
+        assert buffer.add(CHUNKS[0]).duplicates == 2
         for actor in (0, 1, 2):
             life = (actor, buffer.open_epoch(actor))
             assert life not in lives

@@ -6,12 +6,13 @@ import pytest
 
 from games.tic_tac_toe import TicTacToe
 from replay import game_texts
+from replay.experience import BoardExperience
 from replay.game_texts import GameTexts
 from tests.replay.experience import a_chunk
 
 
 def texts(folder: Path) -> GameTexts:
-    return GameTexts(folder, TicTacToe())
+    return GameTexts(folder, BoardExperience(TicTacToe()))
 
 
 def test_a_file_takes_its_share_of_the_chunks_and_the_next_one_begins(

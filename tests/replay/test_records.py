@@ -16,19 +16,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import DataError
+from games.hex import Hex
 from replay import codec
 from replay.archive import STORED_CHUNK_VERSION, StoredChunk
+from replay.experience import BoardExperience, problems_of
 from replay.ledger import LEDGER_VERSION, Ledger
 from replay.records import (
     CHUNK_VERSION,
-    COLUMNS,
     GAME_RECORD_VERSION,
+    PROVENANCE,
     Ack,
     Chunk,
     GameRecord,
     decode_columns,
 )
-from tests.replay.experience import a_chunk, a_game, same, with_column
+from tests.replay.experience import GAME, a_chunk, a_game, same, with_column
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -65,7 +67,7 @@ def known_chunk() -> Chunk:
             "outcome": np.array([-1, -1], np.float32),
             "search_value": np.array([0.25, 0.75], np.float32),
             "seq": np.array([40, 40], np.int64),
-            "ply": np.array([1, 3], np.int16),
+            "step": np.array([1, 3], np.int32),
             "weights_version": np.array([5, 6], np.int32),
         },
     )
@@ -128,8 +130,10 @@ def test_the_golden_fields_are_what_they_say() -> None:
     assert (game.outcome, game.opening_plies) == (1.0, 1)
     assert game.actions.tolist() == [4, 0, 8, 1, 7]
     assert game.recorded.tolist() == [False, True, False, True, False]
-    chunk = Chunk.decode((GOLDEN / "chunk_v1.bin").read_bytes())
-    assert {name: (column.dtype.name, column.ndim) for name, column in chunk.columns.items()} == COLUMNS
+    chunk = Chunk.decode((GOLDEN / "chunk_v2.bin").read_bytes())
+    expected = {spec.name: spec for spec in BoardExperience(Hex(3)).columns}
+    assert chunk.columns.keys() == expected.keys() | PROVENANCE.keys()
+    assert all(spec.mismatch(chunk.columns[name]) is None for name, spec in expected.items())
     assert chunk.columns["search_value"].tolist() == [0.25, 0.75]
 
 
@@ -138,11 +142,20 @@ def test_other_versions_and_kinds_are_refused_by_name(name: str) -> None:
     known = KNOWN[name]()
     fields = codec.decode(known.encode(), source="a test")
     with pytest.raises(
-        DataError, match=f"it is a {fields['record']} of version 7, this release reads version 1"
+        DataError,
+        match=f"it is a {fields['record']} of version 77, this release reads version {fields['version']}",
     ):
-        type(known).decode(codec.encode({**fields, "version": 7}), source="a test")
+        type(known).decode(codec.encode({**fields, "version": 77}), source="a test")
     with pytest.raises(DataError, match=f"x is not a {fields['record']}"):
         type(known).decode(codec.encode({**fields, "record": "cake"}), source="x")
+
+
+@pytest.mark.parametrize(("name", "record"), [("chunk_v1.bin", Chunk), ("ledger_v1.bin", Ledger)])
+def test_what_an_older_release_wrote_is_refused_by_its_version(
+    name: str, record: type[Chunk | Ledger]
+) -> None:
+    with pytest.raises(DataError, match="of version 1, this release reads version 2"):
+        record.decode((GOLDEN / name).read_bytes(), source=name)
 
 
 def test_known_records_are_sound() -> None:
@@ -166,7 +179,7 @@ def test_a_whole_number_as_outcome_is_written_as_a_real_one() -> None:
 
 def test_training_columns_say_who_made_each_row() -> None:
     columns = decode_columns(a_chunk([7, 8], actor=3, epoch=2).encode())
-    assert columns.keys() == COLUMNS.keys() | {"actor", "epoch"}
+    assert columns.keys() == a_chunk().columns.keys() | {"actor", "epoch"}
     assert columns["actor"].dtype == columns["epoch"].dtype == np.int32
     assert columns["actor"].tolist() == [3] * 6
     assert columns["epoch"].tolist() == [2] * 6
@@ -215,10 +228,10 @@ def spoilt_game(**fields: Any) -> Callable[[], Chunk]:
         (spoilt("policy_weight", -1), "policy_weight reaches from -1"),
         (spoilt("weights_version", -1), "weights_version reaches from -1"),
         (spoilt("seq", 99), "a row is cut from a game that is not in the chunk"),
-        (spoilt("ply", 5), "a row is cut from a ply that its game does not have"),
-        (spoilt("ply", -1), "a row is cut from a ply that its game does not have"),
-        (lambda: with_column(a_chunk(), "ply", np.zeros(5, np.int16)), "column ply has 5 rows, seq has 6"),
-        (lambda: replace(a_chunk(), games=()), "it holds no game"),
+        (spoilt("step", 5), "a row is cut from a ply that its game does not have"),
+        (spoilt("step", -1), "step reaches from -1"),
+        (lambda: with_column(a_chunk(), "step", np.zeros(5, np.int32)), "column step has 5 rows, seq has 6"),
+        (lambda: replace(a_chunk(), games=()), "the seq of its rows does not rise"),
         (lambda: a_chunk([1, 0]), "the seq of its games does not rise"),
         (lambda: a_chunk([1, 1]), "the seq of its games does not rise"),
         (lambda: replace(a_chunk(), actor=-1), "actor is -1, allowed are 0 to 2147483647"),
@@ -240,16 +253,19 @@ def spoilt_game(**fields: Any) -> Callable[[], Chunk]:
 )
 def test_a_wrong_value_is_found_and_named(make: Callable[[], Chunk], problem: str) -> None:
     read = Chunk.decode(make().encode())
-    assert any(problem in found for found in read.check_valid()), read.check_valid()
+    found = problems_of(read, BoardExperience(GAME))
+    assert any(problem in one for one in found), found
 
 
 def test_a_row_without_a_policy_target_needs_no_policy() -> None:
     chunk = with_column(a_chunk(), "policy", np.zeros((6, 9), np.float16))
-    assert with_column(chunk, "policy_weight", np.zeros(6, np.float32)).check_valid() == []
+    chunk = with_column(chunk, "policy_weight", np.zeros(6, np.float32))
+    assert problems_of(chunk, BoardExperience(GAME)) == []
 
 
 def test_values_may_leave_their_range_by_rounding() -> None:
-    assert spoilt("search_value", np.nextafter(np.float32(1), np.float32(2)))().check_valid() == []
+    chunk = spoilt("search_value", np.nextafter(np.float32(1), np.float32(2)))()
+    assert problems_of(chunk, BoardExperience(GAME)) == []
 
 
 @settings(max_examples=200)
@@ -271,4 +287,4 @@ def test_no_field_of_another_kind_gets_past_decoding(data: st.DataObject) -> Non
     else:
         del holder[key]
     with contextlib.suppress(DataError):
-        Chunk.decode(codec.encode(fields)).check_valid()
+        problems_of(Chunk.decode(codec.encode(fields)), BoardExperience(GAME))
