@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from networks.tower import BoardNet
+from networks.build import Net
 
 
 class WeightsAverage:
@@ -21,21 +21,27 @@ class WeightsAverage:
     Args:
         net: whose weights are averaged; the average begins as a copy of it.
         decay: in [0, 1); 0 averages nothing.
+
+    Attributes:
+        net: of the averaged weights; with decay 0 the very net that is trained.
     """
 
-    def __init__(self, net: BoardNet, decay: float) -> None:
+    def __init__(self, net: Net, decay: float) -> None:
         self._decay = decay
-        self.net = copy.deepcopy(net).requires_grad_(False)
+        self.net = copy.deepcopy(net).requires_grad_(False) if decay else net
 
-    def update(self, net: BoardNet, step: int) -> None:
+    def update(self, net: Net, step: int) -> None:
         """Take in the weights after `step`, the first being 1."""
-        share = 1.0 if self._decay == 0.0 else (1 - self._decay) / (1 - self._decay**step)
+        if not self._decay:
+            return
+        share = (1 - self._decay) / (1 - self._decay**step)
         with torch.no_grad():
             for average, weight in zip(self.net.parameters(), net.parameters(), strict=True):
                 average.lerp_(weight, share)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self.net.state_dict()
+        return self.net.state_dict() if self._decay else {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.net.load_state_dict(state)
+        if self._decay:
+            self.net.load_state_dict(state)

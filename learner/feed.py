@@ -6,7 +6,7 @@ Shapes: `n` rows of a batch.
 import contextlib
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Protocol
@@ -14,11 +14,16 @@ from typing import Protocol
 import numpy as np
 
 from core.errors import ClusterError, DataError
+from learner.row_arena import RowArena
+from replay.drawing import Drawn
 from replay.records import decode_columns
 from replay.sampling import Sample, Wait
 
-_MAX_DRAWS_PER_BATCH = 8
+_MAX_LOST_DRAWS = 8
 _POLL_SECONDS = 0.1
+_FIRST_PAUSE_SECONDS = 0.005
+_PAUSE_GROWTH = 1.5
+"""By which the pause before asking again grows: it stays a third of the time that there has been nothing."""
 _CLOSE_SECONDS = 10.0
 """How long `close` waits for the background thread, which may be inside a call of the source that takes minutes."""
 _TURN_SECONDS = 600.0
@@ -28,16 +33,18 @@ _TURN_SECONDS = 600.0
 class Source(Protocol):
     """Where rows come from. There is one caller at a time."""
 
-    def sample(self, num_rows: int) -> Sample | Wait:
-        """Draw rows, or say when to ask again."""
+    def draw(self, num_rows: int, *, most: int, newest_held: int) -> Drawn:
+        """Draw up to `most` samples for a learner that holds the chunks up to number `newest_held`, -1 for none.
+
+        The handle of each chunk in the answer is its encoded bytes, which nobody else needs.
+
+        Raises:
+            DataError: when chunks were lost on their way. What was drawn is lost too; draw anew.
+        """
         ...
 
-    def fetch(self, chunk_ids: list[int]) -> list[bytes]:
-        """Return encoded chunks. Raises DataError when one left the window since it was drawn."""
-        ...
-
-    def live_chunks(self) -> np.ndarray:
-        """Return int64 [C]: the chunks in the window."""
+    def update_priorities(self, chunk_ids: np.ndarray, rows: np.ndarray, priorities: np.ndarray) -> None:
+        """Tell how much there is to learn from rows that were drawn. May be called while another call goes on."""
         ...
 
     def restore_counters(self, draws: int, sampled_rows: int) -> None:
@@ -50,13 +57,22 @@ class Batch:
     """Rows to train on.
 
     Attributes:
-        columns: arrays [n, ...], see learner.step.Columns.
-        draws, sampled_rows: the source's counters after this batch, for its `restore_counters`.
+        columns: arrays [n, ...], see learner.objective.Columns.
+        sample: where they are in the replay, in the same order.
     """
 
     columns: dict[str, np.ndarray]
-    draws: int
-    sampled_rows: int
+    sample: Sample
+
+    @property
+    def draws(self) -> int:
+        """The source's counter after this batch, for its `restore_counters`."""
+        return self.sample.draws
+
+    @property
+    def sampled_rows(self) -> int:
+        """The source's counter after this batch, for its `restore_counters`."""
+        return self.sample.sampled_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +85,9 @@ class Waited:
 
 class Feed:
     """Draws batches and keeps the decoded chunks of the window at hand.
+
+    When there is nothing to draw, it asks again soon at first and then more seldom: rows that are used up as they come
+    are there in some milliseconds, while an empty replay fills for minutes.
 
     Args:
         source: the replay.
@@ -88,7 +107,8 @@ class Feed:
         self._batch_rows = batch_rows
         self._prefetch = prefetch
         self._clock = clock
-        self._chunks: dict[int, dict[str, np.ndarray]] = {}
+        self._arena = RowArena()
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
         self._turn = threading.Lock()
         self._producer: _Producer | None = None
         self.waited_seconds = 0.0
@@ -97,12 +117,13 @@ class Feed:
         """Return a batch, waiting for the background thread at most `timeout_seconds`.
 
         Raises:
-            TamenError: what the source raised; the feed starts again with the next call.
+            TamenError: what the source raised, or what made a chunk unusable; the feed starts again with the next call.
         """
         began = self._clock()
         try:
             if not self._prefetch:
-                return self._draw(lambda: False)
+                made = self._draw(1, lambda: False)
+                return made if isinstance(made, Waited) else next(made)
             if self._producer is None:
                 self._producer = _Producer(self._draw, self._prefetch, self._turn)
             return self._producer.next(timeout_seconds)
@@ -140,56 +161,70 @@ class Feed:
         finally:
             self._turn.release()
 
-    def _draw(self, stopped: Callable[[], bool]) -> Batch | Waited:
-        reason = ""
-        for _ in range(_MAX_DRAWS_PER_BATCH):
-            if stopped():
-                break
-            sample = self._source.sample(self._batch_rows)
-            if isinstance(sample, Wait):
-                return Waited(sample.seconds, sample.reason)
-            if stopped():
-                break
+    def update_priorities(self, chunk_ids: np.ndarray, rows: np.ndarray, priorities: np.ndarray) -> None:
+        """Tell the source how much there is to learn from rows of a batch."""
+        self._source.update_priorities(chunk_ids, rows, priorities)
+
+    def _draw(self, most: int, stopped: Callable[[], bool]) -> Iterator[Batch] | Waited:
+        """Draw up to `most` batches, at least one unless there is something to wait for."""
+        lost, reason = 0, ""
+        while lost < _MAX_LOST_DRAWS and not stopped():
             try:
-                self._bring(sample.chunk_ids)
-            except DataError as error:  # a chunk left the window between the draw and the fetch
-                reason = error.what
+                drawn = self._source.draw(self._batch_rows, most=most, newest_held=self._arena.newest)
+            except DataError as error:  # the replay that held the chunks has died
+                lost, reason = lost + 1, error.what
                 continue
-            return Batch(gather(self._chunks, sample), sample.draws, sample.sampled_rows)
+            if stopped():
+                break
+            self._bring(drawn)
+            if drawn.wait is not None:
+                return self._waited(drawn.wait)
+            places = self._places(drawn.samples)
+            if places is None:  # a replay that forgot what it once gave
+                self._arena = RowArena()
+                lost, reason = lost + 1, "rows were drawn whose chunks had not come"
+            elif places:
+                self._pause_seconds = _FIRST_PAUSE_SECONDS
+                return self._batches(drawn.samples, places)
         return Waited(_POLL_SECONDS, reason)
 
-    def _bring(self, chunk_ids: np.ndarray) -> None:
-        """Decode the chunks that are not at hand yet, and drop those that left the window meanwhile."""
-        drawn = {int(number) for number in np.unique(chunk_ids)}
-        missing = sorted(drawn - self._chunks.keys())
-        if not missing:
-            return
-        for number, data in zip(missing, self._source.fetch(missing), strict=True):
-            self._chunks[number] = decode_columns(data, source=f"chunk {number}")
-        wanted = drawn.union(self._source.live_chunks().tolist())
-        self._chunks = {number: chunk for number, chunk in self._chunks.items() if number in wanted}
+    def _bring(self, drawn: Drawn) -> None:
+        """Forget the chunks that left the window, and take in those that came."""
+        self._arena.drop_before(drawn.oldest)
+        for number, data in drawn.chunks:
+            if number > self._arena.newest:
+                self._arena.add(number, decode_columns(data, source=f"chunk {number}"))
 
+    def _places(self, samples: Sequence[Sample]) -> list[np.ndarray] | None:
+        """Return where the rows of each sample are at hand; None when some are not."""
+        found = [self._arena.find(sample.chunk_ids, sample.rows) for sample in samples]
+        places = [one for one in found if one is not None]
+        return places if len(places) == len(samples) else None
 
-def gather(chunks: dict[int, dict[str, np.ndarray]], sample: Sample) -> dict[str, np.ndarray]:
-    """Return the rows of a sample as columns [n, ...], ordered by chunk, which no loss cares for."""
-    order = np.argsort(sample.chunk_ids, kind="stable")
-    numbers, starts = np.unique(sample.chunk_ids[order], return_index=True)
-    picks = np.split(sample.rows[order], starts[1:])
-    drawn = [(chunks[int(number)], rows) for number, rows in zip(numbers, picks, strict=True)]
-    return {name: np.concatenate([chunk[name][rows] for chunk, rows in drawn]) for name in drawn[0][0]}
+    def _batches(self, samples: Sequence[Sample], places: Sequence[np.ndarray]) -> Iterator[Batch]:
+        for sample, found in zip(samples, places, strict=True):
+            yield Batch(self._arena.take(found), sample)
+
+    def _waited(self, wait: Wait) -> Waited:
+        seconds = min(self._pause_seconds, wait.seconds)
+        self._pause_seconds = seconds * _PAUSE_GROWTH
+        return Waited(seconds, wait.reason)
 
 
 class _Producer:
     """One thread that makes batches ahead, into a queue of bounded length.
 
     Args:
-        draw: makes a batch; gives up between two calls of the source when what it is given says so.
+        draw: makes up to so many batches; gives up between two calls of the source when what it is given says so.
         prefetch: length of the queue.
         turn: held while the thread draws, so that it begins when a predecessor has ended.
     """
 
     def __init__(
-        self, draw: Callable[[Callable[[], bool]], Batch | Waited], prefetch: int, turn: threading.Lock
+        self,
+        draw: Callable[[int, Callable[[], bool]], Iterator[Batch] | Waited],
+        prefetch: int,
+        turn: threading.Lock,
     ) -> None:
         self._draw = draw
         self._turn = turn
@@ -231,12 +266,15 @@ class _Producer:
 
     def _produce(self) -> None:
         while not self._stopping.is_set():
-            made = self._draw(self._stopping.is_set)
+            # As many as there is room for, and the one that waits for room.
+            room = self._batches.maxsize - self._batches.qsize() + 1
+            made = self._draw(room, self._stopping.is_set)
             if isinstance(made, Waited):
                 self._reason = made.reason
                 self._stopping.wait(made.seconds)
             else:
-                self._put(made)
+                for batch in made:
+                    self._put(batch)
 
     def _put(self, batch: Batch) -> None:
         while not self._stopping.is_set():

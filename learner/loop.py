@@ -1,4 +1,4 @@
-"""The learner's loop: sample, step, publish, checkpoint, until it is told to stop."""
+"""The learner's loop: draw, learn a lesson step by step, publish, checkpoint, until it is told to stop."""
 
 import dataclasses
 import time
@@ -9,15 +9,15 @@ from typing import Protocol
 import numpy as np
 
 from configs.schema import LearnerConfig, NetworkConfig
+from core.environments import NetSpec
 from core.errors import TamenError, UsageError
-from core.messages import BoardSpec
-from core.seeds import derive_seed
 from learner.checkpoint import Checkpoint, CheckpointStore
 from learner.feed import Batch, Feed, Source, Waited
+from learner.objective import Columns, Lesson, Objective, StepReport
 from learner.progress import Progress
-from learner.step import Columns, StepReport, Trainer
-from networks.build import new_board_net, to_weights
-from networks.precision import resolve
+from learner.step import new_trainer
+from learner.team import ALONE, Team
+from networks.build import to_weights
 from networks.weights import Weights
 
 _PATIENCE_SECONDS = 0.25
@@ -61,16 +61,18 @@ class Learner:
     and the same source make the same weights bit for bit, also when one of them was resumed on the way.
 
     Args:
-        spec: the game's board.
+        spec: what the network has to know of the game or environment.
         game: its name.
         model: name to publish under.
         network: shape and precision.
         config: of the learner.
+        objective: what is minimised.
         source: the replay.
         publisher: where weights go.
         checkpoints: where the learner is saved.
         seed: of the run.
         device: torch device name.
+        team: other learners that work on each batch.
         prefetch: batches made ahead on a thread; 0 for a deterministic run.
         clock: monotonic seconds.
         sleep: waits for some seconds.
@@ -78,17 +80,19 @@ class Learner:
 
     def __init__(
         self,
-        spec: BoardSpec,
+        spec: NetSpec,
         game: str,
         *,
         model: str,
         network: NetworkConfig,
         config: LearnerConfig,
+        objective: Objective,
         source: Source,
         publisher: Publisher,
         checkpoints: CheckpointStore,
         seed: int,
         device: str = "cpu",
+        team: Team = ALONE,
         prefetch: int = 0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
@@ -96,19 +100,22 @@ class Learner:
         self._game = game
         self._model = model
         self._config = config
+        self._objective = objective
         self._publisher = publisher
         self._checkpoints = checkpoints
         self._clock = clock
         self._sleep = sleep
-        precision = resolve(network.precision, device)
-        net = precision.place(new_board_net(spec, network, seed=derive_seed(seed, "network")))
-        self._trainer = Trainer(net, config, precision)
+        self._trainer = new_trainer(spec, network, config, objective, seed=seed, device=device, team=team)
         self._feed = Feed(source, batch_rows=config.batch_rows, prefetch=prefetch, clock=clock)
+        self._lesson: Lesson | None = None
+        self._batch: Columns = {}
+        self._lag_versions = 0.0
         self._progress = Progress()
         self._counters = _Counters()
         self._slept_seconds = 0.0
         self._saved_at = clock()
         self._weights = self._packed(version=0)
+        precision = self._trainer.precision
         self._progress.tell(precision=f"{precision.name}: {precision.why}")
 
     def resume(self) -> Resumed:
@@ -120,10 +127,12 @@ class Learner:
             DataError: when every checkpoint is damaged.
             UsageError: when they are of another game or network.
         """
+        self._lesson = None
         checkpoint = self._checkpoints.load_newest()
         if checkpoint is not None:
             self._restore(checkpoint)
             self._progress.tell(skipped_checkpoints="; ".join(checkpoint.skipped))
+        self._trainer.lead()
         self._offer()
         self._saved_at = self._clock()
         self._tell()
@@ -151,22 +160,19 @@ class Learner:
 
     def step_once(self) -> StepReport | Waited:
         """Take one step if there are rows for it; publish and save when that is due."""
-        batch = self._feed.next(_PATIENCE_SECONDS)
-        if isinstance(batch, Waited):
-            self._progress.tell(waiting_for=batch.reason)
-            return batch
-        rows = self._fresh_rows(batch)
-        if not len(rows["cells"]):
-            waited = Waited(_PATIENCE_SECONDS, "all rows drawn are older than learner.max_lag_versions")
+        waited = self._open_lesson() if self._lesson is None else None
+        if waited is not None:
             self._progress.tell(waiting_for=waited.reason)
             return waited
-        report = self._trainer.step(rows)
-        self._account(report, rows)
+        report = self._trainer.step(self._batch)
+        self._account(report)
         try:
-            if report.applied and self._trainer.steps % self._config.publish_every_steps == 0:
-                self.publish()
+            self._go_on(report)
         finally:
-            if self._clock() - self._saved_at >= self._config.checkpoint_every_seconds:
+            if (
+                self._lesson is None
+                and self._clock() - self._saved_at >= self._config.checkpoint_every_seconds
+            ):
                 self._try_to_save()
             self._tell()
         return report
@@ -206,17 +212,55 @@ class Learner:
         """Return counts and recent means by name; safe to call from any thread."""
         return self._progress.stats()
 
+    def _open_lesson(self) -> Waited | None:
+        """Draw, and have the first batch of a lesson ready; else say what there is to wait for."""
+        drawn = self._feed.next(_PATIENCE_SECONDS)
+        if isinstance(drawn, Waited):
+            return drawn
+        rows = self._fresh_rows(drawn)
+        versions = rows["weights_version"]
+        if not len(versions):
+            return Waited(0.0, "all rows drawn were older than learner.max_lag_versions")
+        self._lag_versions = float(np.mean(self._weights.version - versions))
+        self._lesson = self._objective.lesson(rows)
+        try:
+            self._batch = next(self._lesson)
+        except StopIteration as end:
+            self._close_lesson(publish=end.value)
+            return Waited(0.0, "the first rows only told of what size things are")
+        return None
+
+    def _go_on(self, report: StepReport) -> None:
+        """Let the lesson have the report, and go on to its next batch or its end."""
+        assert self._lesson is not None
+        if report.row_errors is not None:
+            self._feed.update_priorities(self._batch["chunk"], self._batch["row"], report.row_errors)
+        try:
+            self._batch = self._lesson.send(report)
+        except StopIteration as end:
+            self._close_lesson(publish=end.value)
+
+    def _close_lesson(self, *, publish: bool) -> None:
+        self._lesson, self._batch = None, {}
+        self._progress.tell(**self._objective.facts())
+        unpublished = self._trainer.steps - self._counters.published_steps
+        if publish or unpublished >= self._config.publish_every_steps:
+            self.publish()
+
     def _fresh_rows(self, batch: Batch) -> Columns:
         """Return the rows that are not too old, and note that the batch was taken."""
         self._counters.draws, self._counters.sampled_rows = batch.draws, batch.sampled_rows
-        lag = self._weights.version - batch.columns["weights_version"]
-        fresh = lag <= self._config.max_lag_versions
+        columns, sample = batch.columns, batch.sample
+        if sample.importance is not None:
+            places = {"importance": sample.importance, "chunk": sample.chunk_ids, "row": sample.rows}
+            columns = columns | places
+        fresh = self._weights.version - columns["weights_version"] <= self._config.max_lag_versions
         if fresh.all():
-            return batch.columns
+            return columns
         self._counters.rows_too_old += int(np.count_nonzero(~fresh))
-        return {name: column[fresh] for name, column in batch.columns.items()}
+        return {name: column[fresh] for name, column in columns.items()}
 
-    def _account(self, report: StepReport, rows: Columns) -> None:
+    def _account(self, report: StepReport) -> None:
         self._progress.tell(waiting_for="")
         if report.applied:
             self._counters.rows_trained += report.rows
@@ -224,7 +268,7 @@ class Learner:
             self._progress.tell(last_refusal=report.reason + _whose(report.set_aside))
         self._progress.add(
             report,
-            lag_versions=float(np.mean(self._weights.version - rows["weights_version"])),
+            lag_versions=self._lag_versions,
             seconds=self._clock(),
             waited_seconds=self._feed.waited_seconds + self._slept_seconds,
         )
@@ -279,7 +323,7 @@ class Learner:
         self._publisher.publish(self._weights)
 
     def _packed(self, *, version: int) -> Weights:
-        return to_weights(self._trainer.average.net, model=self._model, version=version, game=self._game)
+        return to_weights(self._trainer.published_net(), model=self._model, version=version, game=self._game)
 
 
 def _whose(rows: np.ndarray | None) -> str:

@@ -4,32 +4,16 @@ Shapes: `R` rows of a batch or a part of it, `A` actions.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from configs.schema import LearnerConfig
 
+SOFT_POLICY_POWER = 0.25
+"""KataGo's: a policy of temperature 4."""
 
-class Losses(NamedTuple):
-    """Losses and what helps to read them; scalars, float32.
-
-    Attributes:
-        total: what is minimised.
-        policy: cross-entropy from the search's policy to the network's, in nats.
-        value: squared error of the value.
-        policy_entropy: of the network's policy, in nats, illegal moves included.
-        target_entropy: of the search's policy, in nats: what `policy` cannot fall below.
-        value_error: mean absolute difference between the value and the game's outcome.
-    """
-
-    total: Tensor
-    policy: Tensor
-    value: Tensor
-    policy_entropy: Tensor
-    target_entropy: Tensor
-    value_error: Tensor
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def alphazero_losses(
@@ -39,44 +23,71 @@ def alphazero_losses(
     config: LearnerConfig,
     batch_rows: int,
     batch_policy_weight: float,
-) -> Losses:
-    """Return the share that these rows have in the losses of their batch.
+    soft_policy_weight: float = 0.0,
+) -> dict[str, Tensor]:
+    """Return the share that these rows have in the losses of their batch, float32, scalars but for one.
 
     With weights w of `policy_weight`, targets p, network policies q = softmax(policy) and values v:
 
-        policy = Σ w · (-Σ_a p log q) / Σ_batch w
-        value  = Σ (v - z)² / rows of the batch,    z = (1 - value_mix) outcome + value_mix search_value
-        total  = config.policy_weight · policy + config.value_weight · value
+        policy_loss = Σ w · (-Σ_a p log q) / Σ_batch w
+        value_loss  = Σ (v - z)² / rows of the batch,    z = (1 - value_mix) outcome + value_mix search_value
+        loss        = config.policy_weight · policy_loss + config.value_weight · value_loss
 
     This is the loss of AlphaZero (Silver et al. 2018) with its L2 term left to the optimiser. The
     denominators are the whole batch's, so the shares of microbatches add up to the batch's loss, and their
     gradients to its gradient, whatever their sizes and wherever the masked rows fall.
 
+    Outputs that hold "soft_policy" are fitted to p^(1/4), renormalised, by the same cross-entropy: KataGo's
+    auxiliary soft policy, which teaches the trunk to tell bad moves from worse ones. It is returned as
+    "soft_policy_loss" and enters the loss with `soft_policy_weight`.
+
+    Beside the losses: "policy_entropy" of the network's policy, in nats, illegal moves included;
+    "target_entropy" of the search's, what policy_loss cannot fall below; "value_error", the mean of
+    |v - outcome|. Where rows were drawn by their priorities each one's share is multiplied by its "importance",
+    and "row_errors" [R] are the |v - z| that new priorities are made of.
+
     Args:
-        outputs: "policy" [R, A] logits and "value" [R], of any float dtype.
-        targets: "policy" [R, A], "policy_weight", "outcome" and "search_value" [R].
+        outputs: "policy" [R, A] logits and "value" [R], of any float dtype; "soft_policy" [R, A] logits of a head
+            of its own, if there is one.
+        targets: "policy" [R, A], "policy_weight", "outcome" and "search_value" [R]; "importance" [R], or none.
         config: weights and value_mix.
         batch_rows: rows of the whole batch.
         batch_policy_weight: sum of `policy_weight` over the whole batch; 0 if no row has a policy.
+        soft_policy_weight: of "soft_policy_loss" in the loss; KataGo's is 8.
     """
     log_q = torch.log_softmax(outputs["policy"].float(), dim=1)
     p = targets["policy"].float()
-    weight = targets["policy_weight"] / max(batch_policy_weight, torch.finfo(torch.float32).tiny)
-    policy = -(weight * (p * log_q).sum(1)).sum()
+    importance = targets.get("importance", 1.0)
+    weight = importance * targets["policy_weight"] / max(batch_policy_weight, _TINY)
+    policy_loss = -(weight * (p * log_q).sum(1)).sum()
 
     value = outputs["value"].float()
     goal = torch.lerp(targets["outcome"], targets["search_value"], config.value_mix)
-    value_loss = (value - goal).square().sum() / batch_rows
+    value_loss = (importance * (value - goal).square()).sum() / batch_rows
 
     with torch.no_grad():
         policy_entropy = -(weight * (log_q.exp() * log_q).sum(1)).sum()
         target_entropy = -(weight * torch.xlogy(p, p).sum(1)).sum()
         value_error = (value - targets["outcome"]).abs().sum() / batch_rows
-    return Losses(
-        total=config.policy_weight * policy + config.value_weight * value_loss,
-        policy=policy,
-        value=value_loss,
-        policy_entropy=policy_entropy,
-        target_entropy=target_entropy,
-        value_error=value_error,
-    )
+    losses = {
+        "loss": config.policy_weight * policy_loss + config.value_weight * value_loss,
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "policy_entropy": policy_entropy,
+        "target_entropy": target_entropy,
+        "value_error": value_error,
+    }
+    if "importance" in targets:
+        losses["row_errors"] = (value - goal).detach().abs()
+    if "soft_policy" in outputs:
+        soft_policy_loss = _soft_policy_loss(outputs["soft_policy"].float(), p, weight)
+        losses["loss"] = losses["loss"] + soft_policy_weight * soft_policy_loss
+        losses["soft_policy_loss"] = soft_policy_loss
+    return losses
+
+
+def _soft_policy_loss(logits: Tensor, p: Tensor, weight: Tensor) -> Tensor:
+    """Return the weighted cross-entropy to p^(1/4); a move without a share of p gets none of that."""
+    powers = p.pow(SOFT_POLICY_POWER)
+    soft = powers / powers.sum(1, keepdim=True).clamp_min(_TINY)
+    return -(weight * (soft * torch.log_softmax(logits, dim=1)).sum(1)).sum()

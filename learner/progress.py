@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learner.step import StepReport
+from learner.objective import StepReport
 
 WINDOW_STEPS = 100
 
@@ -58,13 +58,8 @@ def _means(moments: Sequence[_Moment]) -> dict[str, float]:
     applied = [moment.report for moment in moments if moment.report.applied]
     if not applied:
         return {}
-    return {
-        "loss": _mean([report.loss for report in applied]),
-        "policy_loss": _mean([report.policy_loss for report in applied]),
-        "value_loss": _mean([report.value_loss for report in applied]),
-        "policy_entropy": _mean([report.policy_entropy for report in applied]),
-        "target_entropy": _mean([report.target_entropy for report in applied]),
-        "value_error": _mean([report.value_error for report in applied]),
+    losses = {name: _mean([report.losses[name] for report in applied]) for name in applied[-1].losses}
+    return losses | {
         "grad_norm": _mean([report.grad_norm for report in applied]),
         "learning_rate": applied[-1].learning_rate,
         "policy_lag_versions": _mean([moment.lag_versions for moment in moments]),

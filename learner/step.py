@@ -1,7 +1,4 @@
-"""One optimiser step: microbatches accumulated, autocast, scaled, clipped, guarded, averaged.
-
-Shapes: `R` rows of a batch, `A` actions, `H*W` cells.
-"""
+"""One optimiser step: microbatches accumulated, autocast, scaled, clipped, guarded, averaged."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,51 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from configs.schema import LearnerConfig
+from configs.schema import LearnerConfig, NetworkConfig
+from core.environments import NetSpec
 from core.errors import DataError
+from core.seeds import derive_seed
 from learner.average import WeightsAverage
-from learner.losses import Losses, alphazero_losses
+from learner.objective import ROW_ID, Columns, Objective, StepReport
 from learner.schedule import learning_rate
-from networks.precision import Precision
-from networks.tower import BoardNet
+from learner.team import ALONE, Team
+from networks.build import Net, new_net
+from networks.precision import Precision, resolve
 
 MAX_FAULTS_IN_A_ROW = 10
-
-Columns = Mapping[str, np.ndarray]
-"""A batch as named columns: cells int8 [R, H*W], policy float16 [R, A], and [R] each: policy_weight, outcome,
-search_value float32, and where the row came from: actor, epoch, seq, ply, weights_version, integers."""
-
-_INPUTS = ("cells",)
-_TARGETS = ("policy", "policy_weight", "outcome", "search_value")
-_ROW_ID = ("actor", "epoch", "seq", "ply")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepReport:
-    """What one step did.
-
-    Attributes:
-        rows: R.
-        loss, policy_loss, value_loss, policy_entropy, target_entropy, value_error: see learner.losses.Losses.
-        grad_norm: Euclidean norm of the gradient before clipping.
-        learning_rate: of this step.
-        applied: whether the weights changed.
-        reason: why they did not; empty if they did.
-        set_aside: int64 [R, 4], (actor, epoch, seq, ply) of the rows if they are to blame.
-    """
-
-    rows: int
-    loss: float
-    policy_loss: float
-    value_loss: float
-    policy_entropy: float
-    target_entropy: float
-    value_error: float
-    grad_norm: float
-    learning_rate: float
-    applied: bool
-    reason: str
-    set_aside: np.ndarray | None
 
 
 class Trainer:
@@ -68,19 +32,33 @@ class Trainer:
 
     Args:
         net: placed on its device by `precision.place`, in float32.
+        objective: what is minimised.
         config: of the learner.
         precision: arithmetic of forward and backward.
+        team: the other learners that work on each batch.
 
     Attributes:
+        precision: as given.
         steps: steps that were applied.
         average: the weights to publish.
         batches_set_aside, rows_set_aside: how much was refused for a loss or gradient that is not finite.
     """
 
-    def __init__(self, net: BoardNet, config: LearnerConfig, precision: Precision) -> None:
+    def __init__(
+        self,
+        net: Net,
+        objective: Objective,
+        config: LearnerConfig,
+        precision: Precision,
+        team: Team = ALONE,
+    ) -> None:
         self._net = net.train()
+        self._team = team
+        self._module = team.joined(net)
+        self._parameters = list(net.parameters())
+        self._objective = objective
         self._config = config
-        self._precision = precision
+        self.precision = precision
         # Fused: one pass over all parameters, where the loop of a net of 6 blocks took five times as long.
         self._optimizer = torch.optim.AdamW(_parameter_groups(net, config.weight_decay), fused=True)
         self._scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.use_grad_scaler)
@@ -91,44 +69,65 @@ class Trainer:
         self.rows_set_aside = 0
 
     def step(self, batch: Columns) -> StepReport:
-        """Take one step on R ≥ 1 rows, unless its loss or gradient is not finite.
+        """Take one step on a batch, with the team, unless its loss or gradient is not finite.
 
         An overflow of fp16's loss scale is no fault of the rows: the scale is halved and the step left out.
 
         Raises:
             DataError: when `MAX_FAULTS_IN_A_ROW` batches in a row had to be set aside.
         """
+        totals = self._objective.totals(batch)
+        report = self._step(self._team.handed_out(batch, totals), totals, batch)
+        self._team.confirm()
+        return report
+
+    def step_on_part(self, part: Columns, totals: Mapping[str, float]) -> None:
+        """Take the step of a batch of which this learner was given a part."""
+        self._step(part, totals, part)
+
+    def _step(self, part: Columns, totals: Mapping[str, float], batch: Columns) -> StepReport:
         self._optimizer.zero_grad()
-        rate = learning_rate(self._config, self.steps)
-        losses = self._accumulate(batch)
-        if math.isfinite(losses["total"]):
+        rate, rows = learning_rate(self._config, self.steps), _num_rows(batch)
+        losses, row_errors = self._accumulate(part, totals)
+        if math.isfinite(losses["loss"]):
             verdict = self._apply(rate)
         else:
             verdict = _Verdict(math.nan, "the loss is not finite", blames_rows=True)
         if not verdict.reason:
             self.steps += 1
             self.average.update(self._net, self.steps)
-        self._count_faults(verdict, rows=len(batch["cells"]))
+        self._count_faults(verdict, rows=rows)
         return StepReport(
-            rows=len(batch["cells"]),
-            loss=losses["total"],
-            policy_loss=losses["policy"],
-            value_loss=losses["value"],
-            policy_entropy=losses["policy_entropy"],
-            target_entropy=losses["target_entropy"],
-            value_error=losses["value_error"],
+            rows=rows,
+            losses=losses,
             grad_norm=verdict.grad_norm,
             learning_rate=rate,
             applied=not verdict.reason,
             reason=verdict.reason,
             set_aside=_row_ids(batch) if verdict.blames_rows else None,
+            row_errors=row_errors if not verdict.reason else None,
         )
+
+    def published_net(self) -> Net:
+        """Return the net to publish: averaged, and with what the objective adds to it."""
+        changed = self._objective.before_publishing(self._net)
+        if self.average.net is not self._net:
+            self._objective.before_publishing(self.average.net)
+        if changed:
+            self.lead()
+        return self.average.net
+
+    def lead(self) -> None:
+        """Let the rest of the team go on from here."""
+        if self._team.size > 1:
+            self._team.follow(self.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next step depends on, as tensors and numbers, but for the configuration."""
         return {
             "net": self._net.state_dict(),
             "average": self.average.state_dict(),
+            "objective": self._objective.state_dict(),
             "optimizer": self._optimizer.state_dict()["state"],
             "scaler": self._scaler.state_dict(),
             "steps": self.steps,
@@ -141,6 +140,7 @@ class Trainer:
         """Go on from `state_dict`: the next steps are bit for bit those that would have followed."""
         self._net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
+        self._objective.load_state_dict(state["objective"])
         # A run that is resumed with another weight decay or precision shall have it.
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
@@ -151,35 +151,51 @@ class Trainer:
         self.batches_set_aside = state["batches_set_aside"]
         self.rows_set_aside = state["rows_set_aside"]
 
-    def _accumulate(self, batch: Columns) -> dict[str, float]:
-        """Add up the gradient of the whole batch, microbatch by microbatch; return its losses by name."""
-        rows, policy_weight = len(batch["cells"]), float(batch["policy_weight"].sum(dtype=np.float64))
-        totals = torch.zeros(len(Losses._fields), device=self._precision.device)
-        for part in self._microbatches(batch):
-            with self._precision.autocast():
-                outputs = self._net({name: part[name] for name in _INPUTS})
-            losses = alphazero_losses(
-                outputs, part, config=self._config, batch_rows=rows, batch_policy_weight=policy_weight
-            )
-            self._scaler.scale(losses.total).backward()
-            totals += torch.stack(losses).detach()
-        return dict(zip(Losses._fields, totals.tolist(), strict=True))
+    def _accumulate(
+        self, part: Columns, totals: Mapping[str, float]
+    ) -> tuple[dict[str, float], np.ndarray | None]:
+        """Add up the gradient of a part of a batch, microbatch by microbatch.
 
-    def _microbatches(self, batch: Columns) -> Iterator[dict[str, Tensor]]:
-        tensors = {name: torch.from_numpy(batch[name]) for name in _INPUTS + _TARGETS}
-        size = self._config.microbatch_rows
-        for start in range(0, len(batch["cells"]), size):
-            yield {
-                name: tensor[start : start + size].to(self._precision.device, non_blocking=True)
+        Returns:
+            (the losses of the whole batch by name, what rows are drawn by if the objective says so).
+        """
+        names: list[str] = []
+        sums: list[Tensor] = []
+        errors: list[Tensor] = []
+        for microbatch, last in self._microbatches(part):
+            with self._team.exchange(self._module, last=last):
+                with self.precision.autocast():
+                    outputs = self._module(self._objective.network_inputs(microbatch))
+                losses = self._objective.losses(outputs, microbatch, totals)
+                if "row_errors" in losses:
+                    errors.append(losses.pop("row_errors"))
+                self._scaler.scale(self._of_the_team(losses["loss"])).backward()
+            names = list(losses)
+            sums.append(torch.stack(list(losses.values())).detach())
+        total = self._team.summed(torch.stack(sums).sum(0) if len(sums) > 1 else sums[0])
+        row_errors = torch.cat(errors).cpu().numpy() if errors else None
+        return dict(zip(names, total.tolist(), strict=True)), row_errors
+
+    def _of_the_team(self, loss: Tensor) -> Tensor:
+        return loss * self._team.size if self._team.size > 1 else loss
+
+    def _microbatches(self, part: Columns) -> Iterator[tuple[dict[str, Tensor], bool]]:
+        """Yield microbatches on the device, and whether each is the last."""
+        tensors = {name: torch.from_numpy(part[name]) for name in self._objective.columns}
+        size, device, rows = self._config.microbatch_rows, self.precision.device, _num_rows(part)
+        for start in range(0, rows, size):
+            microbatch = {
+                name: tensor[start : start + size].to(device, non_blocking=True)
                 for name, tensor in tensors.items()
             }
+            yield microbatch, start + size >= rows
 
     def _apply(self, rate: float) -> "_Verdict":
         """Step with the accumulated gradient if it is finite."""
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         self._scaler.unscale_(self._optimizer)
-        norm = float(nn.utils.clip_grad_norm_(self._net.parameters(), self._config.clip_norm))
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._config.clip_norm))
         finite = math.isfinite(norm)
         if finite:
             self._scaler.step(self._optimizer)
@@ -207,6 +223,22 @@ class Trainer:
             )
 
 
+def new_trainer(
+    spec: NetSpec,
+    network: NetworkConfig,
+    config: LearnerConfig,
+    objective: Objective,
+    *,
+    seed: int,
+    device: str,
+    team: Team = ALONE,
+) -> Trainer:
+    """Return a trainer with an untrained net; the same seed of a run gives the same weights, for all of a team."""
+    precision = resolve(network.precision, device)
+    net = precision.place(new_net(spec, network, seed=derive_seed(seed, "network")))
+    return Trainer(net, objective, config, precision, team)
+
+
 @dataclass(frozen=True, slots=True)
 class _Verdict:
     """How a gradient fared: its norm, why it was not applied (empty if it was), and who is to blame."""
@@ -216,13 +248,18 @@ class _Verdict:
     blames_rows: bool
 
 
-def _parameter_groups(net: BoardNet, weight_decay: float) -> list[dict[str, Any]]:
-    parameters = list(net.parameters())
+def _parameter_groups(net: Net, weight_decay: float) -> list[dict[str, Any]]:
+    """Return weights, which decay, and all else, which does not."""
+    named = list(net.named_parameters())
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for name, p in named if name.endswith("weight")], "weight_decay": weight_decay},
+        {"params": [p for name, p in named if not name.endswith("weight")], "weight_decay": 0.0},
     ]
 
 
+def _num_rows(batch: Columns) -> int:
+    return len(next(iter(batch.values())))
+
+
 def _row_ids(batch: Columns) -> np.ndarray:
-    return np.stack([batch[name].astype(np.int64) for name in _ROW_ID], axis=1)
+    return np.stack([batch[name].astype(np.int64) for name in ROW_ID], axis=1)

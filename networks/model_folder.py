@@ -9,10 +9,21 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from core.environments import EnvironmentSpec
 from core.files import write_atomic
-from networks.weights import Weights
+from core.messages import BoardSpec
+from networks.weights import Weights, network_parts
 
 WEIGHTS_FILE = "model.safetensors"
+
+_BOARD_INTERFACE = """\
+**Input** `cells`, int8 [B, {cells}], rows from the top left: 1 for a stone of the player to move, -1 for the
+other's, 0 for an empty cell. **Output** `policy`, a logit for each move, illegal ones included, and `value` in
+[-1, 1], the expected outcome; both from the view of the player to move."""
+
+_ENVIRONMENT_INTERFACE = """\
+**Input** `observation`, {dtype} [{shape}], as the environment gives it: scales are part of the weights.
+**Output** `policy`, {policy}, and `value`, the expected discounted sum of raw rewards to come."""
 
 
 def save_model(folder: Path, weights: Weights, *, facts: Mapping[str, str]) -> None:
@@ -21,6 +32,7 @@ def save_model(folder: Path, weights: Weights, *, facts: Mapping[str, str]) -> N
     `facts` is what the card tells of how it was made and measured, in the order given.
 
     Raises:
+        DataError: when the weights are of a network that this program does not know.
         OSError: when it cannot be written; the weights that were there still are.
     """
     config = {
@@ -36,15 +48,28 @@ def save_model(folder: Path, weights: Weights, *, facts: Mapping[str, str]) -> N
 
 
 def model_card(weights: Weights, facts: Mapping[str, str]) -> str:
-    """Return the Markdown page that tells what the model is, takes and gives."""
-    board = weights.network["board"]
-    parameters = sum(tensor.size for tensor in weights.tensors.values())
+    """Return the Markdown page that tells what the model is, takes and gives.
+
+    Raises:
+        DataError: when the weights are of a network that this program does not know.
+    """
+    spec, config = network_parts(weights.network)
+    if isinstance(spec, BoardSpec):
+        purpose = f"plays {weights.game}, trained from self-play"
+        size = f"{config.blocks} blocks × {config.channels} channels"
+        task = {"board": f"{spec.height} × {spec.width}"}
+        interface = _BOARD_INTERFACE.format(cells=spec.height * spec.width)
+    else:
+        purpose = f"acts in {weights.game}, trained from rollouts"
+        size = f"layers of {' and '.join(map(str, config.layers))} units"
+        task = {"observation": _times(spec.observation_shape), "actions": _actions(spec)}
+        interface = _environment_interface(spec)
+    numbers = sum(tensor.size for tensor in weights.tensors.values())
     rows = {
         "game": weights.game,
-        "board": f"{board['height']} × {board['width']}",
+        **task,
         "version": str(weights.version),
-        "architecture": f"{weights.network['kind']}, {weights.network['blocks']} blocks × "
-        f"{weights.network['channels']} channels, {parameters:,} parameters",
+        "architecture": f"{weights.network['kind']}, {size}, {numbers:,} parameters",
         "digest": f"`{weights.digest}`",
         **facts,
     }
@@ -55,18 +80,38 @@ license: apache-2.0
 ---
 # {weights.model}
 
-A network that plays {weights.game}, trained from self-play by tamen.
+A network that {purpose} by tamen.
 
 | | |
 |---|---|
 {table}
 
-**Input** `cells`, int8 [B, {board["height"] * board["width"]}], rows from the top left: 1 for a stone of the
-player to move, -1 for the other's, 0 for an empty cell. **Output** `policy`, a logit for each move, illegal
-ones included, and `value` in [-1, 1], the expected outcome; both from the view of the player to move.
+{interface}
 
 The parameters are float32 in `model.safetensors`, readable by any safetensors library.
 """
+
+
+def _actions(spec: EnvironmentSpec) -> str:
+    if spec.actions.kind == "gaussian":
+        return f"{spec.actions.sizes[0]} real numbers"
+    return " and ".join(f"one of {size}" for size in spec.actions.sizes)
+
+
+def _environment_interface(spec: EnvironmentSpec) -> str:
+    if spec.actions.kind == "gaussian":
+        policy = "the mean of each number, then the logarithm of the standard deviation of each"
+    else:
+        policy = "a logit for each choice"
+    return _ENVIRONMENT_INTERFACE.format(
+        dtype=spec.observation_dtype,
+        shape=", ".join(["B", *map(str, spec.observation_shape)]),
+        policy=f"float32 [B, {spec.actions.num_policy}], {policy}",
+    )
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) or "a number"
 
 
 def _cell(text: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from core.errors import UsageError
-from networks.tower import BoardNet
+from networks.build import Net
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Precision:
             return nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def place(self, net: BoardNet) -> BoardNet:
+    def place(self, net: Net) -> Net:
         """Move a net to the device, its parameters in float32 and in the fastest memory order."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return net.to(self.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
 
-    def prepare(self, net: BoardNet) -> BoardNet:
+    def prepare(self, net: Net) -> Net:
         """Make a net ready to evaluate: `place` it, and cast its parameters once, not in every forward."""
         return self.place(net).to(self.dtype).eval()
 

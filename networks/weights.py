@@ -9,8 +9,10 @@ metadata says.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from operator import le
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from configs.schema import NetworkConfig
+from core.environments import ActionSpec, EnvironmentSpec, NetSpec
 from core.errors import DataError
 from core.files import digest
 from core.messages import BoardSpec
@@ -29,14 +32,14 @@ _IDENTITY = ("model", "version", "game", "network", "digest")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """All parameters of a network at one moment of its training.
+    """All parameters of a network, and the buffers that belong to them, at one moment of its training.
 
     Attributes:
         model: the name it is published under.
         version: 0 for the untrained net, one more with each publication.
         game: name of the game it was trained on.
-        network: plain description of the architecture and board; see `network_description`.
-        tensors: float32 arrays by the names that the torch module gives its parameters; not to be written to.
+        network: plain description of the architecture and of what it is for; see `network_description`.
+        tensors: float32 arrays by the names that the torch module gives them; not to be written to.
         digest: of `tensors`, 32 hexadecimal digits.
     """
 
@@ -75,10 +78,13 @@ class Weights:
 
     def to_bytes(self) -> bytes:
         """Return the content of a safetensors file; equal weights give equal bytes."""
+        arrays = {name: np.asarray(tensor, order="C") for name, tensor in self.tensors.items()}
+        return safetensors_numpy.save(arrays, metadata=self.metadata())
+
+    def metadata(self) -> dict[str, str]:
+        """Return what the header of their file says beside the tensors."""
         identity = {name: getattr(self, name) for name in _IDENTITY}
-        metadata = _canonical(identity | {"seal": digest(_canonical(identity).encode())})
-        arrays = {name: np.ascontiguousarray(tensor) for name, tensor in self.tensors.items()}
-        return safetensors_numpy.save(arrays, metadata={METADATA_KEY: metadata})
+        return {METADATA_KEY: _canonical(identity | {"seal": digest(_canonical(identity).encode())})}
 
     @staticmethod
     def from_bytes(data: bytes, *, source: str) -> "Weights":
@@ -99,7 +105,7 @@ class Weights:
             tensors = safetensors_numpy.load(data)
         except (SafetensorError, KeyError, ValueError) as error:  # KeyError: a dtype that numpy does not have
             raise _damaged(source, f"safetensors says {error}") from error
-        identity = _read_identity(data, source=source)
+        identity = read_identity(data, source=source)
         weights = Weights(tensors=tensors, **identity)
         if any(tensor.dtype != np.float32 for tensor in tensors.values()):
             raise _damaged(source, "a tensor is not float32")
@@ -108,21 +114,40 @@ class Weights:
         return weights
 
 
-def network_description(spec: BoardSpec, config: NetworkConfig) -> dict[str, Any]:
+def network_description(spec: NetSpec, config: NetworkConfig) -> dict[str, Any]:
     """Return what, with the tensors, makes the same network again; survives JSON unchanged."""
+    if isinstance(spec, BoardSpec):
+        return {
+            "kind": "board tower",
+            "blocks": config.blocks,
+            "channels": config.channels,
+            "board": asdict(spec),
+        }
     return {
-        "kind": "board tower",
-        "blocks": config.blocks,
-        "channels": config.channels,
-        "board": asdict(spec),
+        "kind": "actor critic",
+        "layers": list(config.layers),
+        "environment": {
+            "observation_shape": list(spec.observation_shape),
+            "observation_dtype": spec.observation_dtype,
+            "actions": {
+                "kind": spec.actions.kind,
+                "sizes": list(spec.actions.sizes),
+                "low": [_bound(x) for x in spec.actions.low],
+                "high": [_bound(x) for x in spec.actions.high],
+                "scalar": spec.actions.scalar,
+            },
+        },
     }
 
 
-def network_parts(network: Mapping[str, Any]) -> tuple[BoardSpec, NetworkConfig]:
-    """Return the board and the configuration of a description. Raises DataError when it is none."""
+def network_parts(network: Mapping[str, Any]) -> tuple[NetSpec, NetworkConfig]:
+    """Return what a description is of and the configuration. Raises DataError when it is none."""
     try:
-        config = NetworkConfig(blocks=network["blocks"], channels=network["channels"])
-        spec = BoardSpec(**network["board"])
+        if network["kind"] == "actor critic":
+            spec, config = _environment(network["environment"]), NetworkConfig(layers=network["layers"])
+        else:
+            spec = BoardSpec(**network["board"])
+            config = NetworkConfig(blocks=network["blocks"], channels=network["channels"])
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged("the description of a network", f"{type(error).__name__}: {error}") from error
     if network_description(spec, config) != network:
@@ -134,14 +159,22 @@ def tensors_digest(tensors: Mapping[str, np.ndarray]) -> str:
     """Return the digest of names, shapes and numbers, whatever the order of the mapping."""
     total = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
-        tensor = np.ascontiguousarray(tensors[name], dtype="<f4")
+        tensor = np.asarray(tensors[name], dtype="<f4", order="C")
         total.update(json.dumps([name, tensor.shape]).encode())
-        total.update(tensor.tobytes())
+        total.update(tensor.reshape(-1).data)
     return total.hexdigest()
 
 
-def _read_identity(data: bytes, *, source: str) -> dict[str, Any]:
-    """Return the metadata without its seal, which has to fit."""
+def read_identity(data: bytes, *, source: str) -> dict[str, Any]:
+    """Return what the header of a file says beside the tensors, without its seal.
+
+    Args:
+        data: the file, or as much of it as holds the header.
+        source: what to call it in an error.
+
+    Raises:
+        DataError: when it is none of ours, or does not fit its seal.
+    """
     length = int.from_bytes(data[:8], "little")
     try:
         metadata = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][METADATA_KEY])
@@ -152,6 +185,38 @@ def _read_identity(data: bytes, *, source: str) -> dict[str, Any]:
     if not sealed:
         raise _damaged(source, "its metadata do not match their seal")
     return identity
+
+
+def _bound(x: float) -> float | str:
+    """Return a bound as JSON can say it, which has no infinity."""
+    return x if math.isfinite(x) else str(x)
+
+
+def _environment(fields: Mapping[str, Any]) -> EnvironmentSpec:
+    """Return the environment of a description. Raises KeyError, TypeError or ValueError when it is none."""
+    found = fields["actions"]
+    actions = ActionSpec(
+        kind=found["kind"],
+        sizes=tuple(found["sizes"]),
+        low=tuple(float(x) for x in found["low"]),
+        high=tuple(float(x) for x in found["high"]),
+        scalar=found["scalar"],
+    )
+    spec = EnvironmentSpec(tuple(fields["observation_shape"]), fields["observation_dtype"], actions)
+    if spec.observation_dtype not in ("float32", "uint8"):
+        raise ValueError(f"observations of {spec.observation_dtype!r}")
+    if not all(isinstance(size, int) and size > 0 for size in (*spec.observation_shape, *actions.sizes)):
+        raise ValueError(f"sizes {spec.observation_shape} of observations and {actions.sizes} of actions")
+    if not _is_sound(actions):
+        raise ValueError(f"{actions} cannot be")
+    return spec
+
+
+def _is_sound(actions: ActionSpec) -> bool:
+    if actions.kind == "categorical":
+        return bool(actions.sizes) and not actions.low and not actions.high
+    bounds_fit = (len(actions.low),) == (len(actions.high),) == actions.sizes
+    return actions.kind == "gaussian" and bounds_fit and all(map(le, actions.low, actions.high))
 
 
 def _canonical(value: Mapping[str, Any]) -> str:

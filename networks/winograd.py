@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
+from networks.build import Net
 from networks.tower import BoardNet
 from networks.winograd_kernels import (
     ROWS_OF_TILES,
@@ -31,12 +32,12 @@ _AIR = 16
 
 
 Forward = Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
-"""Computes what `BoardNet.forward` does."""
+"""Computes what the `forward` of a net does."""
 
 
-def fastest_forward(net: BoardNet) -> Forward:
+def fastest_forward(net: Net) -> Forward:
     """Return what evaluates a placed net fastest here, with the parameters that it has now."""
-    return WinogradForward(net) if WinogradForward.can_compute(net) else net
+    return WinogradForward(net) if isinstance(net, BoardNet) and WinogradForward.can_compute(net) else net
 
 
 class WinogradForward:
@@ -96,23 +97,34 @@ def _tower_weights(net: BoardNet, tiling: Tiling) -> TowerWeights:
         return TowerWeights(
             static=_array(static),
             stones=_array(stem[:, :2].permute(1, 2, 3, 0)),
-            filters=np.concatenate([_filters(layer, tiling) for layer in layers]),
+            filters=_filters(layers, tiling),
             biases=_array(biases),
             pool_of_block=np.where(pooling, np.cumsum(pooling) - 1, -1),
             pools=_array(torch.stack(pools)) if pools else np.zeros((0, 2 * channels, channels), np.float32),
         )
 
 
-def _filters(layer: nn.Conv2d, tiling: Tiling) -> np.ndarray:
-    """Return the transformed filters of a layer, flat, in the order of `TowerWeights.filters`."""
-    down, across = (
-        torch.tensor([[float(x) for x in row] for row in filter_transform(size)], dtype=torch.float64)
-        for size in (tiling.tile_height, tiling.tile_width)
-    )
-    filters = torch.einsum("pi,ocij,qj->pqco", down, layer.weight.double(), across)
-    inputs, outputs = filters.shape[2:]
-    width = filter_width(outputs)
-    return _array(filters.reshape(-1, inputs, outputs // width, width).transpose(1, 2)).ravel()
+def _filters(layers: list[Any], tiling: Tiling) -> np.ndarray:
+    """Return the transformed filters of all layers, flat, in the order of `TowerWeights.filters`.
+
+    One matrix product a layer, in float64, whose columns come in the order of the result: a quarter of the time that it
+    takes with a transposition at the end.
+    """
+    transform = torch.kron(*(_matrix(size) for size in (tiling.tile_height, tiling.tile_width)))
+    channels = layers[0].weight.shape[0]
+    width = filter_width(channels)
+    filters = torch.empty(len(layers), len(transform), channels * channels)
+    taps = torch.empty(3, 3, channels // width, channels, width, dtype=torch.float64)
+    products = torch.empty(filters.shape[1:], dtype=torch.float64)
+    for layer, transformed in zip(layers, filters, strict=True):
+        taps.copy_(layer.weight.unflatten(0, (-1, width)).permute(3, 4, 0, 2, 1))
+        torch.mm(transform, taps.view(9, -1), out=products)
+        transformed.copy_(products)
+    return filters.numpy().ravel()
+
+
+def _matrix(size: int) -> Tensor:
+    return torch.tensor([[float(x) for x in row] for row in filter_transform(size)], dtype=torch.float64)
 
 
 def _scratch(tiling: Tiling, channels: int) -> Scratch:

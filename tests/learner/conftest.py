@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from configs.schema import NetworkConfig
-from core.errors import DataError
 from core.messages import BoardSpec
-from learner.step import Columns
+from learner.objective import Columns
 from networks.weights import Weights
+from replay.drawing import Drawn
 from replay.records import Chunk
 from replay.sampling import Sample, Wait
 
@@ -36,50 +36,49 @@ def toy_columns(rows: int, *, seed: int, version: int = 0) -> dict[str, np.ndarr
         "outcome": np.sign(balance).astype(np.float32),
         "search_value": np.tanh(balance / 4).astype(np.float32),
         "seq": np.arange(rows, dtype=np.int64),
-        "ply": (np.arange(rows) % 16).astype(np.int16),
+        "step": (np.arange(rows) % 16).astype(np.int32),
         "weights_version": np.full(rows, version, np.int32),
     }
 
 
 def toy_chunk(rows: int, *, seed: int, version: int = 0) -> bytes:
     columns = toy_columns(rows, seed=seed, version=version)
-    return Chunk(run="r", game="toy", actor=3, epoch=1, games=(), columns=columns).encode()
+    return Chunk(run="r", game="toy", actor=3, epoch=1, columns=columns).encode()
 
 
 @dataclass
 class FakeSource:
-    """A replay in memory. Draw k depends on k alone, so that a resumed learner is given the same rows."""
+    """A replay in memory. Draw k depends on k alone, so that a resumed learner is given the same rows.
+
+    Attributes:
+        chunks: those in the window.
+        wait, failure: what it answers instead of samples.
+        fetched: numbers of the chunks that were handed out.
+    """
 
     chunks: dict[int, bytes]
     rows_per_chunk: int
-    left: dict[int, bytes] = field(default_factory=dict)
     wait: Wait | None = None
     failure: Exception | None = None
     draws: int = 0
     sampled_rows: int = 0
     fetched: list[int] = field(default_factory=list)
 
-    def sample(self, num_rows: int) -> Sample | Wait:
+    def draw(self, num_rows: int, *, most: int, newest_held: int) -> Drawn:
         if self.failure is not None:
             raise self.failure
-        if self.wait is not None:
-            return self.wait
+        missing = sorted(number for number in self.chunks if number > newest_held)
+        self.fetched.extend(missing)
+        samples = () if self.wait else tuple(self.sample(num_rows) for _ in range(most))
+        return Drawn(samples, tuple((n, self.chunks[n]) for n in missing), min(self.chunks), self.wait)
+
+    def sample(self, num_rows: int) -> Sample:
         rng = np.random.default_rng(self.draws)
         self.draws += 1
         self.sampled_rows += num_rows
         chunk_ids = rng.choice(np.array(sorted(self.chunks), np.int64), num_rows)
         rows = rng.integers(self.rows_per_chunk, size=num_rows).astype(np.int32)
         return Sample(chunk_ids, rows, self.draws, self.sampled_rows)
-
-    def fetch(self, chunk_ids: list[int]) -> list[bytes]:
-        self.fetched.extend(chunk_ids)
-        gone = [number for number in chunk_ids if number not in self.chunks]
-        if gone:
-            raise DataError(f"chunk {gone[0]} cannot be had", why="it has left", fix="draw anew")
-        return [self.chunks[number] for number in chunk_ids]
-
-    def live_chunks(self) -> np.ndarray:
-        return np.array(sorted(self.chunks), np.int64)
 
     def restore_counters(self, draws: int, sampled_rows: int) -> None:
         self.draws, self.sampled_rows = draws, sampled_rows
@@ -122,7 +121,7 @@ def toy_batch() -> Callable[..., Columns]:
     """Make a batch: toy_batch(rows, seed=…), with the columns that say who made each row."""
 
     def make(rows: int, *, seed: int = 0, version: int = 0) -> Columns:
-        return Chunk("r", "toy", 3, 1, (), toy_columns(rows, seed=seed, version=version)).training_columns()
+        return Chunk("r", "toy", 3, 1, toy_columns(rows, seed=seed, version=version)).training_columns()
 
     return make
 

@@ -1,17 +1,22 @@
 """Batches: the right rows, each chunk decoded once, never more ahead than asked."""
 
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from core.errors import ClusterError
+from core.errors import ClusterError, DataError
 from learner import feed as feed_module
 from learner.feed import Batch, Feed, Waited
+from replay.buffer import ReplayBuffer
+from replay.drawing import Drawn, draw
 from replay.records import decode_columns
 from replay.sampling import Wait
+from tests.replay.experience import CONFIG, a_chunk, open_buffer
 
 MakeSource = Callable[..., Any]
 ROWS = 20
@@ -25,6 +30,10 @@ def take(feed: Feed) -> Batch:
     return batch
 
 
+def take_all(feed: Feed, count: int) -> list[Batch]:
+    return [take(feed) for _ in range(count)]
+
+
 def same(a: Batch, b: Batch) -> bool:
     return a.draws == b.draws and all(np.array_equal(a.columns[name], b.columns[name]) for name in a.columns)
 
@@ -34,13 +43,13 @@ def test_a_batch_holds_exactly_the_rows_that_were_drawn(make_source: MakeSource)
     batch = take(Feed(source, batch_rows=ROWS))
     sample = witness.sample(ROWS)
     chunks = {number: decode_columns(data) for number, data in witness.chunks.items()}
-    drawn = sorted(
-        zip(sample.chunk_ids.tolist(), sample.rows.tolist(), strict=True), key=lambda pair: pair[0]
-    )
+    drawn = list(zip(sample.chunk_ids.tolist(), sample.rows.tolist(), strict=True))
+    assert batch.columns.keys() == chunks[1].keys()
     for name, column in batch.columns.items():
         expected = np.stack([chunks[number][name][row] for number, row in drawn])
         assert np.array_equal(column, expected)
         assert column.dtype == expected.dtype
+        assert column.flags.c_contiguous
     assert (batch.draws, batch.sampled_rows) == (1, ROWS)
 
 
@@ -50,6 +59,16 @@ def test_batches_made_ahead_are_those_made_when_asked_for(make_source: MakeSourc
         assert all(same(take(inline), take(ahead)) for _ in range(10))
     finally:
         ahead.close()
+
+
+def test_a_batch_stays_what_it_is_when_its_chunks_are_gone(make_source: MakeSource) -> None:
+    source = make_source()
+    feed = Feed(source, batch_rows=ROWS)
+    batch = take(feed)
+    kept = {name: column.copy() for name, column in batch.columns.items()}
+    source.chunks = {number + 10: data for number, data in make_source(version=7).chunks.items()}
+    assert (take(feed).columns["weights_version"] == 7).all()
+    assert all(np.array_equal(batch.columns[name], column) for name, column in kept.items())
 
 
 def test_as_many_batches_are_drawn_ahead_as_the_bound_says_and_no_more(make_source: MakeSource) -> None:
@@ -70,28 +89,31 @@ def test_as_many_batches_are_drawn_ahead_as_the_bound_says_and_no_more(make_sour
 
 
 class SlowSource:
-    """A replay whose first fetch takes until it is told to end. It notes how many callers it had at once."""
+    """A replay whose first draw takes until it is told to end. It notes how many callers it had at once."""
 
     def __init__(self, source: Any) -> None:
         self._source = source
         self._callers = 0
-        self.fetching = threading.Event()
+        self.drawing = threading.Event()
         self.may_end = threading.Event()
         self.most_callers = 0
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            self._callers += 1
-            self.most_callers = max(self.most_callers, self._callers)
-            try:
-                if name == "fetch":
-                    self.fetching.set()
-                    assert self.may_end.wait(TIMEOUT_SECONDS)
-                return getattr(self._source, name)(*arguments)
-            finally:
-                self._callers -= 1
+    def draw(self, num_rows: int, *, most: int, newest_held: int) -> Drawn:
+        return self._call(lambda: self._source.draw(num_rows, most=most, newest_held=newest_held), slow=True)
 
-        return call
+    def restore_counters(self, draws: int, sampled_rows: int) -> None:
+        self._call(lambda: self._source.restore_counters(draws, sampled_rows), slow=False)
+
+    def _call(self, work: Callable[[], Any], *, slow: bool) -> Any:
+        self._callers += 1
+        self.most_callers = max(self.most_callers, self._callers)
+        try:
+            if slow:
+                self.drawing.set()
+                assert self.may_end.wait(TIMEOUT_SECONDS)
+            return work()
+        finally:
+            self._callers -= 1
 
 
 def abandoned(source: SlowSource, monkeypatch: pytest.MonkeyPatch) -> Feed:
@@ -99,7 +121,7 @@ def abandoned(source: SlowSource, monkeypatch: pytest.MonkeyPatch) -> Feed:
     monkeypatch.setattr(feed_module, "_CLOSE_SECONDS", 0.0)
     feed = Feed(source, batch_rows=ROWS, prefetch=2)
     assert isinstance(feed.next(0.0), Waited)
-    assert source.fetching.wait(TIMEOUT_SECONDS)
+    assert source.drawing.wait(TIMEOUT_SECONDS)
     feed.close()
     return feed
 
@@ -116,7 +138,8 @@ def test_a_thread_that_outlives_its_close_never_draws_beside_its_successor(
     assert isinstance(waited, Waited)
     assert "has not ended" in waited.reason
     source.may_end.set()
-    assert [take(feed).draws for _ in range(4)] == [2, 3, 4, 5]  # the first draw was dropped
+    # The first answer, of three draws for a queue of two and the one beside it, was dropped.
+    assert [take(feed).draws for _ in range(4)] == [4, 5, 6, 7]
     assert source.most_callers == 1
     feed.close()
 
@@ -142,55 +165,96 @@ def test_each_chunk_is_fetched_once_while_it_is_in_the_window(make_source: MakeS
     feed = Feed(source, batch_rows=ROWS)
     for _ in range(10):
         take(feed)
-    assert sorted(source.fetched) == [1, 2, 3]
+    source.chunks[4] = source.chunks[1]
+    for _ in range(10):
+        take(feed)
+    assert source.fetched == [1, 2, 3, 4]
 
 
-def test_a_chunk_that_left_the_window_is_forgotten(make_source: MakeSource) -> None:
+def test_chunks_that_left_the_window_are_forgotten(make_source: MakeSource) -> None:
     source = make_source()
     feed = Feed(source, batch_rows=ROWS)
     take(feed)
+    for number in (1, 2):
+        source.chunks[number + 3] = source.chunks.pop(number)
+        take(feed)
+        assert feed._arena.chunks == sorted(source.chunks)
+        assert feed._arena.check_valid() == []
+
+
+def test_a_replay_that_draws_what_it_took_back_has_to_give_all_of_it_anew(make_source: MakeSource) -> None:
+    source = make_source()
+    feed = Feed(source, batch_rows=ROWS)
     first = source.chunks.pop(1)
-    source.chunks[4] = first
     take(feed)
     source.chunks[1] = first
-    take(feed)
-    assert sorted(source.fetched) == [1, 1, 2, 3, 4]
+    batch = take(feed)
+    assert batch.draws == 3
+    assert source.fetched == [2, 3, 1, 2, 3]
 
 
-def test_a_chunk_that_left_between_draw_and_fetch_costs_a_draw_and_no_more(make_source: MakeSource) -> None:
+def test_a_draw_whose_chunks_were_lost_on_the_way_is_made_again(make_source: MakeSource) -> None:
     source = make_source()
     feed = Feed(source, batch_rows=ROWS)
-    lost = source.chunks[2]
-    sample = source.sample
+    good = source.draw
 
-    def sample_then_lose(num_rows: int) -> Any:
-        drawn = sample(num_rows)
-        source.chunks.pop(2, None)
-        return drawn
+    def lose_once(num_rows: int, *, most: int, newest_held: int) -> Drawn:
+        source.draw = good
+        source.sample(num_rows)
+        raise DataError("chunks cannot be had", why="the replay died", fix="draw anew")
 
-    source.sample = sample_then_lose
-    batch = take(feed)
-    assert batch.draws == 2
-    lost_rows = {row.tobytes() for row in decode_columns(lost)["cells"]}
-    assert not lost_rows & {row.tobytes() for row in batch.columns["cells"]}
+    source.draw = lose_once
+    assert take(feed).draws == 2
 
 
 def test_a_source_that_keeps_losing_its_chunks_is_waited_for(make_source: MakeSource) -> None:
     source = make_source()
-    source.sample(1)
-    chunks = dict(source.chunks)
-    source.chunks.clear()
-    source.sample = lambda num_rows: type(source).sample(type(source)(chunks, 50), num_rows)
+    source.failure = DataError("chunk 1 cannot be had", why="the replay died", fix="draw anew")
     waited = Feed(source, batch_rows=ROWS).next(1.0)
     assert isinstance(waited, Waited)
     assert waited.reason == "chunk 1 cannot be had"
     assert waited.seconds > 0
 
 
-def test_the_rate_limiters_wait_is_handed_on_with_its_reason(make_source: MakeSource) -> None:
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_a_chunk_that_does_not_fit_the_others_reaches_the_learner_by_name(
+    prefetch: int, make_source: MakeSource
+) -> None:
     source = make_source()
-    source.wait = Wait(0.75, "20 of 5000 rows have come")
-    assert Feed(source, batch_rows=ROWS).next(1.0) == Waited(0.75, "20 of 5000 rows have come")
+    feed = Feed(source, batch_rows=ROWS, prefetch=prefetch)
+    take(feed)
+    source.chunks[4] = a_chunk([0]).encode()
+    with pytest.raises(DataError, match="chunk 4 does not fit"):
+        take_all(feed, 1 + 2 + 1)  # some may have been made before it came
+    feed.close()
+
+
+def test_rows_that_are_a_while_in_coming_are_asked_for_soon_and_then_more_seldom(
+    make_source: MakeSource,
+) -> None:
+    source = make_source()
+    feed = Feed(source, batch_rows=ROWS)
+    source.wait = Wait(0.2, "20 of 5000 rows have come")
+    asked = [feed.next(1.0) for _ in range(40)]
+    assert all(isinstance(one, Waited) and one.reason == "20 of 5000 rows have come" for one in asked)
+    pauses = np.array([one.seconds for one in asked if isinstance(one, Waited)])
+    waited = np.cumsum(pauses) - pauses
+    assert pauses[0] == 0.005
+    assert (pauses <= 0.005 + waited / 2 + 1e-9).all(), "never long against what was waited before"
+    assert pauses[-1] == 0.2
+
+    source.wait = None
+    take(feed)
+    source.wait = Wait(0.2, "20 of 5000 rows have come")
+    assert feed.next(1.0) == Waited(0.005, "20 of 5000 rows have come")
+
+
+def test_what_comes_while_there_is_nothing_to_draw_is_at_hand_when_there_is(make_source: MakeSource) -> None:
+    source = make_source()
+    source.wait = Wait(0.2, "20 of 5000 rows have come")
+    feed = Feed(source, batch_rows=ROWS)
+    feed.next(1.0)
+    assert feed._arena.chunks == [1, 2, 3]
 
 
 def test_with_a_thread_the_wait_is_bounded_and_ends_when_rows_come(make_source: MakeSource) -> None:
@@ -236,3 +300,43 @@ def test_the_time_spent_waiting_is_measured(make_source: MakeSource) -> None:
     take(feed)
     take(feed)
     assert feed.waited_seconds == 0.75
+
+
+class ReplaySource:
+    """A replay as the learner sees it in one process."""
+
+    def __init__(self, replay: ReplayBuffer) -> None:
+        self._replay = replay
+
+    def draw(self, num_rows: int, *, most: int, newest_held: int) -> Drawn:
+        return draw(self._replay, num_rows, most=most, newest_held=newest_held)
+
+    def restore_counters(self, draws: int, sampled_rows: int) -> None:
+        self._replay.restore_counters(draws, sampled_rows)
+
+
+def chi_square(counts: np.ndarray) -> float:
+    expected = counts.mean()
+    return float(((counts - expected) ** 2).sum() / expected)
+
+
+def test_every_row_of_the_window_reaches_the_learner_equally_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    generous = CONFIG.model_copy(update={"samples_per_insert": 1e9})
+    replay = open_buffer(tmp_path, generous)
+    first = 0
+    for games in (1, 7, 2, 30, 5, 1, 4):  # chunks of three rows a game
+        replay.add(a_chunk(range(first, first + games)).encode())
+        first += games
+    feed = Feed(ReplaySource(replay), batch_rows=500)
+    columns = [take(feed).columns for _ in range(100)]
+    rows = np.concatenate([3 * one["seq"] + one["step"] - 2 for one in columns])
+    counts = np.bincount(rows, minlength=3 * first)
+
+    assert len(counts) == 3 * first == 150
+    # Chi-square has a mean of 149 here and a standard deviation of 17.3: five of them are room enough for one seed.
+    assert chi_square(counts) < 149 + 5 * 17.3
+    counts[:50] += counts.sum() // 1000  # a third of the rows, drawn a seventh more often, would be seen
+    assert chi_square(counts) > 149 + 5 * 17.3

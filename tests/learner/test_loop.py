@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from configs.schema import LearnerConfig, NetworkConfig
-from core.errors import ClusterError, DataError, TamenError, UsageError
+from core.errors import ClusterError, TamenError, UsageError
 from core.messages import BoardSpec
+from learner.board_objective import BoardObjective
 from learner.checkpoint import STATE_FILE, CheckpointStore
 from learner.feed import Waited
 from learner.loop import Learner
-from learner.step import StepReport
+from learner.objective import StepReport
 from replay.records import Chunk
 from replay.sampling import Wait
 
@@ -65,6 +66,7 @@ def make_learner(
         model="main",
         network=network,
         config=config,
+        objective=BoardObjective(config),
         source=source,
         publisher=publisher,
         checkpoints=CheckpointStore(folder, keep=2),
@@ -158,7 +160,7 @@ def test_a_resumed_learner_equals_one_that_was_never_stopped(
     resumed = learner.resume()
     assert (resumed.checkpoint, resumed.learner_steps) == (1, saved_after)
     found = steps(learner, 9 - saved_after)
-    assert [r.loss for r in found] == [r.loss for r in expected[saved_after:]]
+    assert [r.losses["loss"] for r in found] == [r.losses["loss"] for r in expected[saved_after:]]
     assert digests(publisher) == digests(straight)
 
 
@@ -175,7 +177,7 @@ def test_steps_after_the_last_checkpoint_are_done_again_and_published_above_what
     learner = make_learner(source, publisher, tmp_path)
     assert learner.resume().version == 4
     assert publisher.published[4].digest == publisher.published[1].digest
-    assert [r.loss for r in steps(learner, 6)] == [r.loss for r in first]
+    assert [r.losses["loss"] for r in steps(learner, 6)] == [r.losses["loss"] for r in first]
     assert publisher.versions == [0, 1, 2, 3, 4, 5, 6]
     assert publisher.published[6].digest == publisher.published[3].digest
 
@@ -325,7 +327,9 @@ def test_while_the_rate_limiter_holds_it_the_learner_says_what_it_waits_for(
     source.wait = Wait(0.2, "actors are behind")
     learner = make_learner(source, publisher, tmp_path)
     learner.resume()
-    assert learner.step_once() == Waited(0.2, "actors are behind")
+    waited = learner.step_once()
+    assert isinstance(waited, Waited)
+    assert 0 < waited.seconds <= 0.2
     assert learner.stats()["waiting_for"] == "actors are behind"
     source.wait = None
     steps(learner, 1)
@@ -415,8 +419,8 @@ def test_after_a_failure_of_the_source_the_same_learner_resumes(
     learner = make_learner(source, publisher, tmp_path, prefetch=1)
     learner.resume()
     steps(learner, 4)
-    source.failure = DataError("the replay is damaged", why="w", fix="f")
-    with pytest.raises(DataError, match="the replay is damaged"):
+    source.failure = ClusterError("the replay is gone", why="w", fix="f")
+    with pytest.raises(ClusterError, match="the replay is gone"):
         learner.run(lambda: False)
     source.failure = None
     trained = int(learner.stats()["learner_steps"])

@@ -11,9 +11,11 @@ import torch
 from configs.schema import LearnerConfig, NetworkConfig
 from core.errors import DataError
 from core.messages import BoardSpec
+from learner.board_objective import BoardObjective
+from learner.objective import Columns
 from learner.schedule import learning_rate
-from learner.step import MAX_FAULTS_IN_A_ROW, Columns, Trainer
-from networks.build import new_board_net
+from learner.step import MAX_FAULTS_IN_A_ROW, Trainer
+from networks.build import new_net
 from networks.precision import resolve
 from networks.tower import BoardNet
 
@@ -24,8 +26,9 @@ CONFIG = LearnerConfig(batch_rows=32, microbatch_rows=32, warmup_steps=5, learni
 
 def make_trainer(precision: str = "fp32", **changes: object) -> tuple[Trainer, BoardNet]:
     arithmetic = resolve(precision, "cpu")
-    net = arithmetic.place(new_board_net(SPEC, NetworkConfig(blocks=2, channels=8), seed=1))
-    return Trainer(net, CONFIG.model_copy(update=changes), arithmetic), net
+    net = arithmetic.place(new_net(SPEC, NetworkConfig(blocks=2, channels=8), seed=1))
+    config = CONFIG.model_copy(update=changes)
+    return Trainer(net, BoardObjective(config), config, arithmetic), net
 
 
 def gradient(net: BoardNet) -> torch.Tensor:
@@ -59,7 +62,7 @@ def test_microbatches_of_any_size_give_the_gradient_of_the_whole_batch(
         difference = (gradient(whole_net) - gradient(parts_net)).norm() / gradient(whole_net).norm()
         assert float(difference) < 1e-5
         assert found.grad_norm == pytest.approx(expected.grad_norm, rel=1e-5)
-        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert found.losses["loss"] == pytest.approx(expected.losses["loss"], rel=1e-5)
 
 
 def test_a_batch_without_any_policy_still_teaches_the_value(toy_batch: MakeBatch) -> None:
@@ -67,8 +70,8 @@ def test_a_batch_without_any_policy_still_teaches_the_value(toy_batch: MakeBatch
     trainer, _ = make_trainer()
     report = trainer.step(batch)
     assert report.applied
-    assert report.policy_loss == 0.0
-    assert report.value_loss > 0.0
+    assert report.losses["policy_loss"] == 0.0
+    assert report.losses["value_loss"] > 0.0
 
 
 def test_the_gradient_is_clipped_to_its_norm(toy_batch: MakeBatch) -> None:
@@ -114,7 +117,10 @@ def test_a_loss_that_is_not_finite_is_never_applied_and_its_rows_are_named(
     assert report.set_aside is not None
     assert report.set_aside.tolist() == [[3, 1, 0, 0], [3, 1, 1, 1], [3, 1, 2, 2], [3, 1, 3, 3]]
     assert (trainer.batches_set_aside, trainer.rows_set_aside, trainer.steps) == (1, 4, 1)
-    assert trainer.step(toy_batch(8, seed=5)).loss == untouched.step(toy_batch(8, seed=5)).loss
+    assert (
+        trainer.step(toy_batch(8, seed=5)).losses["loss"]
+        == untouched.step(toy_batch(8, seed=5)).losses["loss"]
+    )
     assert same_state(trainer.state_dict()["net"], untouched.state_dict()["net"])
     assert same_state(trainer.state_dict()["optimizer"], untouched.state_dict()["optimizer"])
     assert same_state(trainer.state_dict()["average"], untouched.state_dict()["average"])
@@ -127,7 +133,7 @@ def test_a_gradient_that_is_not_finite_is_never_applied(toy_batch: MakeBatch) ->
     report = trainer.step(toy_batch(8))
     hook.remove()
     assert report.reason == "the gradient is not finite"
-    assert math.isfinite(report.loss)
+    assert math.isfinite(report.losses["loss"])
     assert report.set_aside is not None
     trainer.batches_set_aside = trainer.rows_set_aside = 0
     assert trainer.step(toy_batch(8)).applied
@@ -183,7 +189,7 @@ def test_a_trainer_goes_on_bit_for_bit_from_its_saved_state(precision: str, toy_
     resumed.load_state_dict(torch.load(stored, weights_only=True))
     for seed in range(4, 8):
         expected, found = straight.step(toy_batch(8, seed=seed)), resumed.step(toy_batch(8, seed=seed))
-        assert (found.loss, found.grad_norm) == (expected.loss, expected.grad_norm)
+        assert (found.losses["loss"], found.grad_norm) == (expected.losses["loss"], expected.grad_norm)
     assert same_state(straight.state_dict(), resumed.state_dict())
 
 
@@ -224,8 +230,12 @@ def test_every_precision_learns_the_toy_that_an_untrained_net_fails(
     reports = [trainer.step(toy_batch(32, seed=seed)) for seed in range(90)]
 
     def knows_the_toy(part: slice) -> bool:
-        excess = np.mean([report.policy_loss - report.target_entropy for report in reports[part]])
-        return bool(excess < 0.15 and np.mean([report.value_error for report in reports[part]]) < 0.4)
+        excess = np.mean(
+            [report.losses["policy_loss"] - report.losses["target_entropy"] for report in reports[part]]
+        )
+        return bool(
+            excess < 0.15 and np.mean([report.losses["value_error"] for report in reports[part]]) < 0.4
+        )
 
     assert not knows_the_toy(slice(0, 1))
     assert knows_the_toy(slice(-10, None))

@@ -6,7 +6,7 @@ import torch
 from configs.schema import NetworkConfig
 from core.errors import UsageError
 from core.messages import BoardSpec
-from networks.build import build_board_net, load_into, new_board_net, to_weights
+from networks.build import build_net, load_into, new_net, to_weights
 from networks.precision import resolve
 from networks.tower import BoardNet
 
@@ -15,7 +15,7 @@ CONFIG = NetworkConfig(blocks=2, channels=16)
 
 
 def a_net_with_opinions() -> BoardNet:
-    net = new_board_net(SPEC, CONFIG, seed=1)
+    net = new_net(SPEC, CONFIG, seed=1)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -60,7 +60,7 @@ def test_each_precision_agrees_with_fp32_as_far_as_its_digits_go(name: str, tole
     net, precision = a_net_with_opinions(), resolve(name, "cpu")
     with torch.inference_mode():
         reference = net(cells())
-    low = precision.prepare(build_board_net(to_weights(net, model="m", version=0, game="g")))
+    low = precision.prepare(build_net(to_weights(net, model="m", version=0, game="g")))
     with torch.inference_mode(), precision.autocast():
         outputs = low(cells())
     assert outputs["policy"].dtype is precision.dtype
@@ -81,7 +81,7 @@ def test_half_precision_really_computes_in_fewer_digits(name: str) -> None:
 @pytest.mark.parametrize("name", ["bf16", "fp32"])
 def test_a_prepared_net_takes_new_weights_in_place(name: str) -> None:
     precision = resolve(name, "cpu")
-    prepared = precision.prepare(new_board_net(SPEC, CONFIG, seed=1))
+    prepared = precision.prepare(new_net(SPEC, CONFIG, seed=1))
     before = [parameter.data_ptr() for parameter in prepared.parameters()]
     load_into(prepared, to_weights(a_net_with_opinions(), model="m", version=1, game="g"))
     assert [parameter.data_ptr() for parameter in prepared.parameters()] == before

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from configs.schema import NetworkConfig
 from core.messages import BoardSpec
-from networks.build import load_into, new_board_net, to_weights
+from networks.build import load_into, new_net, to_weights
 from networks.tower import BoardNet
 
 HEX5 = BoardSpec(5, 5, extra_actions=1, goal_edges=True)
@@ -48,7 +48,7 @@ def awake(net: BoardNet) -> BoardNet:
 @settings(max_examples=25)
 @given(spec=boards, blocks=st.integers(1, 3), rows=st.integers(1, 4))
 def test_outputs_are_what_the_board_asks_for(spec: BoardSpec, blocks: int, rows: int) -> None:
-    net = new_board_net(spec, NetworkConfig(blocks=blocks, channels=4), seed=1)
+    net = new_net(spec, NetworkConfig(blocks=blocks, channels=4), seed=1)
     outputs = evaluate(net, random_cells(spec, rows))
     assert outputs["policy"].shape == (rows, spec.num_actions)
     assert outputs["value"].shape == (rows,)
@@ -57,7 +57,7 @@ def test_outputs_are_what_the_board_asks_for(spec: BoardSpec, blocks: int, rows:
 
 @pytest.mark.parametrize("spec", [HEX5, CONNECT_FOUR])
 def test_a_row_does_not_depend_on_the_rows_beside_it(spec: BoardSpec) -> None:
-    net = awake(new_board_net(spec, SMALL, seed=1))
+    net = awake(new_net(spec, SMALL, seed=1))
     inputs = random_cells(spec, 6)
     together = evaluate(net, inputs)
     alone = evaluate(net, {"cells": inputs["cells"][2:3]})
@@ -66,7 +66,7 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(spec: BoardSpec) -> None:
 
 
 def test_no_parameter_knows_the_size_of_the_board() -> None:
-    small, large = new_board_net(HEX5, SMALL, seed=1), new_board_net(HEX7, SMALL, seed=2)
+    small, large = new_net(HEX5, SMALL, seed=1), new_net(HEX7, SMALL, seed=2)
     load_into(small, to_weights(large, model="m", version=3, game="hex7"))
     assert all(torch.equal(a, b) for a, b in zip(small.parameters(), large.parameters(), strict=True))
     assert small(random_cells(HEX5, 2))["policy"].shape == (2, 26)
@@ -74,20 +74,19 @@ def test_no_parameter_knows_the_size_of_the_board() -> None:
 
 def test_the_same_seed_gives_the_same_net_and_another_seed_another() -> None:
     digests = [
-        to_weights(new_board_net(HEX5, SMALL, seed=s), model="m", version=0, game="g").digest
-        for s in (1, 1, 2)
+        to_weights(new_net(HEX5, SMALL, seed=s), model="m", version=0, game="g").digest for s in (1, 1, 2)
     ]
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_making_a_net_draws_nothing_from_the_global_generator() -> None:
     before = torch.get_rng_state()
-    new_board_net(HEX5, SMALL, seed=1)
+    new_net(HEX5, SMALL, seed=1)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_an_untrained_net_has_hardly_an_opinion() -> None:
-    net = new_board_net(HEX7, NetworkConfig(blocks=6, channels=32), seed=1)
+    net = new_net(HEX7, NetworkConfig(blocks=6, channels=32), seed=1)
     outputs = evaluate(net, random_cells(HEX7, 64))
     log_policy = torch.log_softmax(outputs["policy"], dim=1)
     assert float((log_policy + np.log(HEX7.num_actions)).abs().max()) < 1.0
@@ -95,7 +94,7 @@ def test_an_untrained_net_has_hardly_an_opinion() -> None:
 
 
 def test_an_untrained_tower_is_the_identity_however_deep() -> None:
-    net = new_board_net(HEX5, NetworkConfig(blocks=12, channels=8), seed=1)
+    net = new_net(HEX5, NetworkConfig(blocks=12, channels=8), seed=1)
     x = torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(1))
     y = x
     for block in net.blocks:
@@ -104,7 +103,7 @@ def test_an_untrained_tower_is_the_identity_however_deep() -> None:
 
 
 def test_every_parameter_learns_once_the_branches_are_awake() -> None:
-    net = awake(new_board_net(HEX5, SMALL, seed=1))
+    net = awake(new_net(HEX5, SMALL, seed=1))
     outputs = net(random_cells(HEX5, 8))
     (outputs["policy"].square().sum() + outputs["value"].sum()).backward()
     silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
@@ -113,8 +112,8 @@ def test_every_parameter_learns_once_the_branches_are_awake() -> None:
 
 def test_a_stone_far_away_is_known_after_two_blocks() -> None:
     spec = BoardSpec(15, 15)
-    near_only = awake(new_board_net(spec, NetworkConfig(blocks=1, channels=8), seed=1))
-    pooling = awake(new_board_net(spec, NetworkConfig(blocks=2, channels=8), seed=1))
+    near_only = awake(new_net(spec, NetworkConfig(blocks=1, channels=8), seed=1))
+    pooling = awake(new_net(spec, NetworkConfig(blocks=2, channels=8), seed=1))
     empty = torch.zeros(1, 225, dtype=torch.int8)
     corner = empty.clone()
     corner[0, 224] = 1
@@ -129,8 +128,8 @@ def test_a_stone_far_away_is_known_after_two_blocks() -> None:
 
 def test_goal_edges_tell_the_sides_apart() -> None:
     """On an empty board nothing but the edges can make top and left differ."""
-    net = awake(new_board_net(BoardSpec(5, 5, goal_edges=True), SMALL, seed=1))
-    plain = awake(new_board_net(BoardSpec(5, 5), SMALL, seed=1))
+    net = awake(new_net(BoardSpec(5, 5, goal_edges=True), SMALL, seed=1))
+    plain = awake(new_net(BoardSpec(5, 5), SMALL, seed=1))
     for block in [*net.blocks, *plain.blocks]:
         for conv in (block.first, block.second):
             conv.weight.data = conv.weight.data + conv.weight.data.transpose(2, 3)
@@ -144,7 +143,7 @@ def test_goal_edges_tell_the_sides_apart() -> None:
 
 
 def test_the_own_edges_are_top_and_bottom_and_the_others_left_and_right() -> None:
-    net = new_board_net(BoardSpec(3, 4, goal_edges=True), SMALL, seed=1)
+    net = new_net(BoardSpec(3, 4, goal_edges=True), SMALL, seed=1)
     ones = [[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 1, 1]]
     own = [[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1]]
     others = [[1, 0, 0, 1], [1, 0, 0, 1], [1, 0, 0, 1]]
@@ -152,15 +151,15 @@ def test_the_own_edges_are_top_and_bottom_and_the_others_left_and_right() -> Non
 
 
 def test_own_stones_the_others_and_none_are_three_things() -> None:
-    net = awake(new_board_net(BoardSpec(3, 3), SMALL, seed=1))
+    net = awake(new_net(BoardSpec(3, 3), SMALL, seed=1))
     cells = torch.tensor([[stone, 0, 0, 0, 0, 0, 0, 0, 0] for stone in (1, -1, 0)], dtype=torch.int8)
     own, other, none = evaluate(net, {"cells": cells})["value"].tolist()
     assert len({round(value, 4) for value in (own, other, none)}) == 3
 
 
 def test_a_net_accepts_weights_of_its_own_board_and_shape_alone() -> None:
-    net = new_board_net(HEX5, SMALL, seed=1)
+    net = new_net(HEX5, SMALL, seed=1)
     own = to_weights(net, model="m", version=0, game="hex5")
-    larger = to_weights(new_board_net(HEX7, SMALL, seed=1), model="m", version=0, game="hex7")
+    larger = to_weights(new_net(HEX7, SMALL, seed=1), model="m", version=0, game="hex7")
     assert net.accepts(own)
     assert not net.accepts(larger)

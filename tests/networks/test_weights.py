@@ -1,9 +1,11 @@
 """Weights as files: what is written is read, and nothing else is."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +16,23 @@ from safetensors import numpy as safetensors_numpy
 from safetensors import safe_open
 
 from configs.schema import NetworkConfig
+from core.environments import ActionSpec, EnvironmentSpec, NetSpec
 from core.errors import DataError
 from core.messages import BoardSpec
-from networks.build import build_board_net, load_into, new_board_net, to_weights
+from networks.build import build_net, load_into, new_net, to_weights
 from networks.model_folder import WEIGHTS_FILE, model_card, save_model
 from networks.weights import MAX_HEADER_BYTES, Weights, network_description, network_parts
 
 SPEC = BoardSpec(3, 3, goal_edges=True)
 CONFIG = NetworkConfig(blocks=1, channels=2)
 NETWORK = network_description(SPEC, CONFIG)
+
+CARTPOLE = EnvironmentSpec((4,), "float32", ActionSpec("categorical", (2,), scalar=True))
+UNBOUNDED = EnvironmentSpec(
+    (3,), "float32", ActionSpec("gaussian", (2,), low=(-np.inf, -0.1), high=(1 / 3, np.inf))
+)
+IMAGES = EnvironmentSpec((4, 84, 84), "uint8", ActionSpec("categorical", (3, 2)))
+ACTOR_CRITIC = network_description(UNBOUNDED, NetworkConfig(layers=(5, 4)))
 
 
 def tiny_weights(version: int = 7) -> Weights:
@@ -31,7 +41,7 @@ def tiny_weights(version: int = 7) -> Weights:
 
 
 def net_weights(seed: int = 1) -> Weights:
-    return to_weights(new_board_net(SPEC, CONFIG, seed=seed), model="main", version=7, game="hex3")
+    return to_weights(new_net(SPEC, CONFIG, seed=seed), model="main", version=7, game="hex3")
 
 
 DATA = tiny_weights().to_bytes()
@@ -120,7 +130,7 @@ def test_half_precision_tensors_are_refused() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite_are_never_packed(bad: float) -> None:
-    net = new_board_net(SPEC, CONFIG, seed=1)
+    net = new_net(SPEC, CONFIG, seed=1)
     with torch.no_grad():
         net.stem.bias[1] = bad
     with pytest.raises(DataError, match=r"1 of 2 numbers of 'stem\.bias' are not finite"):
@@ -149,9 +159,9 @@ def test_the_digest_names_numbers_shapes_and_names_and_nothing_else() -> None:
 
 
 def test_a_net_built_from_weights_computes_what_the_first_did() -> None:
-    net = new_board_net(SPEC, CONFIG, seed=1)
+    net = new_net(SPEC, CONFIG, seed=1)
     weights = Weights.from_bytes(to_weights(net, model="m", version=1, game="g").to_bytes(), source="here")
-    again = build_board_net(weights)
+    again = build_net(weights)
     cells = torch.tensor([[1, -1, 0, 0, 1, 0, -1, 0, 0]], dtype=torch.int8)
     assert torch.equal(net({"cells": cells})["policy"], again({"cells": cells})["policy"])
     assert again.accepts(weights)
@@ -161,13 +171,13 @@ def test_read_only_arrays_load_without_a_word() -> None:
     weights = net_weights()
     for tensor in weights.tensors.values():
         tensor.flags.writeable = False
-    net = new_board_net(SPEC, CONFIG, seed=2)
+    net = new_net(SPEC, CONFIG, seed=2)
     load_into(net, weights)
     assert to_weights(net, model="main", version=7, game="hex3").digest == weights.digest
 
 
 def test_weights_do_not_change_when_the_net_learns_on() -> None:
-    net = new_board_net(SPEC, CONFIG, seed=1)
+    net = new_net(SPEC, CONFIG, seed=1)
     weights = to_weights(net, model="m", version=1, game="g")
     with torch.no_grad():
         for parameter in net.parameters():
@@ -176,9 +186,9 @@ def test_weights_do_not_change_when_the_net_learns_on() -> None:
 
 
 def test_weights_of_another_shape_leave_the_net_as_it_was() -> None:
-    net = new_board_net(SPEC, CONFIG, seed=1)
+    net = new_net(SPEC, CONFIG, seed=1)
     before = to_weights(net, model="m", version=0, game="g").digest
-    wider = new_board_net(SPEC, NetworkConfig(blocks=1, channels=4), seed=1)
+    wider = new_net(SPEC, NetworkConfig(blocks=1, channels=4), seed=1)
     with pytest.raises(DataError, match="differ in name or shape"):
         load_into(net, to_weights(wider, model="m", version=0, game="g"))
     assert to_weights(net, model="m", version=0, game="g").digest == before
@@ -191,6 +201,60 @@ def test_weights_of_another_shape_leave_the_net_as_it_was() -> None:
 def test_a_description_that_is_not_ours_is_refused(network: dict[str, object]) -> None:
     with pytest.raises(DataError, match="description of a network"):
         network_parts(network)
+
+
+def altered(*path: str, to: object) -> dict[str, Any]:
+    """Return the description of an actor critic with one thing in it changed."""
+    network = json.loads(json.dumps(ACTOR_CRITIC))
+    place = network
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = to
+    return network
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        altered("layers", to=[]),
+        altered("layers", to=[0]),
+        altered("layers", to="64"),
+        altered("blocks", to=3),
+        altered("environment", to=None),
+        altered("environment", "observation_shape", to=[0]),
+        altered("environment", "observation_dtype", to="object"),
+        altered("environment", "actions", "kind", to="quantum"),
+        altered("environment", "actions", "kind", to="categorical"),
+        altered("environment", "actions", "sizes", to=[2, 2]),
+        altered("environment", "actions", "sizes", to=["2"]),
+        altered("environment", "actions", "low", to=[]),
+        altered("environment", "actions", "low", to=[2.0, 0.0]),
+        altered("environment", "actions", "high", to=["nan", "inf"]),
+        altered("environment", "actions", "high", to=["0.5", "inf"]),
+        altered("environment", "actions", "colour", to="red"),
+    ],
+)
+def test_a_description_of_no_environment_is_refused(network: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="description of a network"):
+        network_parts(network)
+
+
+@pytest.mark.parametrize("spec", [SPEC, CARTPOLE, UNBOUNDED, IMAGES])
+def test_a_description_survives_strict_json_and_gives_back_its_parts(spec: NetSpec) -> None:
+    config = NetworkConfig(blocks=2, channels=8) if spec is SPEC else NetworkConfig(layers=(7,))
+    network = network_description(spec, config)
+    read = json.loads(json.dumps(network, allow_nan=False))
+    assert read == network
+    assert network_parts(read) == (spec, config)
+
+
+def test_a_single_number_keeps_its_shape() -> None:
+    scalar = Weights.pack(
+        {"scale": np.array(2.5, np.float32)}, model="m", version=1, game="g", network=NETWORK
+    )
+    found = Weights.from_bytes(scalar.to_bytes(), source="here")
+    assert found.tensors["scale"].shape == ()
+    assert found.digest == scalar.digest
 
 
 def test_a_model_folder_gives_back_its_weights(tmp_path: Path) -> None:
@@ -210,6 +274,33 @@ def test_a_model_card_tells_what_it_is_and_cannot_be_broken_by_a_fact() -> None:
     assert "# main" in card
     assert "3 × 3" in card
     assert "| rating | 120 \\| 130 # not a heading |" in card
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentences"),
+    [
+        (SPEC, ["plays hex3", "| board | 3 × 3 |", "int8 [B, 9]", "1 blocks × 2 channels"]),
+        (
+            CARTPOLE,
+            [
+                "acts in hex3",
+                "| actions | one of 2 |",
+                "float32 [B, 4]",
+                "logit",
+                "layers of 64 and 64 units",
+            ],
+        ),
+        (
+            UNBOUNDED,
+            ["| actions | 2 real numbers |", "float32 [B, 3]", "float32 [B, 4], the mean", "deviation"],
+        ),
+        (IMAGES, ["| actions | one of 3 and one of 2 |", "uint8 [B, 4, 84, 84]", "float32 [B, 5]"]),
+    ],
+)
+def test_a_model_card_tells_what_the_model_takes_and_gives(spec: NetSpec, sentences: list[str]) -> None:
+    weights = to_weights(new_net(spec, CONFIG, seed=1), model="main", version=7, game="hex3")
+    card = model_card(weights, {})
+    assert [sentence for sentence in sentences if sentence not in card] == []
 
 
 def test_weights_need_no_torch() -> None:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.schema import NetworkConfig
+from core.environments import ActionSpec, EnvironmentSpec
 from core.messages import BoardSpec
-from networks.build import new_board_net
+from networks.build import new_net
 from networks.tower import BoardNet
 from networks.winograd import WinogradForward, fastest_forward
 from networks.winograd_kernels import Tiling
@@ -28,7 +29,7 @@ boards = st.builds(
 
 def an_awake_net(spec: BoardSpec, *, blocks: int, channels: int) -> BoardNet:
     """Return a net none of whose parameters is zero, its activations about as large as a trained one's."""
-    net = new_board_net(spec, NetworkConfig(blocks=blocks, channels=channels), seed=1)
+    net = new_net(spec, NetworkConfig(blocks=blocks, channels=channels), seed=1)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in net.parameters():
@@ -116,8 +117,14 @@ def test_a_board_is_covered_by_the_tiles_that_take_the_fewest_products(
 
 def test_a_net_that_the_kernels_do_not_have_is_evaluated_as_it_is() -> None:
     spec = BoardSpec(5, 5)
-    odd = new_board_net(spec, NetworkConfig(blocks=1, channels=12), seed=1)
-    half = new_board_net(spec, NetworkConfig(blocks=1, channels=16), seed=1).to(torch.bfloat16)
+    odd = new_net(spec, NetworkConfig(blocks=1, channels=12), seed=1)
+    half = new_net(spec, NetworkConfig(blocks=1, channels=16), seed=1).to(torch.bfloat16)
     assert fastest_forward(odd) is odd
     assert fastest_forward(half) is half
-    assert fastest_forward(new_board_net(spec, NetworkConfig(blocks=1, channels=16), seed=1)) is not odd
+    assert fastest_forward(new_net(spec, NetworkConfig(blocks=1, channels=16), seed=1)) is not odd
+
+
+def test_a_net_of_an_environment_is_evaluated_as_it_is() -> None:
+    spec = EnvironmentSpec((4,), "float32", ActionSpec("categorical", (2,), scalar=True))
+    net = new_net(spec, NetworkConfig(channels=16), seed=1)
+    assert fastest_forward(net) is net
