@@ -48,7 +48,7 @@ class FinishedGame:
     seconds: float
 
 
-class Harvest:
+class GameHarvest:
     """Turns finished games into chunks.
 
     Args:
@@ -132,6 +132,6 @@ def _columns(games: list[FinishedGame], first_seq: int, board: BoardSpec) -> dic
         "outcome": np.array([g.outcome if row.mover == 0 else -g.outcome for _, g, row in rows], np.float32),
         "search_value": np.array([game.values[row.ply] for _, game, row in rows], np.float32),
         "seq": np.array([seq for seq, _, _ in rows], np.int64),
-        "ply": np.array([row.ply for _, _, row in rows], np.int16),
+        "step": np.array([row.ply for _, _, row in rows], np.int32),
         "weights_version": np.array([game.versions[row.ply] for _, game, row in rows], np.int32),
     }

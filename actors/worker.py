@@ -7,11 +7,10 @@ from collections.abc import Callable, Generator, Hashable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from actors.harvest import Harvest
 from core.errors import EvaluationError
 from core.messages import Reply, Request
 from inference_server.client import Client, Replies
-from replay.records import Ack
+from replay.records import Ack, Chunk
 
 Group = Generator[tuple[Request, ...], tuple[Reply, ...], None]
 """Games in play. No requests at all mean that they had to be given up: it rests, then is sent no replies."""
@@ -20,6 +19,24 @@ FIRST_REST_SECONDS = 0.1
 LONGEST_REST_SECONDS = 5.0
 FLUSH_PATIENCE_SECONDS = 10.0
 """How long an actor that stops waits for the acknowledgement of what it has finished."""
+
+
+class Harvest(Protocol):
+    """Where groups put what they finish, until it leaves as a chunk."""
+
+    @property
+    def rows_waiting(self) -> int:
+        """Rows of the next chunk."""
+        ...
+
+    @property
+    def games_waiting(self) -> int:
+        """Finished games, or unrolls where there are no games, of the next chunk."""
+        ...
+
+    def take_chunk(self) -> Chunk | None:
+        """Return everything that waits as one chunk; None when nothing does."""
+        ...
 
 
 class Delivery(Protocol):
@@ -76,7 +93,7 @@ class Worker:
     Args:
         groups: endless generators of requests; with two or more, thinking and waiting overlap.
         client: the way to the brain.
-        harvest: where the groups put finished games.
+        harvest: where the groups put what they finish.
         delivery: the way to the replay.
         chunk_rows: a chunk leaves when this many rows wait,
         flush_seconds: or when this time has passed since the last one left.
@@ -206,7 +223,7 @@ class Worker:
         began = self._clock()
         chunk = self._harvest.take_chunk()
         if chunk is not None:
-            self._sent_games, self._sent_rows = len(chunk.games), chunk.num_rows
+            self._sent_games, self._sent_rows = len(chunk.seqs), chunk.num_rows
             self._delivery.send(chunk.encode())
         self._last_sent = self._clock()
         self.spent.deliver += self._last_sent - began

@@ -5,18 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from actors.harvest import FinishedGame, Harvest
+from actors.harvest import FinishedGame, GameHarvest
 from core.metrics import NoMetrics
 from games.catalog import make_game
 from games.game import Game
 from replay.buffer import LocalObjects, ReplayBuffer
+from replay.experience import BoardExperience
 from replay.records import Chunk
 from tests.actors.playing import play_games
 from tests.replay.experience import CONFIG
 
 
-def a_harvest(game: Game) -> Harvest:
-    return Harvest(game.board, run="test", game=game.name, actor=3, epoch=5, metrics=NoMetrics())
+def a_harvest(game: Game) -> GameHarvest:
+    return GameHarvest(game.board, run="test", game=game.name, actor=3, epoch=5, metrics=NoMetrics())
 
 
 def chunk_of(game: Game, games: list[FinishedGame]) -> Chunk:
@@ -60,7 +61,7 @@ def test_every_row_points_at_its_game_and_ply() -> None:
     columns = chunk.columns
     assert chunk.num_rows == len(rows) == sum(sum(game.recorded) for game in games)
     assert columns["seq"].tolist() == [seq for seq, _, _ in rows]
-    assert columns["ply"].tolist() == [row.ply for _, _, row in rows]
+    assert columns["step"].tolist() == [row.ply for _, _, row in rows]
     assert columns["search_value"].tolist() == [np.float32(game.values[row.ply]) for _, game, row in rows]
     assert columns["weights_version"].tolist() == [game.versions[row.ply] for _, game, row in rows]
     for k, (_, _, row) in enumerate(rows):
@@ -101,15 +102,19 @@ def test_games_without_a_row_are_kept_too(tmp_path) -> None:
     assert chunk.num_rows == 0
     assert chunk.check_valid() == []
 
-    buffer = ReplayBuffer(tmp_path, CONFIG, run="test", game=game, seed=0, objects=LocalObjects())
-    assert buffer.add(chunk.encode()).accepted_games == 3
+    buffer = ReplayBuffer(
+        tmp_path, CONFIG, run="test", experience=BoardExperience(game), seed=0, objects=LocalObjects()
+    )
+    assert buffer.add(chunk.encode()).accepted == 3
 
 
 def test_the_replay_takes_a_harvest_in_once(tmp_path) -> None:
     game = make_game("hex3-swap")
     data = chunk_of(game, play_games(game.name, 6)).encode()
-    buffer = ReplayBuffer(tmp_path, CONFIG, run="test", game=game, seed=0, objects=LocalObjects())
+    buffer = ReplayBuffer(
+        tmp_path, CONFIG, run="test", experience=BoardExperience(game), seed=0, objects=LocalObjects()
+    )
 
-    assert buffer.add(data).accepted_games == 6
-    assert buffer.add(data).duplicate_games == 6
+    assert buffer.add(data).accepted == 6
+    assert buffer.add(data).duplicates == 6
     assert len((tmp_path / "games" / "00000000.trmph").read_text().splitlines()) == 7

@@ -10,8 +10,8 @@ from core.errors import EvaluationError
 from core.messages import Reply, Request
 from replay.records import Ack
 
-PAUSE = Ack(accepted_games=0, duplicate_games=0, rows=0, pause_seconds=0.5, total_rows=0)
-GO_ON = Ack(accepted_games=0, duplicate_games=0, rows=0, pause_seconds=0.0, total_rows=0)
+PAUSE = Ack(accepted=0, duplicates=0, rows=0, pause_seconds=0.5, total_rows=0)
+GO_ON = Ack(accepted=0, duplicates=0, rows=0, pause_seconds=0.0, total_rows=0)
 
 
 class FakeClock:
@@ -82,7 +82,7 @@ class FakeDelivery:
 class FakeChunk:
     def __init__(self, rows):
         self.num_rows = rows
-        self.games = ("a game",) * (rows // 5)
+        self.seqs = list(range(rows // 5))
 
     def encode(self):
         return b"chunk"
