@@ -13,27 +13,35 @@ from configs.schema import InferenceConfig
 from core.errors import EvaluationError
 from core.messages import Arrays, ArraySpec, Reply
 from inference_server.cache import EvaluationCache, distinct, hash_rows
-from networks.build import build_board_net, load_into
+from networks.build import Net, build_net, load_into
 from networks.precision import resolve
-from networks.tower import BoardNet
 from networks.weights import Weights
 from networks.winograd import Forward, fastest_forward
+from networks.wire import WireForm
 
 Fetch = Callable[[str], Weights]
 """Gives the newest weights of a model by name; raises UsageError for a name it does not know."""
+_WIRE_FORMS: dict[torch.dtype, WireForm] = {
+    torch.float32: "fp32",
+    torch.bfloat16: "bf16",
+    torch.float16: "fp16",
+}
 
 
 @dataclass(slots=True)
-class _Loaded:
+class ReadyModel:
+    """A model that can answer, and does from `ModelHost.install` on."""
+
+    model: str
     version: int
     digest: str
-    net: BoardNet
+    net: Net
     forward: Forward
-    cache: EvaluationCache | None
+    cache: EvaluationCache | None = None
 
 
 class ModelHost:
-    """Evaluates rows with named models; used by one thread at a time.
+    """Evaluates rows with named models; used by one thread at a time, but for `prepare`.
 
     Args:
         config: batch and cache sizes.
@@ -46,11 +54,16 @@ class ModelHost:
         self._config = config
         self.precision = resolve(precision, device)
         self._fetch = fetch
-        self._models: OrderedDict[str, _Loaded] = OrderedDict()
+        self._models: OrderedDict[str, ReadyModel] = OrderedDict()
         self.forward_seconds = 0.0
         self.forward_cpu_seconds = 0.0
         self.forward_rows = 0
         self.cached_rows = 0
+
+    @property
+    def wire_form(self) -> WireForm:
+        """In which form weights may travel here without a loss."""
+        return _WIRE_FORMS[self.precision.dtype]
 
     def load(self, weights: Weights) -> None:
         """Make `weights` the ones that answer for their model.
@@ -58,13 +71,34 @@ class ModelHost:
         Raises:
             DataError: when the digest does not match; the old weights then stay, as they do whatever else fails.
         """
+        self.install(self.prepare(weights))
+
+    def prepare(self, weights: Weights) -> ReadyModel:
+        """Make `weights` ready to answer, on any one thread beside the one that serves; what answers now answers on.
+
+        Raises:
+            DataError: when the digest does not match.
+        """
         weights.verify()
-        held = self._models.get(weights.model)
-        if held is None or held.digest != weights.digest:
-            self._models[weights.model] = self._prepared(weights, held)
+        model, version, digest = weights.model, weights.version, weights.digest
+        held = self._models.get(model)
+        if held is not None and held.digest == digest:
+            return ReadyModel(model, version, digest, held.net, held.forward)
+        if held is None or not held.net.accepts(weights):
+            net = self.precision.prepare(build_net(weights))
         else:
-            held.version = weights.version
-        self._models.move_to_end(weights.model)
+            net = copy.deepcopy(held.net)  # faster than a new one with its random start
+            load_into(net, weights)
+        return ReadyModel(model, version, digest, net, fastest_forward(net))
+
+    def install(self, ready: ReadyModel) -> None:
+        """Let a model answer, unless a newer version of it does already. Call it between two batches."""
+        held = self._models.get(ready.model)
+        if held is not None and held.version > ready.version:
+            return
+        ready.cache = self._cache_for(ready, held)
+        self._models[ready.model] = ready
+        self._models.move_to_end(ready.model)
         while len(self._models) > self._config.models_in_memory:
             self._models.popitem(last=False)
 
@@ -121,26 +155,21 @@ class ModelHost:
         self.cached_rows += len(inverse) - len(unknown)
         return Reply(outputs, loaded.version)
 
-    def _model(self, model: str) -> _Loaded:
+    def _model(self, model: str) -> ReadyModel:
         if model not in self._models:
             self.load(self._fetch(model))
         self._models.move_to_end(model)
         return self._models[model]
 
-    def _prepared(self, weights: Weights, held: _Loaded | None) -> _Loaded:
-        """Return `weights` ready to answer, in the place of `held`, which answers on if this fails."""
-        if held is None or not held.net.accepts(weights):
-            net = self.precision.prepare(build_board_net(weights))
-            cache = EvaluationCache(self._config.cache_positions) if self._config.cache_positions else None
-            return _Loaded(weights.version, weights.digest, net, fastest_forward(net), cache)
-        net = copy.deepcopy(held.net)  # faster than a new one with its random start
-        load_into(net, weights)
-        forward = fastest_forward(net)
-        if held.cache is not None:
+    def _cache_for(self, ready: ReadyModel, held: ReadyModel | None) -> EvaluationCache | None:
+        """Return the cache of a model that takes the place of `held`, emptied unless the weights are the same."""
+        if held is None or held.cache is None or held.net.network != ready.net.network:
+            return EvaluationCache(self._config.cache_positions) if self._config.cache_positions else None
+        if held.digest != ready.digest:
             held.cache.clear()
-        return _Loaded(weights.version, weights.digest, net, forward, held.cache)
+        return held.cache
 
-    def _forward(self, model: str, loaded: _Loaded, arrays: Arrays) -> dict[str, np.ndarray]:
+    def _forward(self, model: str, loaded: ReadyModel, arrays: Arrays) -> dict[str, np.ndarray]:
         began, began_cpu = perf_counter(), thread_time()
         rows = len(next(iter(arrays.values())))
         try:
@@ -161,7 +190,7 @@ class ModelHost:
             slices[0] if len(slices) == 1 else {k: np.concatenate([s[k] for s in slices]) for k in slices[0]}
         )
 
-    def _forward_slice(self, loaded: _Loaded, arrays: Arrays, start: int) -> dict[str, np.ndarray]:
+    def _forward_slice(self, loaded: ReadyModel, arrays: Arrays, start: int) -> dict[str, np.ndarray]:
         stop = start + self._config.max_batch_rows
         with torch.inference_mode():
             # The copy makes arrays that came read-only out of a message writable, as torch wants them.

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, time
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from core.errors import EvaluationError, TamenError
 from core.messages import Arrays, Reply, Request
 from core.metrics import Metrics
 from inference_server.batcher import Batcher, Ticket
-from inference_server.model_host import ModelHost
+from inference_server.model_host import ModelHost, ReadyModel
 from inference_server.waits import NUM_BUCKETS, bucket
 from networks.weights import Weights
 
@@ -33,6 +33,9 @@ class ServerStats:
     weights_swaps: int = 0
     weights_refused: int = 0
     last_refusal: str = ""
+    synced_version: int = -1
+    """Of the weights that answered first most recently, and how long after their publication began that was."""
+    sync_seconds: float = 0.0
     busy_seconds: float = 0.0
     wait_seconds: float = 0.0
     batch_rows: list[int] = field(default_factory=lambda: [0] * 18)
@@ -53,6 +56,14 @@ class _Absence:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """A model that is to answer from the next batch on, and when its weights were published, if that is measured."""
+
+    ready: ReadyModel
+    published_at: float | None
+
+
 class InferenceServer:
     """Batches requests across everyone who asks.
 
@@ -61,6 +72,7 @@ class InferenceServer:
         config: batch limits.
         metrics: where counts go.
         clock: monotonic seconds.
+        wall_clock: seconds since 1970, as those who publish count them.
     """
 
     def __init__(
@@ -70,14 +82,17 @@ class InferenceServer:
         *,
         metrics: Metrics,
         clock: Callable[[], float] = monotonic,
+        wall_clock: Callable[[], float] = time,
     ) -> None:
         self._host = host
         self._config = config
         self._metrics = metrics
         self._clock = clock
+        self._wall_clock = wall_clock
         self._batcher = Batcher(config.max_batch_rows, config.idle_wait_ms / 1000)
         self._changed = threading.Condition()
-        self._offered: dict[str, Weights] = {}
+        self._offered: dict[str, _Offer] = {}
+        self._unanswered: dict[str, tuple[int, float]] = {}
         self._absent: dict[str, _Absence] = {}
         self._stopping = False
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
@@ -116,10 +131,22 @@ class InferenceServer:
         self._fail([ticket], _stopped())
         return ticket.future
 
-    def offer(self, weights: Weights) -> None:
-        """Hand over new weights; they answer from the next batch on. Of several offers the last counts."""
+    def offer(self, weights: Weights, *, published_at: float | None = None) -> None:
+        """Make new weights ready, on the thread of the caller, and hand them over: they answer from the next batch on.
+
+        Of several offers the last counts. Weights that are damaged, or for which there is no memory, are refused and
+        counted; the old ones answer on. One thread at a time may offer.
+
+        Args:
+            published_at: seconds since 1970, from which the time until their first answer is measured.
+        """
+        try:
+            ready = self._host.prepare(weights)
+        except Exception as error:
+            self._refuse(error)
+            return
         with self._changed:
-            self._offered[weights.model] = weights
+            self._offered[weights.model] = _Offer(ready, published_at)
             self._changed.notify()
 
     def _serve(self) -> None:
@@ -150,14 +177,22 @@ class InferenceServer:
     def _swap_weights(self) -> None:
         with self._changed:
             offered, self._offered = self._offered, {}
-        for weights in offered.values():
+        for model, offer in offered.items():
             try:
-                self._host.load(weights)
-                self._absent.pop(weights.model, None)
-                self.stats.weights_swaps += 1
-            except Exception as error:  # damaged, or no memory for them; the old ones answer on
-                self.stats.weights_refused += 1
-                self.stats.last_refusal = str(error)
+                self._host.install(offer.ready)
+            except Exception as error:  # no memory for its cache, say
+                self._refuse(error)
+                continue
+            self._absent.pop(model, None)
+            self.stats.weights_swaps += 1
+            if offer.published_at is not None:
+                self._unanswered[model] = (offer.ready.version, offer.published_at)
+
+    def _refuse(self, error: Exception) -> None:
+        """Count weights that cannot be taken; the old ones answer on."""
+        with self._changed:
+            self.stats.weights_refused += 1
+            self.stats.last_refusal = str(error)
 
     def _run(self, batch: list[Ticket]) -> None:
         """Answer a batch, which is of one model."""
@@ -172,6 +207,7 @@ class InferenceServer:
             return
         try:
             reply = self._host.evaluate(model, _joined([ticket.request.arrays for ticket in fitting]))
+            self._account_sync(model, reply.weights_version)
             _scatter(reply, fitting)
             self._account(fitting, began)
         except Exception as error:  # whatever it is, every caller hears of it and the server goes on
@@ -228,6 +264,17 @@ class InferenceServer:
         stats.batch_rows[min(rows.bit_length() - 1, len(stats.batch_rows) - 1)] += 1
         self._metrics.observe("tamen_inference_batch_size", rows)
         self._metrics.observe("tamen_inference_wait_seconds", waited / len(batch))
+
+    def _account_sync(self, model: str, version: int) -> None:
+        """Note the first answer of new weights, before it is handed out."""
+        offered, published_at = self._unanswered.pop(model, (-1, 0.0))
+        if offered != version:
+            return
+        seconds = max(
+            0.0, self._wall_clock() - published_at
+        )  # machines do not agree on the time to the last bit
+        self.stats.synced_version, self.stats.sync_seconds = version, seconds
+        self._metrics.observe("tamen_weights_sync_seconds", seconds)
 
 
 def _has_rows(request: Request) -> bool:

@@ -1,21 +1,23 @@
-"""Published weights: one immutable object a version, newest first asked, backed by the run's `models/` folder.
+"""Published weights as files: one a version, newest first asked, in the run's `models/` folder.
 
 The store outlives the learner, so that a restarted server finds the newest weights when the learner is gone.
+`inference_server.broadcast` announces versions before they are here.
 """
 
 from collections import OrderedDict
 from pathlib import Path
 
 from core.errors import DataError, TamenError, UsageError
-from core.files import write_atomic
+from core.files import seal, unseal, write_atomic
 from core.names import checked_name
 from networks.weights import Weights
 
 KEPT_IN_MEMORY = 4
+MARK_FILE = "given_out"
 
 
 class WeightsStore:
-    """Keeps the versions of a run's models.
+    """Keeps the versions of a run's models; used by one thread at a time.
 
     Args:
         folder: `models/` of the run; each version is a file `<model>/<version>.safetensors` with its digest inside.
@@ -40,29 +42,60 @@ class WeightsStore:
         newest = self.newest_version(weights.model)
         if newest == weights.version and self._holds(weights):
             return
-        if newest is not None and weights.version <= newest:
-            raise UsageError(
-                f"version {weights.version} of model {weights.model!r} cannot be published",
-                why=f"version {newest} is already published, and a version names one set of weights for ever",
-                fix=f"publish it as version {newest + 1}",
-            )
-        path = self._path(weights.model, weights.version)
-        try:
-            write_atomic(path, weights.to_bytes())
-        except OSError as error:
-            raise TamenError(
-                f"{path} could not be written",
-                why=str(error),
-                fix="make room on the disk; the same command goes on from the last checkpoint",
-            ) from error
-        self._damaged.discard((weights.model, weights.version))
+        check_above(weights, newest)
+        self.write(weights.model, weights.version, weights.to_bytes())
         self._remember(weights)
-        self._prune(weights.model)
+
+    def write(self, model: str, version: int, content: bytes) -> None:
+        """Write the file of a version durably, and let go of those that are too old.
+
+        Raises:
+            TamenError: when it cannot be written, on a full disk say; nothing has changed then.
+        """
+        _write(self._path(model, version), content)
+        self._damaged.discard((model, version))
+        self._prune(model)
+
+    def is_milestone(self, version: int) -> bool:
+        """Return whether the file of a version stays for ever."""
+        return version % self._milestone == 0
 
     def newest_version(self, model: str) -> int | None:
         """Return the number of the newest version; None when nothing was published."""
         versions = self._versions(model)
         return versions[-1] if versions else None
+
+    def highest_version(self, model: str) -> int | None:
+        """Return a number above which none was ever given out, for who makes new versions; None when none was at all.
+
+        It is that of the newest file, unless a process died between giving versions out and writing them: then it is
+        the mark, a number that nobody was given.
+
+        Raises:
+            DataError: as `mark`.
+        """
+        numbers, mark = self._numbers(model), self.mark(model)
+        newest = numbers[-1] if numbers else None
+        return mark if mark > (0 if newest is None else newest + 1) else newest
+
+    def mark(self, model: str) -> int:
+        """Return the number below which versions may have been given out that are no files; 0 when there is none.
+
+        Raises:
+            DataError: when the file that says so is damaged.
+        """
+        path = self._mark_path(model)
+        if not path.exists():
+            return 0
+        return int(unseal(path.read_bytes(), source=str(path)))
+
+    def set_mark(self, model: str, below: int) -> None:
+        """Note durably that only versions below `below` are given out before their files are written.
+
+        Raises:
+            TamenError: when it cannot be written; the mark is what it was.
+        """
+        _write(self._mark_path(model), seal(str(below).encode()))
 
     def get(self, model: str, version: int | None = None) -> Weights:
         """Return a version (the newest by default); a damaged newest file falls back to the one before.
@@ -105,14 +138,40 @@ class WeightsStore:
             self._recent.popitem(last=False)
 
     def _versions(self, model: str) -> list[int]:
+        return [number for number in self._numbers(model) if (model, number) not in self._damaged]
+
+    def _numbers(self, model: str) -> list[int]:
         folder = self._folder / checked_name(model, what="model")
-        versions = (int(path.stem) for path in folder.glob("*.safetensors") if path.stem.isdigit())
-        return sorted(version for version in versions if (model, version) not in self._damaged)
+        return sorted(int(path.stem) for path in folder.glob("*.safetensors") if path.stem.isdigit())
 
     def _path(self, model: str, version: int) -> Path:
         return self._folder / checked_name(model, what="model") / f"{version:08d}.safetensors"
 
+    def _mark_path(self, model: str) -> Path:
+        return self._folder / checked_name(model, what="model") / MARK_FILE
+
     def _prune(self, model: str) -> None:
         for version in self._versions(model)[: -self._kept_files]:
-            if version % self._milestone:
+            if not self.is_milestone(version):
                 self._path(model, version).unlink(missing_ok=True)
+
+
+def check_above(weights: Weights, newest: int | None) -> None:
+    """Raise UsageError unless the version is above the `newest` of its model."""
+    if newest is not None and weights.version <= newest:
+        raise UsageError(
+            f"version {weights.version} of model {weights.model!r} cannot be published",
+            why=f"version {newest} is already published, and a version names one set of weights for ever",
+            fix=f"publish it as version {newest + 1}",
+        )
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise TamenError(
+            f"{path} could not be written",
+            why=str(error),
+            fix="make room on the disk; the same command goes on from the last checkpoint",
+        ) from error

@@ -14,7 +14,7 @@ from core.messages import Arrays, Reply, Request
 from core.seeds import derive_rng
 from games.catalog import make_game
 from inference_server.model_host import ModelHost
-from networks.build import new_board_net, to_weights
+from networks.build import new_net, to_weights
 from networks.weights import Weights
 
 torch.set_num_threads(1)
@@ -32,7 +32,7 @@ def some_weights(
     """
     network = NetworkConfig(blocks=1, channels=channels)
     drawn = to_weights(
-        new_board_net(make_game(game).board, network, seed=0), model=model, version=version, game=game
+        new_net(make_game(game).board, network, seed=0), model=model, version=version, game=game
     )
     rng = derive_rng(version, model)
     tensors = {
@@ -91,6 +91,7 @@ class ScriptedHost:
     before_evaluation: Callable[[list[int]], None] = lambda numbers: None
     fetch: Callable[[str], None] = lambda model: None
     loaded: int = 0
+    wire_form: str = "fp32"
     batches: list[tuple[str, list[int], int]] = field(default_factory=list)
 
     def bring(self, model: str) -> None:
@@ -107,9 +108,12 @@ class ScriptedHost:
         self.before_evaluation(numbers)
         return Reply({"number": arrays["number"]}, version)
 
-    def load(self, weights: Weights) -> None:
+    def prepare(self, weights: Weights) -> Weights:
         weights.verify()
-        self.loaded = weights.version
+        return weights
+
+    def install(self, ready: Weights) -> None:
+        self.loaded = ready.version
 
     def version(self, model: str) -> int | None:
         return self.loaded

@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.schema import InferenceConfig, NetworkConfig
+from core.environments import ActionSpec, EnvironmentSpec
 from core.errors import DataError, EvaluationError
 from inference_server import model_host
 from inference_server.model_host import ModelHost
+from networks.build import new_net, to_weights
 from networks.tower import BoardNet
+from networks.wire import from_wire, to_wire
 from tests.inference_server.brains import a_host, assert_same_outputs, boards, damaged, outputs, some_weights
 
 
@@ -207,3 +211,72 @@ def test_two_models_do_not_share_a_cache() -> None:
     host.evaluate("a", boards(5))
 
     assert_same_outputs(host.evaluate("b", boards(5)).arrays, outputs(b, boards(5)))
+
+
+def test_a_net_of_an_environment_answers_in_float32_and_new_scales_reach_it() -> None:
+    spec = EnvironmentSpec((3,), "float32", ActionSpec("gaussian", (2,), low=(-1.0, -1.0), high=(1.0, 1.0)))
+    net = new_net(spec, NetworkConfig(layers=(8,)), seed=1)
+    host = a_host(to_weights(net, model="main", version=0, game="gym:X-v0"))
+    arrays = {"observation": np.full((5, 3), 2.0, np.float32)}
+    before = host.evaluate("main", arrays)
+    net.set_observation_moments(np.full(3, 2.0), np.ones(3))
+    net.rescale_rewards(10.0)
+    host.load(to_weights(net, model="main", version=1, game="gym:X-v0"))
+    after = host.evaluate("main", arrays)
+
+    assert {name: (array.dtype, array.shape) for name, array in after.arrays.items()} == {
+        "policy": (np.float32, (5, 4)),
+        "value": (np.float32, (5,)),
+    }
+    assert np.abs(before.arrays["value"]).min() > 0.01
+    assert not after.arrays["value"].any()  # what lies at the mean, without biases
+
+
+@pytest.mark.parametrize("cache_positions", [0, 64])
+def test_what_is_made_ready_changes_nothing_until_it_is_installed(cache_positions: int) -> None:
+    old, new = some_weights(version=1), some_weights(version=2)
+    host = a_host(old, cache_positions=cache_positions)
+    host.evaluate("main", boards(4))
+    ready = host.prepare(new)
+    before = host.evaluate("main", boards(8))
+    host.install(ready)
+    after = host.evaluate("main", boards(8))
+
+    assert (before.weights_version, after.weights_version) == (1, 2)
+    assert_same_outputs(before.arrays, outputs(old, boards(8)))
+    assert_same_outputs(after.arrays, outputs(new, boards(8)))
+
+
+def test_a_version_that_was_made_ready_too_late_does_not_take_the_place_of_a_newer_one() -> None:
+    host = a_host(some_weights(version=1))
+    host.evaluate("main", boards(1))
+    late = host.prepare(some_weights(version=2))
+    host.load(some_weights(version=3))
+    host.install(late)
+
+    assert host.version("main") == 3
+    assert_same_outputs(host.evaluate("main", boards(4)).arrays, outputs(some_weights(version=3), boards(4)))
+
+
+def test_equal_weights_that_were_made_ready_before_others_came_find_an_empty_cache() -> None:
+    a, b = some_weights(version=1), some_weights(version=2)
+    host = a_host(a, cache_positions=64)
+    host.evaluate("main", boards(4))
+    ready = host.prepare(replace(a, version=3))
+    host.load(b)
+    host.evaluate("main", boards(4))
+    host.install(ready)
+
+    assert_same_outputs(host.evaluate("main", boards(4)).arrays, outputs(a, boards(4)))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_host_in_16_bits_computes_the_same_from_what_travelled_in_16(precision: str) -> None:
+    weights = some_weights(channels=4)
+    host = ModelHost(InferenceConfig(), precision=precision, device="cpu", fetch=lambda model: weights)
+    arrived = from_wire(to_wire(weights, host.wire_form), source="it")
+    other = ModelHost(InferenceConfig(), precision=precision, device="cpu", fetch=lambda model: arrived)
+
+    assert host.wire_form == precision
+    for name, array in host.evaluate("main", boards(4)).arrays.items():
+        np.testing.assert_array_equal(other.evaluate("main", boards(4)).arrays[name], array)

@@ -1,9 +1,10 @@
 """One thread answers everyone: what runs together, what fails alone, and when new weights begin to count."""
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,15 @@ def serve() -> Iterator[Serve]:
     """Start servers that are stopped at the end: serve(host, max_batch_rows=64)."""
     started: list[InferenceServer] = []
 
-    def start(host: Any, *, clock: Callable[[], float] = monotonic, **config: Any) -> InferenceServer:
-        server = InferenceServer(host, InferenceConfig(**config), metrics=NoMetrics(), clock=clock)
+    def start(
+        host: Any,
+        *,
+        clock: Callable[[], float] = monotonic,
+        wall_clock: Callable[[], float] = time,
+        **config: Any,
+    ) -> InferenceServer:
+        clocks = {"clock": clock, "wall_clock": wall_clock}
+        server = InferenceServer(host, InferenceConfig(**config), metrics=NoMetrics(), **clocks)
         server.start()
         started.append(server)
         return server
@@ -214,7 +222,7 @@ def test_weights_with_a_wrong_digest_are_refused_and_the_old_ones_answer_on(serv
 
 def test_weights_that_cannot_be_loaded_for_any_reason_leave_the_server_alive(serve: Serve) -> None:
     class OutOfMemory(ScriptedHost):
-        def load(self, weights: Any) -> None:
+        def prepare(self, weights: Any) -> Any:
             raise RuntimeError("out of memory")
 
     server = serve(OutOfMemory())
@@ -280,8 +288,8 @@ def test_stopping_answers_what_is_queued(serve: Serve) -> None:
 
 def test_a_request_that_comes_between_an_offer_and_the_stop_is_answered(serve: Serve) -> None:
     class SlowToLoad(ScriptedHost):
-        def load(self, weights: Any) -> None:
-            gate(weights)
+        def install(self, ready: Any) -> None:
+            gate(ready)
 
     gate = Gate()
     server = serve(SlowToLoad())
@@ -355,3 +363,40 @@ def test_a_stopped_server_refuses_instead_of_leaving_its_caller_to_wait(serve: S
     server.stop(TIMEOUT_SECONDS)
 
     assert "stopped" in failure(server.submit(a_request(1))).what
+
+
+def test_the_time_from_publication_to_the_first_answer_is_measured_once_a_version(serve: Serve) -> None:
+    now = [100.0]
+    server = serve(ScriptedHost(), wall_clock=lambda: now[0])
+    answer(server.submit(a_request(1)))
+    assert (server.stats.synced_version, server.stats.sync_seconds) == (-1, 0.0)
+    for version, published_at, answered_at, seconds in ((1, 99.5, 100.25, 0.75), (2, 101.0, 100.9, 0.0)):
+        server.offer(some_weights(version=version), published_at=published_at)
+        now[0] = answered_at
+        answer(server.submit(a_request(1)))
+        now[0] += 10
+        answer(server.submit(a_request(1)))
+        assert (server.stats.synced_version, server.stats.sync_seconds) == (version, seconds)
+    server.offer(some_weights(version=3))
+    answer(server.submit(a_request(1)))
+
+    assert server.stats.synced_version == 2, "nobody said when version 3 was published"
+
+
+def test_weights_are_made_ready_while_batches_are_answered(serve: Serve) -> None:
+    gate = Gate()
+
+    class SlowToPrepare(ScriptedHost):
+        def prepare(self, weights: Any) -> Any:
+            gate(weights)
+            return weights
+
+    server = serve(SlowToPrepare())
+    offering = threading.Thread(target=server.offer, args=[some_weights(version=2)])
+    offering.start()
+    gate.wait_until_entered()
+    assert answer(server.submit(a_request(1))).weights_version == 0
+    gate.open()
+    offering.join(TIMEOUT_SECONDS)
+
+    assert answer(server.submit(a_request(1))).weights_version == 2

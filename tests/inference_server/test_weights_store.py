@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import DataError, TamenError, UsageError
-from inference_server.weights_store import KEPT_IN_MEMORY, WeightsStore
+from inference_server.weights_store import KEPT_IN_MEMORY, MARK_FILE, WeightsStore
 from tests.core.faults import find_the_disk_full
 from tests.inference_server.brains import some_weights
 
@@ -161,3 +161,31 @@ def test_a_version_dropped_from_memory_is_read_again(tmp_path: Path) -> None:
 
     for version in range(count):
         assert store.get("main", version).digest == some_weights(version=version).digest
+
+
+def test_numbers_that_may_have_been_given_out_are_passed_over(tmp_path: Path) -> None:
+    store = publish(tmp_path, 0, 1)
+    assert (store.mark("main"), store.highest_version("main")) == (0, 1)
+    store.set_mark("main", 2)
+    assert store.highest_version("main") == 1, "those below 2 are files"
+    store.set_mark("main", 9)
+    assert (WeightsStore(tmp_path).mark("main"), WeightsStore(tmp_path).highest_version("main")) == (9, 9)
+    store.publish(some_weights(version=10))
+    assert store.highest_version("main") == 10
+
+
+def test_a_number_that_was_given_out_before_any_file_was_written_is_passed_over(tmp_path: Path) -> None:
+    store = WeightsStore(tmp_path)
+    assert store.highest_version("main") is None
+    store.set_mark("main", 3)
+
+    assert store.highest_version("main") == 3
+    assert store.newest_version("main") is None
+
+
+def test_a_damaged_mark_is_told(tmp_path: Path) -> None:
+    store = publish(tmp_path, 0)
+    store.set_mark("main", 9)
+    flip_a_bit(tmp_path / "main" / MARK_FILE)
+    with pytest.raises(DataError, match="given_out is damaged"):
+        store.highest_version("main")
