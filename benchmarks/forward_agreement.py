@@ -26,7 +26,7 @@ from cluster.parts import MODEL, make_store  # noqa: E402
 from cluster.run_folder import RunFolder  # noqa: E402
 from games.catalog import make_game  # noqa: E402
 from games.game import Game  # noqa: E402
-from networks.build import build_board_net  # noqa: E402
+from networks.build import build_net  # noqa: E402
 from networks.precision import resolve  # noqa: E402
 from networks.winograd import fastest_forward  # noqa: E402
 from replay.archive import StoredChunk  # noqa: E402
@@ -43,10 +43,10 @@ def main() -> None:
     weights = make_store(folder).get(MODEL)
     game = make_game(weights.game)
     cells, legal = positions_of_games(game, folder, count)
-    net = resolve("fp32", "cpu").prepare(build_board_net(weights))
+    net = resolve("fp32", "cpu").prepare(build_net(weights))
     forwards: dict[str, Callable[..., Any]] = {"eager fp32": net, "winograd fp32": fastest_forward(net)}
-    bf16 = resolve("bf16", "cpu").prepare(build_board_net(weights))
-    exact = evaluate(build_board_net(weights).double().eval(), cells)
+    bf16 = resolve("bf16", "cpu").prepare(build_net(weights))
+    exact = evaluate(build_net(weights).double().eval(), cells)
     report: dict[str, Any] = {"run": folder.name, "version": weights.version, "positions": len(cells)}
     for name, forward in {**forwards, "eager bf16": bf16}.items():
         report[name] = agreement(evaluate(forward, cells), exact, legal)

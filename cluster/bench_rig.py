@@ -97,9 +97,9 @@ def best_rates(rounds: Sequence[Mapping[str, float]]) -> dict[int, float]:
 
 def untrained_weights(config: RunConfig) -> Weights:
     """Return what is measured with by default: how fast a net is does not depend on what it knows."""
-    from networks.build import new_board_net, to_weights
+    from networks.build import new_net, to_weights
 
-    net = new_board_net(make_game(config.game).board, config.network, seed=0)
+    net = new_net(make_game(config.game).board, config.network, seed=0)
     return to_weights(net, model=MODEL, version=0, game=config.game)
 
 
@@ -152,7 +152,7 @@ class Republisher:
         self._store = store
 
     def publish(self) -> None:
-        from cluster.ray_client import call
+        from cluster.ray_weights import WeightsPublisher
 
         old = self._weights
         self._weights = Weights.pack(
@@ -162,7 +162,7 @@ class Republisher:
             game=old.game,
             network=old.network,
         )
-        call(self._store.publish, self._weights.to_bytes())
+        WeightsPublisher(self._store).publish(self._weights)
 
     def pass_time(self, seconds: float, advance: Callable[[float], object]) -> None:
         """Let `advance` pass the time, and publish every `PUBLISH_SECONDS`."""

@@ -161,7 +161,7 @@ def measure_play(config: RunConfig, weights: Weights, seconds: float) -> Played:
         engine = RayEngine(config, folder, address=None, report=lambda text: None, learn=False)
         try:
             engine.start()
-            wait_until(lambda: _moves_everywhere(engine), lambda: engine.advance(0.5))
+            wait_until(lambda: moves_everywhere(engine), lambda: engine.advance(0.5))
             republisher = Republisher(folder, engine.program.handles("store")[0])
             engine.advance(WARM_UP_SECONDS)
             before, cpu_before, began = engine.stats(), _cpu_seconds(), time.monotonic()
@@ -180,7 +180,8 @@ def measure_play(config: RunConfig, weights: Weights, seconds: float) -> Played:
     )
 
 
-def _moves_everywhere(engine: "RayEngine") -> bool:
+def moves_everywhere(engine: "RayEngine") -> bool:
+    """Return whether every actor has played a move."""
     actors = [stats for part, stats in engine.stats().items() if part.startswith("actor")]
     return bool(actors) and all(stats.get("moves", 0) for stats in actors)
 

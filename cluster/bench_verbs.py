@@ -203,6 +203,89 @@ def curves(
         show_curves(result)
 
 
+@verb
+def rollout(
+    environment: Annotated[
+        str, typer.Option("--env", help="as gymnasium names it", metavar="ID")
+    ] = "CartPole-v1",
+    seeds: Annotated[int, typer.Option(help="runs from anew", min=1, metavar="N")] = 5,
+    seed: Annotated[int, typer.Option(help="of the first run", min=0, metavar="N")] = 0,
+    seconds: Annotated[
+        float, typer.Option(help="after which a run is given up", min=1, metavar="SECONDS")
+    ] = 60.0,
+    engine: Annotated[
+        Literal["ray", "local"], typer.Option(help="Ray, or everything in one process")
+    ] = "ray",
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train on an environment until it is solved."""
+    from cluster.bench_rollout import bench_rollout
+
+    measuring = _measuring(seconds, seeds, quiet=as_json)
+    result = bench_rollout(environment, settings or [], measuring, engine=engine, first_seed=seed)
+    if as_json:
+        print_json(result)
+
+
+@verb
+def replay(
+    game: Game = "hex13",
+    rows: Annotated[int, typer.Option(help="in the window", min=1000, metavar="N")] = 100_000,
+    grown_rows: Annotated[
+        int, typer.Option(help="to which a window of small rows grows; 0: none does", min=0, metavar="N")
+    ] = 10_000_000,
+    batch_rows: Annotated[int, typer.Option(help="of a batch", min=1, metavar="N")] = 4096,
+    seconds: Seconds = 5.0,
+    rounds: Rounds = 5,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Feed a learner through Ray, beside taking its rows out of arrays."""
+    from cluster.bench_replay import bench_replay, replay_settings
+    from cluster.bench_rig import bench_config
+
+    config = bench_config(
+        game,
+        blocks=1,
+        channels=1,
+        precision="fp32",
+        settings=[*replay_settings(batch_rows), *(settings or [])],
+    )
+    measuring = _measuring(seconds, rounds, quiet=as_json)
+    result = bench_replay(config, measuring, rows=rows, grown_rows=grown_rows)
+    if as_json:
+        print_json(result)
+
+
+@verb
+def broadcast(
+    game: Game = "connect_four",
+    blocks: Blocks = 8,
+    channels: Channels = 128,
+    precision: Precision = "auto",
+    every: Annotated[float, typer.Option(help="between two versions", min=0.01, metavar="SECONDS")] = 1.0,
+    seconds: Seconds = 10.0,
+    rounds: Rounds = 10,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish new weights while games are played: how soon they answer, and what that costs."""
+    from cluster.bench_broadcast import bench_broadcast, broadcast_settings
+    from cluster.bench_rig import bench_config
+
+    config = bench_config(
+        game,
+        blocks=blocks,
+        channels=channels,
+        precision=precision,
+        settings=[*broadcast_settings(), *(settings or [])],
+    )
+    result = bench_broadcast(config, _measuring(seconds, rounds, quiet=as_json), every_seconds=every)
+    if as_json:
+        print_json(result)
+
+
 def _measuring(seconds: float, rounds: int, *, compiled: bool = False, quiet: bool) -> "Measuring":
     from cluster.bench_rig import Measuring
 

@@ -14,7 +14,8 @@ Stats = Mapping[str, Mapping[str, Any]]
 
 COUNTERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("tamen_games_total", "replay", "games", {}),
-    ("tamen_replay_duplicates_total", "replay", "duplicate_games", {}),
+    ("tamen_moves_total", "actor", "moves", {}),
+    ("tamen_replay_duplicates_total", "replay", "duplicates", {}),
     ("tamen_games_set_aside_total", "actor", "set_aside", {}),
     ("tamen_requests_failed_total", "inference", "failed_requests", {}),
     ("tamen_requests_resent_total", "actor", "resent_requests", {}),
@@ -82,5 +83,8 @@ def _gauges(snapshot: Snapshot) -> Iterable[tuple[str, float | None, dict[str, s
     yield "tamen_learner_loss", learner.value_loss, {"part": "value"}
     yield "tamen_learner_data_wait_ratio", learner.data_wait_ratio, {}
     yield "tamen_policy_lag_versions", learner.lag_versions, {}
+    if snapshot.rollout is not None:
+        yield "tamen_episode_return", snapshot.rollout.training_return, {"of": "training"}
+        yield "tamen_episode_return", snapshot.rollout.evaluated_return, {"of": "evaluation"}
     for opponent, score in (snapshot.strength or {}).items():
         yield "tamen_strength_score", score.score, {"opponent": opponent}

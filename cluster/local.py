@@ -16,11 +16,11 @@ from configs.schema import RunConfig
 from core.metrics import NoMetrics
 from inference_server.client import InlineClient
 from inference_server.weights_store import WeightsStore
-from learner.step import StepReport
+from learner.objective import StepReport
 from networks.weights import Weights
 from replay.buffer import LocalObjects, ReplayBuffer
+from replay.drawing import Drawn, draw
 from replay.records import Ack
-from replay.sampling import Sample, Wait
 
 STEPS_OF_A_TICK = 8
 """A turn of the circle counts as a second on the parts' clocks, and plays this many steps of the actor."""
@@ -34,8 +34,8 @@ class LocalEngine:
         self._ticks = 0
         self._started = False
         self._store = parts.make_store(folder)
-        self._replay = parts.make_replay(config, folder, LocalObjects(), limited=True)
         clock = {"clock": lambda: float(self._ticks), "sleep": lambda seconds: None}
+        self._replay = parts.make_replay(config, folder, LocalObjects(), limited=True, clock=clock["clock"])
         self._learner = parts.make_learner(
             config, folder, _LocalSource(self._replay), _LocalPublisher(self._store), prefetch=0, **clock
         )
@@ -126,14 +126,11 @@ class _LocalSource:
     def __init__(self, replay: ReplayBuffer) -> None:
         self._replay = replay
 
-    def sample(self, num_rows: int) -> Sample | Wait:
-        return self._replay.sample(num_rows)
+    def draw(self, num_rows: int, *, most: int, newest_held: int) -> Drawn:
+        return draw(self._replay, num_rows, most=most, newest_held=newest_held)
 
-    def fetch(self, chunk_ids: list[int]) -> list[bytes]:
-        return self._replay.handles(chunk_ids)
-
-    def live_chunks(self) -> np.ndarray:
-        return self._replay.live_chunks()
+    def update_priorities(self, chunk_ids: np.ndarray, rows: np.ndarray, priorities: np.ndarray) -> None:
+        self._replay.update_priorities(chunk_ids, rows, priorities)
 
     def restore_counters(self, draws: int, sampled_rows: int) -> None:
         self._replay.restore_counters(draws, sampled_rows)
@@ -149,4 +146,4 @@ class _LocalPublisher:
         self._store.publish(weights)
 
     def newest_version(self) -> int | None:
-        return self._store.newest_version(MODEL)
+        return self._store.highest_version(MODEL)

@@ -32,6 +32,12 @@ def find_model(text: str, *, runs: Path) -> FoundModel:
     folder = run_folder(runs, name)
     if not folder.exists():
         raise UsageError(f"there is no run {name!r}", why=named_runs(runs), fix=nearest_run(name, runs))
+    if folder.config().environment is not None:
+        raise UsageError(
+            f"{name} is no run of a board game",
+            why=f"it learns {folder.config().game}, which nobody plays against",
+            fix=f"see how it does with `tamen status {name}`",
+        )
     if version and not version.isdecimal():
         raise UsageError(
             f"there is no model {text!r}",
@@ -52,6 +58,12 @@ def _from_file(path: Path) -> FoundModel:
             fix="name a .safetensors file that tamen wrote, such as runs/NAME/models/main/00000012.safetensors",
         ) from error
     weights = Weights.from_bytes(data, source=str(path))
+    if "blocks" not in weights.network:
+        raise UsageError(
+            f"{path} is no model of a board game",
+            why=f"it was trained on {weights.game}, which nobody plays against",
+            fix="name a model of a board game",
+        )
     network = {"blocks": weights.network["blocks"], "channels": weights.network["channels"]}
     return FoundModel(
         path.stem, weights, RunConfig.model_validate({"game": weights.game, "network": network})

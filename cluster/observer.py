@@ -15,6 +15,7 @@ from cluster.snapshot import (
     InferencePart,
     LearnerPart,
     ReplayPart,
+    RolloutPart,
     Score,
     Snapshot,
 )
@@ -78,6 +79,7 @@ class Observer:
             remaining_seconds=remaining,
             stop=stop,
             games=self._games(replay, last_board),
+            rollout=self._rollout(replay, evaluations) if self._config.environment else None,
             actors=self._actors(),
             inference=self._inference(),
             learner=self._learner(learner),
@@ -109,6 +111,16 @@ class Observer:
             per_hour=None if rate is None else rate * 3600,
             mean_plies=plies / games if games and plies else None,
             last_board=last_board,
+        )
+
+    def _rollout(self, replay: Mapping[str, Any], evaluations: Mapping[str, Any]) -> RolloutPart:
+        evaluated = evaluations.get("returned", {})
+        return RolloutPart(
+            steps_per_second=self._rate("actor", "moves"),
+            training_return=replay.get("mean_return"),
+            evaluated_return=evaluated.get("mean_return"),
+            low=evaluated.get("low"),
+            high=evaluated.get("high"),
         )
 
     def _actors(self) -> ActorsPart:
@@ -190,11 +202,14 @@ class Observer:
 
 
 def newest_evaluations(path: Path | None) -> dict[str, Any]:
-    """Return the newest score against each opponent, weakest first as they are played, and the solver's share."""
+    """Return what was measured last: "strength", the score against each opponent, weakest first as they are played,
+    "perfect_share" by the solver, and "returned", the line of an environment's episodes; those that were.
+    """
     if path is None or not path.exists():
         return {}
     strength: dict[str, Score] = {}
     perfect: float | None = None
+    returned: dict[str, Any] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             result = json.loads(line)
@@ -203,7 +218,9 @@ def newest_evaluations(path: Path | None) -> dict[str, Any]:
         if "opponent" in result:
             strength[result["opponent"]] = Score(result["score"], result["low"], result["high"])
         perfect = result.get("perfect_share", perfect)
-    return {"strength": strength or None, "perfect_share": perfect}
+        returned = result if "mean_return" in result else returned
+    found = {"strength": strength or None, "perfect_share": perfect}
+    return found | {"returned": returned} if returned else found
 
 
 def _is(part: str, role: str) -> bool:

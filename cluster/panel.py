@@ -89,6 +89,12 @@ def plain_line(snapshot: Snapshot) -> str:
         ("loss", snapshot.loss, "{:.3f}"),
         ("lag", learner.lag_versions, "{:.1f}"),
     ]
+    if (rollout := snapshot.rollout) is not None:
+        entries += [
+            ("steps/s", rollout.steps_per_second, "{:.0f}"),
+            ("return", rollout.training_return, "{:.1f}"),
+            ("evaluated", rollout.evaluated_return, "{:.1f}"),
+        ]
     entries += [(opponent, score.score, "{:.2f}") for opponent, score in (snapshot.strength or {}).items()]
     entries += [("perfect", snapshot.perfect_share, "{:.3f}")]
     entries += [

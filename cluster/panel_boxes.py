@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.bottleneck import Bottleneck, bottleneck
-from cluster.snapshot import Event, Measured, Snapshot
+from cluster.snapshot import Event, Measured, RolloutPart, Snapshot
 from cluster.terminal import duration, percent, real, short, sparkline, whole
 
 BOX_ROWS = 7
@@ -62,8 +62,7 @@ def _header(snapshot: Snapshot) -> RenderableType:
 
 def _boxes(snapshot: Snapshot, limit: Bottleneck, *, columns: int) -> RenderableType:
     boxes = [
-        _box("games", _pairs(_games_rows(snapshot))),
-        _box("strength", _pairs(_strength_rows(snapshot))),
+        *_experience_boxes(snapshot),
         _box("time", _time_bars(snapshot, limit)),
         _box("learning", _pairs(_learning_rows(snapshot))),
     ]
@@ -93,6 +92,42 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> Table:
     for name, value in rows[:BOX_ROWS]:
         table.add_row(Text(name), Text(value))
     return table
+
+
+def _experience_boxes(snapshot: Snapshot) -> list[Panel]:
+    if snapshot.rollout is None:
+        return [
+            _box("games", _pairs(_games_rows(snapshot))),
+            _box("strength", _pairs(_strength_rows(snapshot))),
+        ]
+    return [
+        _box("episodes", _pairs(_episode_rows(snapshot, snapshot.rollout))),
+        _box("return", _pairs(_return_rows(snapshot, snapshot.rollout))),
+    ]
+
+
+def _episode_rows(snapshot: Snapshot, rollout: RolloutPart) -> list[tuple[str, str]]:
+    games, brain = snapshot.games, snapshot.inference
+    return [
+        ("ended", whole(games.played)),
+        ("per hour", whole(games.per_hour)),
+        ("length", real(games.mean_plies, 1)),
+        ("steps/s", whole(rollout.steps_per_second)),
+        ("evals/s", whole(brain.positions_per_second)),
+        ("batch", whole(brain.mean_batch_rows)),
+    ]
+
+
+def _return_rows(snapshot: Snapshot, rollout: RolloutPart) -> list[tuple[str, str]]:
+    """What the newest network earns without exploration, and what training earned last."""
+    rows = [("evaluated", real(rollout.evaluated_return, 1))]
+    if rollout.low is not None and rollout.high is not None:
+        rows += [("  from", real(rollout.low, 1)), ("  to", real(rollout.high, 1))]
+    rows += [
+        ("training", real(rollout.training_return, 1)),
+        ("version", whole(snapshot.learner.newest_version)),
+    ]
+    return rows
 
 
 def _games_rows(snapshot: Snapshot) -> list[tuple[str, str]]:

@@ -4,21 +4,20 @@ Each function imports what it builds: on Ray every part is a process of its own 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.machine_file import unmeasured_batch_rows
 from cluster.program import Machine
 from cluster.run_folder import RunFolder
+from cluster.workloads import MODEL, Cast, EvaluatorPart, workload_of
 from configs.schema import InferenceConfig, RunConfig
 from core.messages import Reply, Request
 from core.metrics import Metrics
-from core.seeds import derive_rng, derive_seed
+from core.seeds import derive_rng
 
 if TYPE_CHECKING:
-    from actors.evaluator import Evaluator
-    from actors.harvest import Harvest
-    from actors.selfplay import GameGroup
     from actors.worker import Delivery, Worker
     from inference_server.client import Client
     from inference_server.model_host import Fetch, ModelHost
@@ -26,21 +25,19 @@ if TYPE_CHECKING:
     from inference_server.weights_store import WeightsStore
     from learner.feed import Source
     from learner.loop import Learner, Publisher
+    from learner.step import Trainer
     from networks.weights import Weights
     from replay.buffer import ObjectStore, ReplayBuffer
-
-MODEL = "main"
-"""Name of the model that a run trains."""
 
 
 class Player:
     """A worker with the parts whose counters its stats come from."""
 
-    def __init__(self, worker: "Worker", groups: "Sequence[GameGroup]", harvest: "Harvest") -> None:
+    def __init__(self, worker: "Worker", cast: Cast) -> None:
         self.worker = worker
-        self.groups = groups
-        self.harvest = harvest
-        self._counted = [0] * len(groups)
+        self.groups = cast.groups
+        self.harvest = cast.harvest
+        self._counted = [0] * len(cast.groups)
         self._cause = ""
 
     def stats(self) -> dict[str, Any]:
@@ -80,53 +77,36 @@ def make_player(
     **worker_options: Any,
 ) -> Player:
     """Build actor number `actor` in its life `epoch`: its groups of games and the loop that plays them."""
-    from actors.harvest import Harvest
-    from actors.selfplay import GameGroup
     from actors.worker import Worker
-    from games.catalog import make_game
-    from search.factory import make_search
 
-    game = make_game(config.game)
-    harvest = Harvest(game.board, run=run, game=game.name, actor=actor, epoch=epoch, metrics=metrics)
-    groups = tuple(
-        GameGroup(
-            game,
-            make_search(config.search, game, config.actors.games_per_group),
-            config.search,
-            num_games=config.actors.games_per_group,
-            random_opening_plies=config.actors.random_opening_plies,
-            model=MODEL,
-            seed=derive_seed(config.seed, "self-play", actor, epoch, group),
-            finish=harvest.add,
-        )
-        for group in range(config.actors.groups_per_actor)
-    )
+    cast = workload_of(config).cast(run=run, actor=actor, epoch=epoch, metrics=metrics)
     worker = Worker(
-        [group.play() for group in groups],
+        [group.play() for group in cast.groups],
         client,
-        harvest,
+        cast.harvest,
         delivery,
         chunk_rows=config.actors.chunk_rows,
         flush_seconds=config.actors.flush_seconds,
         **worker_options,
     )
-    return Player(worker, groups, harvest)
+    return Player(worker, cast)
 
 
 def make_replay(
-    config: RunConfig, folder: RunFolder, objects: "ObjectStore", *, limited: bool
+    config: RunConfig, folder: RunFolder, objects: "ObjectStore", *, limited: bool, **options: Any
 ) -> "ReplayBuffer":
-    from games.catalog import make_game
+    """Build the replay; `options` inject its clock."""
     from replay.buffer import ReplayBuffer
 
     return ReplayBuffer(
         folder.root,
         config.replay,
         run=folder.name,
-        game=make_game(config.game),
+        experience=workload_of(config).experience(),
         seed=config.seed,
         objects=objects,
         limited=limited,
+        **options,
     )
 
 
@@ -151,17 +131,18 @@ def make_learner(
     """Build the learner; `options` inject its clock."""
     import torch
 
-    from games.catalog import make_game
     from learner.checkpoint import CheckpointStore
     from learner.loop import Learner
 
     torch.set_num_threads(1)
+    workload = workload_of(config)
     return Learner(
-        make_game(config.game).board,
+        workload.spec,
         config.game,
         model=MODEL,
         network=config.network,
         config=config.learner,
+        objective=workload.objective(),
         source=source,
         publisher=publisher,
         checkpoints=CheckpointStore(folder.checkpoints, keep=config.learner.checkpoints_kept),
@@ -172,22 +153,31 @@ def make_learner(
     )
 
 
+def make_colearner(config: RunConfig, rendezvous: Path, *, rank: int, size: int) -> "Trainer":
+    """Join the team that gathers at `rendezvous`, and build what works on member `rank`'s part of each batch."""
+    import torch
+
+    from learner.step import new_trainer
+    from learner.team import Member, join
+
+    torch.set_num_threads(1)
+    join(rendezvous, rank=rank, size=size, device=torch.device(device()))
+    workload = workload_of(config)
+    return new_trainer(
+        workload.spec,
+        config.network,
+        config.learner,
+        workload.objective(),
+        seed=config.seed,
+        device=device(),
+        team=Member(size),
+    )
+
+
 def make_evaluator(
     config: RunConfig, folder: RunFolder, client: "Client", newest_version: Callable[[], int | None]
-) -> "Evaluator":
-    from actors.evaluator import Evaluator
-    from games.catalog import make_game
-
-    return Evaluator(
-        make_game(config.game),
-        config.evaluation,
-        config.search,
-        client=client,
-        newest_version=newest_version,
-        model=MODEL,
-        results_file=folder.evaluations_file,
-        seed=config.seed,
-    )
+) -> EvaluatorPart:
+    return workload_of(config).evaluator(client, newest_version, folder.evaluations_file)
 
 
 def make_store(folder: RunFolder) -> "WeightsStore":
@@ -206,19 +196,10 @@ def make_host(config: RunConfig, *, fetch: "Fetch") -> "ModelHost":
 
 
 def first_requests(config: RunConfig) -> Iterator[Request]:
-    """Yield a request of some sizes that batches may have, the smallest first.
-
-    Their boards are no game's; a network does not mind, and a cache will not meet them again.
-    """
-    from games.catalog import make_game
-
-    specs, most = make_game(config.game).board.inputs, _inference(config).max_batch_rows
+    """Yield a request of some sizes that batches may have, the smallest first; what is in them makes no sense."""
+    workload, most = workload_of(config), _inference(config).max_batch_rows
     for rows in (*(4**k for k in range(8) if 4**k < most), most):
-        rng = derive_rng(config.seed, "first requests", rows)
-        yield Request(
-            MODEL,
-            {spec.name: rng.integers(-1, 2, (rows, *spec.shape)).astype(spec.dtype) for spec in specs},
-        )
+        yield Request(MODEL, workload.any_inputs(rows, derive_rng(config.seed, "first requests", rows)))
 
 
 def make_server(config: RunConfig, host: "ModelHost", metrics: Metrics) -> "InferenceServer":

@@ -72,14 +72,17 @@ def plan(config: RunConfig, machine: Machine, *, learn: bool = True) -> Program:
         servers = max(1, machine.gpus or machine.cpus // 2)
     if actors == "auto":
         actors = max(1, machine.cpus - 2 if machine.gpus else machine.cpus // 2)
-    gpu_share = _gpu_share(servers + 1, machine)
+    evaluated = config.evaluation.episodes if config.environment else config.evaluation.games
+    peers = config.learner.num_learners - 1 if learn else 0
+    gpu_share = _gpu_share(servers + 1 + peers, machine)
     roles = [
         Role("store", 1, 0.0, 0.0, ()),
         Role("replay", 1, 0.0, 0.0, ()),
-        Role("learner", 1, 0.0, gpu_share, ("replay", "store")),
+        Role("colearner", peers, 0.0, gpu_share, ()),
+        Role("learner", 1, 0.0, gpu_share, ("replay", "store", *(("colearner",) if peers else ()))),
         Role("inference", servers, 0.0, gpu_share, ("store",)),
         Role("actor", actors, 0.0, 0.0, ("inference", "replay")),
-        Role("evaluator", 1 if config.evaluation.games else 0, 0.0, 0.0, ("inference", "store")),
+        Role("evaluator", int(evaluated > 0), 0.0, 0.0, ("inference", "store")),
     ]
     takes_part = {
         role.name: role.count > 0 and (learn or role.name not in ("learner", "evaluator")) for role in roles

@@ -33,7 +33,7 @@ def measure(game_name: str, network: NetworkConfig, *, seconds: float, compiled:
     """
     import torch
 
-    from networks.build import new_board_net
+    from networks.build import new_net
     from networks.precision import resolve
     from networks.winograd import fastest_forward
 
@@ -41,7 +41,7 @@ def measure(game_name: str, network: NetworkConfig, *, seconds: float, compiled:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = resolve(network.precision, device)
     game = make_game(game_name)
-    net = precision.prepare(new_board_net(game.board, network, seed=0))
+    net = precision.prepare(new_net(game.board, network, seed=0))
     modes: dict[str, Callable[..., Any]] = {"eager": net}
     if (fastest := fastest_forward(net)) is not net:
         modes["winograd"] = fastest

@@ -11,14 +11,16 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from cluster import parts
 from cluster.metrics_sinks import RayMetrics
+from cluster.news import News
 from cluster.parts import MODEL
 from cluster.ray_client import (
     Handle,
@@ -30,11 +32,16 @@ from cluster.ray_client import (
     call,
     in_one_line,
 )
+from cluster.ray_weights import StoreActor, WeightsPublisher, fetch, pull, wait_newer
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
 from core.errors import ClusterError
 from core.messages import Arrays, Request
 from networks.weights import Weights
+from replay.drawing import draw
+
+if TYPE_CHECKING:
+    from learner.step import Trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +66,11 @@ class Assignment:
         return [ray.get_actor(name) for name in self.asks[role]]
 
 
-FOLLOW_SECONDS = 0.5
-"""How often a server asks for new weights; each question costs a millisecond on both sides."""
+REST_SECONDS = 0.1
+"""Of a server before it asks for new weights again, when there were none or they could not be had."""
 PREFETCHED_BATCHES = 2
 WARM_UP_SECONDS = 1.0
 """After which a server tries no larger batches."""
-
-
-class StoreActor:
-    """`inference_server.weights_store.WeightsStore`; weights travel as the bytes of their file."""
-
-    def __init__(self, given: Assignment) -> None:
-        self._store = parts.make_store(given.folder)
-
-    def publish(self, data: bytes) -> None:
-        self._store.publish(Weights.from_bytes(data, source="published weights"))
-
-    def newest_version(self, model: str) -> int | None:
-        return self._store.newest_version(model)
-
-    def get(self, model: str, version: int | None = None) -> bytes:
-        return self._store.get(model, version).to_bytes()
-
-    def stats(self) -> dict[str, Any]:
-        return {"damaged": "; ".join(self._store.skipped[-1:]), "pid": os.getpid()}
 
 
 class InferenceActor:
@@ -95,12 +83,11 @@ class InferenceActor:
         self._host = parts.make_host(given.config, fetch=self._fetch)
         self._server = parts.make_server(given.config, self._host, self._metrics)
         self._news = News(
-            newest_version=lambda: call(self._store.newest_version, MODEL),
+            wait_newer=lambda version: wait_newer(self._store, version, self._host.wire_form),
             held_version=lambda: self._host.version(MODEL),
-            fetch=lambda: self._fetch(MODEL),
-            offer=self._server.offer,
+            fetch=lambda announced: pull(self._store, announced),
+            offer=lambda weights, published_at: self._server.offer(weights, published_at=published_at),
         )
-        self._sync_seconds = 0.0
         self._trouble = ""
         self._server.start()
         threading.Thread(target=self._follow, name="follow-weights", daemon=True).start()
@@ -139,7 +126,6 @@ class InferenceActor:
             "forward_rows": self._host.forward_rows,
             "cached_rows": self._host.cached_rows,
             "version": self._host.version(MODEL),
-            "sync_seconds": self._sync_seconds,
             "trouble": self._trouble,
             "process_seconds": time.process_time(),
             "pid": os.getpid(),
@@ -147,54 +133,20 @@ class InferenceActor:
 
     def _fetch(self, model: str) -> Weights:
         """Return the weights of "name" (newest) or "name@version" under the name that was asked for."""
-        name, _, version = model.partition("@")
-        data = call(self._store.get, name, int(version) if version else None)
-        return dataclasses.replace(Weights.from_bytes(data, source=model), model=model)
+        return dataclasses.replace(fetch(self._store, model), model=model)
 
     def _follow(self) -> None:
-        """Offer every new version to the server. Polling finds them even when an announcement was lost."""
-        while True:
-            time.sleep(FOLLOW_SECONDS)
-            if not self._server.alive:
-                return
-            began = time.monotonic()
+        """Offer every new version to the server as soon as it is announced; what fails is tried again."""
+        while self._server.alive:
             try:
-                if self._news.pass_on():
-                    self._sync_seconds = time.monotonic() - began
-                    self._metrics.observe("tamen_weights_sync_seconds", self._sync_seconds)
+                passed_on = self._news.pass_on()
                 self._trouble = ""
-            except Exception as error:  # the store restarts, a disk fails: the versions held go on answering
-                self._trouble = in_one_line(error)
-
-
-@dataclass(slots=True)
-class News:
-    """Passes each new version of a model on to a server, once: it takes a batch's time to come into force, and one
-    that was refused would be refused again.
-
-    Attributes:
-        newest_version: of the weights that are published.
-        held_version: of those that answer; None before the first request.
-        fetch: gets the newest.
-        offer: hands them to the server.
-        passed_on: version of those that were offered last.
-    """
-
-    newest_version: Callable[[], int | None]
-    held_version: Callable[[], int | None]
-    fetch: Callable[[], Weights]
-    offer: Callable[[Weights], None]
-    passed_on: int = -1
-
-    def pass_on(self) -> bool:
-        """Offer what is newer than all that the server holds or was offered; return whether something is."""
-        newest, held = self.newest_version(), self.held_version()
-        if newest is None or held is None or newest <= max(held, self.passed_on):
-            return False
-        weights = self.fetch()
-        self.offer(weights)
-        self.passed_on = weights.version
-        return True
+            except (
+                Exception
+            ) as error:  # the store is away for long, memory is short: the versions held answer on
+                passed_on, self._trouble = False, in_one_line(error)
+            if not passed_on:
+                time.sleep(REST_SECONDS)
 
 
 class ReplayActor:
@@ -213,14 +165,11 @@ class ReplayActor:
     def admission(self) -> Any:
         return self._buffer.admission()
 
-    def sample(self, num_rows: int) -> Any:
-        return self._buffer.sample(num_rows)
+    def draw(self, num_rows: int, most: int, newest_held: int) -> Any:
+        return draw(self._buffer, num_rows, most=most, newest_held=newest_held)
 
-    def handles(self, chunk_ids: list[int]) -> Any:
-        return self._buffer.handles(chunk_ids)
-
-    def live_chunks(self) -> Any:
-        return self._buffer.live_chunks()
+    def update_priorities(self, *told: Any) -> None:
+        self._buffer.update_priorities(*told)
 
     def restore_counters(self, *counters: int) -> None:
         self._buffer.restore_counters(*counters)
@@ -235,14 +184,20 @@ class LearnerActor:
     def __init__(self, given: Assignment) -> None:
         self._stopping = threading.Event()
         (replay,), (store,) = given.handles("replay"), given.handles("store")
-        source, publisher = RayReplaySource(replay), _Publisher(store)
+        source, self._publisher = RayReplaySource(replay), WeightsPublisher(store)
         self._learner = parts.make_learner(
-            given.config, given.folder, source, publisher, prefetch=PREFETCHED_BATCHES
+            given.config,
+            given.folder,
+            source,
+            self._publisher,
+            prefetch=1 if given.config.replay.sampler == "fifo" else PREFETCHED_BATCHES,
+            **self._team(given),
         )
 
     def run(self) -> None:
         self._learner.resume()
         self._learner.run(self._stopping.is_set)
+        self._publisher.settle()
 
     @ray.method(concurrency_group="control")
     def stop(self) -> None:
@@ -251,6 +206,39 @@ class LearnerActor:
     @ray.method(concurrency_group="control")
     def stats(self) -> dict[str, Any]:
         return self._learner.stats() | {"pid": os.getpid(), "process_seconds": time.process_time()}
+
+    @staticmethod
+    def _team(given: Assignment) -> dict[str, Any]:
+        if "colearner" not in given.asks:
+            return {}
+        from cluster.ray_team import lead  # torch, which games should not load
+
+        return {"team": lead(given.handles("colearner"), parts.device())}
+
+
+class ColearnerActor:
+    """A `learner.step.Trainer` that works on its part of each batch of the learner's."""
+
+    def __init__(self, given: Assignment) -> None:
+        self._config = given.config
+        self._trainer: Trainer | None = None
+
+    def meet(self, rendezvous: str, rank: int, size: int) -> None:
+        """Join a team that gathers now; whichever this one was in before is over."""
+        self._trainer = parts.make_colearner(self._config, Path(rendezvous), rank=rank, size=size)
+
+    def step(self, part: Arrays, totals: Mapping[str, float]) -> None:
+        assert self._trainer is not None
+        self._trainer.step_on_part(part, totals)
+
+    def follow(self, state: Mapping[str, Any]) -> None:
+        assert self._trainer is not None
+        self._trainer.load_state_dict(state)
+
+    @ray.method(concurrency_group="control")
+    def stats(self) -> dict[str, Any]:
+        steps = self._trainer.steps if self._trainer is not None else 0
+        return {"steps": steps, "pid": os.getpid(), "process_seconds": time.process_time()}
 
 
 class SelfPlayActor:
@@ -316,22 +304,10 @@ class EvaluatorActor:
         return self._evaluator.stats() | {"pid": os.getpid()}
 
 
-class _Publisher:
-    """The learner's way to the store."""
-
-    def __init__(self, store: Handle) -> None:
-        self._store = store
-
-    def publish(self, weights: Weights) -> None:
-        call(self._store.publish, weights.to_bytes())
-
-    def newest_version(self) -> int | None:
-        return call(self._store.newest_version, MODEL)
-
-
 ACTORS = {
     "store": StoreActor,
     "replay": ReplayActor,
+    "colearner": ColearnerActor,
     "learner": LearnerActor,
     "inference": InferenceActor,
     "actor": SelfPlayActor,
@@ -340,3 +316,5 @@ ACTORS = {
 """The dress of each role of a program."""
 LOOPS = ("learner", "actor", "evaluator")
 """Roles whose work is one long call of `run`, beside which `stats` and `stop` are answered."""
+ANSWERING_BESIDE_WORK = (*LOOPS, "colearner")
+"""Roles whose `stats` and `stop` have threads of their own."""

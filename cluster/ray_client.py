@@ -4,11 +4,12 @@ Every wait has a timeout. What was not answered because the other side died is a
 of a sister, until `PATIENCE_SECONDS` have passed; inference and deliveries may be repeated without harm.
 """
 
+import contextlib
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,8 +28,8 @@ from ray.exceptions import (
 from cluster.routing import Router, Server
 from core.errors import ClusterError, DataError, EvaluationError, TamenError
 from core.messages import Reply, Request
+from replay.drawing import Drawn
 from replay.records import Ack
-from replay.sampling import Sample, Wait
 
 PATIENCE_SECONDS = 120.0
 RETRY_SECONDS = 0.25
@@ -320,31 +321,41 @@ class RayReplaySource:
 
     def __init__(self, replay: Handle) -> None:
         self._replay = replay
+        self._updating: Any = None
 
-    def sample(self, num_rows: int) -> Sample | Wait:
-        return call(self._replay.sample, num_rows)
-
-    def live_chunks(self) -> np.ndarray:
-        return call(self._replay.live_chunks)
-
-    def restore_counters(self, draws: int, sampled_rows: int) -> None:
-        call(self._replay.restore_counters, draws, sampled_rows)
-
-    def fetch(self, chunk_ids: list[int]) -> list[bytes]:
-        """Return the encoded chunks.
+    def draw(self, num_rows: int, *, most: int, newest_held: int) -> Drawn:
+        """Draw, and fetch the chunks that come with it.
 
         Raises:
-            DataError: when one cannot be had: the replay that held it died, or it left the window. Draw anew.
+            DataError: when they cannot be had: the replay that held them died. Draw anew.
         """
-        wrapped = call(self._replay.handles, chunk_ids)
+        drawn: Drawn = call(self._replay.draw, num_rows, most, newest_held)
+        if not drawn.chunks:
+            return drawn
+        numbers, wrapped = zip(*drawn.chunks, strict=True)
         try:
-            return ray.get([reference for (reference,) in wrapped], timeout=PATIENCE_SECONDS)
+            # Ray copies bytes out of the object store: nothing there is pinned by what the learner holds.
+            data = ray.get([reference for (reference,) in wrapped], timeout=PATIENCE_SECONDS)
         except LOST as error:
             raise DataError(
                 "chunks of the replay cannot be had",
                 why=f"{type(error).__name__}: the replay that held them is gone",
-                fix="draw a new sample; a restarted replay holds them again",
+                fix="draw anew; a restarted replay holds them again",
             ) from error
+        return replace(drawn, chunks=tuple(zip(numbers, data, strict=True)))
+
+    def update_priorities(self, chunk_ids: np.ndarray, rows: np.ndarray, priorities: np.ndarray) -> None:
+        """Tell, without waiting for an answer, unless the time before has not been answered yet.
+
+        One that is lost with the replay costs nothing: a restarted one knows no priorities.
+        """
+        if self._updating is not None:
+            with contextlib.suppress(*LOST):
+                get(self._updating, timeout_seconds=PATIENCE_SECONDS)
+        self._updating = self._replay.update_priorities.remote(chunk_ids, rows, priorities)
+
+    def restore_counters(self, draws: int, sampled_rows: int) -> None:
+        call(self._replay.restore_counters, draws, sampled_rows)
 
 
 def _gone(error: Exception) -> ClusterError:

@@ -289,7 +289,7 @@ class RayProgram:
             "enable_task_events": False,
             "scheduling_strategy": beside_the_driver(),
         }
-        if loops:
+        if role.name in ray_actors.ANSWERING_BESIDE_WORK:
             options["concurrency_groups"] = {"control": 2}
         if role.name == "inference":
             options["max_concurrency"] = MAX_CONCURRENT_REQUESTS

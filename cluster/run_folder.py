@@ -194,6 +194,8 @@ def _refuse_foreign(folder: RunFolder, config: RunConfig) -> None:
         ("game", before.game, config.game),
         ("network.blocks", before.network.blocks, config.network.blocks),
         ("network.channels", before.network.channels, config.network.channels),
+        ("network.layers", list(before.network.layers), list(config.network.layers)),
+        ("rollout.unroll_steps", before.rollout.unroll_steps, config.rollout.unroll_steps),
     ):
         if old != new:
             by_size = " (or the --size that it was begun with)" if what != "game" else ""

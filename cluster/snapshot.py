@@ -13,12 +13,33 @@ Counted: TypeAlias = int | None
 
 @dataclass(frozen=True, slots=True)
 class GamesPart:
-    """What was played. `last_board` is the final position of a game that has just ended, as text."""
+    """What was played: games, or episodes of environments, whose plies are steps.
+
+    `last_board` is the final position of a game that has just ended, as text.
+    """
 
     played: Counted = None
     per_hour: Measured = None
     mean_plies: Measured = None
     last_board: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPart:
+    """What environments returned, in units of their reward.
+
+    Attributes:
+        steps_per_second: steps of all environments.
+        training_return: mean over the last episodes of training, at most 100, with the noise of exploration.
+        evaluated_return: mean over the episodes of the newest evaluation, without it; `low` and `high` are the ends of
+            its confidence interval.
+    """
+
+    steps_per_second: Measured = None
+    training_return: Measured = None
+    evaluated_return: Measured = None
+    low: Measured = None
+    high: Measured = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +143,7 @@ class Snapshot:
         elapsed_seconds: since the run began, in this life.
         remaining_seconds: until the nearest stop bound, as far as can be told.
         stop: that bound in words ("20 min", "5,000 steps"); empty when there is none.
+        rollout: None where the run is of a board game.
         strength: the newest match against each opponent of the ladder, weakest first.
         perfect_share: share of solved positions in which the network alone picks a best move; needs a solver.
         events: the newest few, oldest first.
@@ -133,6 +155,7 @@ class Snapshot:
     remaining_seconds: Measured = None
     stop: str = ""
     games: GamesPart = GamesPart()
+    rollout: RolloutPart | None = None
     actors: ActorsPart = ActorsPart()
     inference: InferencePart = InferencePart()
     learner: LearnerPart = LearnerPart()
@@ -144,8 +167,10 @@ class Snapshot:
 
     @property
     def loss(self) -> Measured:
-        """The sum of both losses, unweighted."""
+        """The sum of both losses, unweighted; of rollouts that of the value, for the policy's hovers about 0."""
         policy, value = self.learner.policy_loss, self.learner.value_loss
+        if self.rollout is not None:
+            return value
         return None if policy is None or value is None else policy + value
 
     def flat(self) -> dict[str, Measured]:
@@ -162,6 +187,8 @@ class Snapshot:
             f"{group}/{name}": value for group, part in groups.items() for name, value in asdict(part).items()
         }
         del flat["games/last_board"]
+        if self.rollout is not None:
+            flat |= {f"rollout/{name}": value for name, value in asdict(self.rollout).items()}
         for opponent, score in (self.strength or {}).items():
             flat |= {
                 f"strength/{opponent}": score.score,

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from cluster.run_folder import RunFolder, changed_settings, check_run, open_run
 from cluster.snapshot import Snapshot
 from cluster.stopping import stop_request
 from cluster.terminal import console, whole
+from cluster.workloads import Workload, workload_of
 from configs.loading import dump, load
 from configs.schema import RunConfig
 from core.errors import TamenError, UsageError
@@ -85,7 +87,8 @@ def show_plan(config: RunConfig, folder: RunFolder, *, size: Literal["cpu", "gpu
     Raises:
         TamenError, OSError: when the run would not start in `folder`, of which nothing is changed.
     """
-    make_game(config.game)
+    workload = workload_of(config)
+    row_bytes = _row_bytes(workload)
     check_run(folder, config)
     target, machine = console(), Machine.here()
     target.print(dump(config), end="", markup=False)
@@ -101,15 +104,14 @@ def show_plan(config: RunConfig, folder: RunFolder, *, size: Literal["cpu", "gpu
         "who would take part: "
         + ", ".join(f"{role.count} × {role.name}" for role in plan(config, machine).roles)
     )
-    say(
-        f"replay: at most {config.replay.capacity_rows:,} rows, {_replay_megabytes(config):,.0f} MB uncompressed"
-    )
+    most = config.replay.capacity_rows
+    say(f"replay: at most {most:,} rows, {most * row_bytes / 1e6:,.0f} MB uncompressed")
 
 
-def _replay_megabytes(config: RunConfig) -> float:
-    game = make_game(config.game)
-    row_bytes = sum(int(np.prod(spec.shape)) for spec in game.board.inputs) + 2 * game.num_actions + 32
-    return config.replay.capacity_rows * row_bytes / 1e6
+def _row_bytes(workload: Workload) -> int:
+    """Return what a row takes, with where it came from."""
+    columns = workload.experience().columns
+    return sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in columns) + 24
 
 
 def _beginning(folder: RunFolder, config: RunConfig) -> str:
@@ -142,7 +144,7 @@ def train(
     Raises:
         TamenError: when the run cannot start or go on; what was acknowledged is in the folder.
     """
-    make_game(config.game)  # a game that is not there must not leave a folder behind
+    workload_of(config).experience()  # a game or environment that is not there must not leave a folder behind
     before = folder.config() if folder.exists() else None
     beginning = _beginning(folder, config)
     lock = open_run(folder, config)
@@ -198,7 +200,7 @@ def run_engine(
     """
     snapshot: Snapshot | None = None
     log, numbers = _text_log(folder.log_file), RunLog(folder.root, report=observer.note)
-    boards = LastBoard(config.game)
+    boards = LastBoard(config.game) if config.environment is None else None
     observer.log_to(log.info)
     with (
         stop_request() as stop,
@@ -216,7 +218,7 @@ def run_engine(
             while not stop.requested and not (snapshot and reached(config, snapshot)):
                 engine.advance(REFRESH_SECONDS)
                 stats = engine.stats()
-                board = boards.of(stats)
+                board = boards.of(stats) if boards is not None else None
                 snapshot = observer.take(stats, elapsed_seconds=time.monotonic() - began, last_board=board)
                 exporter.record(stats, snapshot)
                 display.update(snapshot)
@@ -323,10 +325,14 @@ def _publish_card(snapshot: Snapshot, folder: RunFolder) -> None:
     from cluster.parts import MODEL, make_store
     from networks.model_folder import save_model
 
+    played = "games of self-play" if snapshot.rollout is None else "episodes"
     facts = {
-        "games of self-play": f"{snapshot.games.played or 0:,}",
+        played: f"{snapshot.games.played or 0:,}",
         "learner steps": f"{snapshot.learner.steps or 0:,}",
     }
+    if snapshot.rollout is not None and snapshot.rollout.evaluated_return is not None:
+        rollout = snapshot.rollout
+        facts["mean return"] = f"{rollout.evaluated_return:.1f} ({rollout.low:.1f} to {rollout.high:.1f})"
     for opponent, score in (snapshot.strength or {}).items():
         facts[f"score against {opponent}"] = f"{score.score:.1%} ({score.low:.1%} to {score.high:.1%})"
     if snapshot.perfect_share is not None:
@@ -341,4 +347,11 @@ def _say_goodbye(snapshot: Snapshot | None, folder: RunFolder) -> None:
         return
     target.print(plain_line(snapshot), markup=False, soft_wrap=True)
     target.print(f"saved in {folder.root}; the same command goes on from here", markup=False, soft_wrap=True)
-    target.print(f"next: tamen match {folder.typed} mcts:400   or   tamen play {folder.typed}", markup=False)
+    if snapshot.rollout is None:
+        target.print(
+            f"next: tamen match {folder.typed} mcts:400   or   tamen play {folder.typed}", markup=False
+        )
+    else:
+        target.print(
+            f"next: tamen status {folder.typed}   or   tensorboard --logdir {folder.root}/tb", markup=False
+        )

@@ -85,17 +85,27 @@ def _remember() -> None:
     cache.lookup(hashes)
 
 
+def _draw_by_priority() -> None:
+    import numpy as np
+
+    from replay.samplers import PrioritisedSampler
+
+    sampler = PrioritisedSampler(0.6, 0.4)
+    sampler.add(0, 2)
+    sampler.draw(2, np.random.default_rng(0))
+
+
 def _think() -> None:
     import torch
 
     from configs.schema import NetworkConfig
     from games.catalog import make_game
-    from networks.build import new_board_net
+    from networks.build import new_net
     from networks.winograd import fastest_forward
 
     for channels in (8, 16):  # each has a kernel of its own
         board = make_game("tic_tac_toe").board
-        net = new_board_net(board, NetworkConfig(blocks=2, channels=channels), seed=0)
+        net = new_net(board, NetworkConfig(blocks=2, channels=channels), seed=0)
         with torch.inference_mode():
             fastest_forward(net)({"cells": torch.zeros(1, 9, dtype=torch.int8)})
 
@@ -108,6 +118,7 @@ def main() -> None:
         warm(name)
     _solve("hex3")
     _remember()
+    _draw_by_priority()
     print("compiling networks", flush=True)
     _think()
 

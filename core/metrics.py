@@ -48,12 +48,14 @@ def _histogram(name: str, unit: str, text: str, *buckets: float) -> MetricSpec:
 
 
 _WAITS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
+_SYNCS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 _DURATIONS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 _ROWS = tuple(2.0**k for k in range(17))
-_PLIES = (5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0, 150.0, 200.0, 400.0)
+_PLIES = (5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0, 150.0, 200.0, 400.0, 1000.0)
 
 SPECS: tuple[MetricSpec, ...] = (
-    _counter("tamen_games_total", "games", "finished games the replay took in"),
+    _counter("tamen_games_total", "games", "finished games or episodes the replay took in"),
+    _counter("tamen_moves_total", "moves", "moves played, or steps of environments"),
     _histogram("tamen_game_duration_seconds", "seconds", "from a game's first move to its last", *_DURATIONS),
     _histogram("tamen_game_plies", "plies", "moves of a finished game", *_PLIES),
     _counter("tamen_games_set_aside_total", "games", "games given up because their evaluation failed twice"),
@@ -67,16 +69,22 @@ SPECS: tuple[MetricSpec, ...] = (
     _histogram("tamen_inference_batch_size", "rows", "positions of one batch", *_ROWS),
     _histogram("tamen_inference_wait_seconds", "seconds", "a request's wait before its batch began", *_WAITS),
     _gauge("tamen_inference_busy_ratio", "ratio", "share of its time that a server evaluates"),
-    _histogram("tamen_weights_sync_seconds", "seconds", "from finding new weights to offering them", *_WAITS),
+    _histogram(
+        "tamen_weights_sync_seconds",
+        "seconds",
+        "from publishing new weights to a server's first answer",
+        *_SYNCS,
+    ),
     _gauge("tamen_weights_version", "version", "newest version of the weights"),
     _gauge("tamen_replay_rows", "rows", "training rows the replay keeps"),
-    _counter("tamen_replay_duplicates_total", "games", "games that had been taken in before"),
+    _counter("tamen_replay_duplicates_total", "games", "games, or rows of no game, taken in before"),
     _gauge("tamen_samples_per_insert", "ratio", "rows the learner drew for each row that came in"),
     _counter("tamen_learner_steps_total", "steps", "optimiser steps taken"),
     _counter("tamen_learner_steps_refused_total", "steps", "steps not taken because a number was not finite"),
     _gauge("tamen_learner_loss", "nats", "loss of the last steps", "part"),
     _gauge("tamen_learner_data_wait_ratio", "ratio", "share of its time that the learner waits for rows"),
     _gauge("tamen_policy_lag_versions", "versions", "mean age of the weights that made the sampled rows"),
+    _gauge("tamen_episode_return", "reward", "mean return of the last episodes", "of"),
     _gauge("tamen_strength_score", "ratio", "points won of points played in the newest match", "opponent"),
     _counter("tamen_restarts_total", "restarts", "parts that died and were started again", "role"),
 )

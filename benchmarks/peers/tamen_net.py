@@ -5,7 +5,7 @@ import torch
 
 from configs.schema import NetworkConfig
 from core.messages import BoardSpec
-from networks.build import new_board_net
+from networks.build import new_net
 from networks.precision import resolve
 
 CONNECT_FOUR = BoardSpec(height=6, width=7, policy="columns")
@@ -21,7 +21,7 @@ class TamenNet:
     def __init__(self, *, blocks: int, channels: int) -> None:
         torch.set_num_threads(1)
         config = NetworkConfig(blocks=blocks, channels=channels, precision="fp32")
-        self._net = resolve("fp32", "cpu").prepare(new_board_net(CONNECT_FOUR, config, seed=0))
+        self._net = resolve("fp32", "cpu").prepare(new_net(CONNECT_FOUR, config, seed=0))
         self.rows = 0
 
     @torch.inference_mode()

@@ -39,6 +39,8 @@ class FakeRay:
         return ready, [one for one in references if one not in ready]
 
     def get(self, reference: Any, *, timeout: float) -> Any:
+        if isinstance(reference, list):
+            return [self.get(one, timeout=timeout) for one in reference]
         if isinstance(reference.answer, Exception):
             raise reference.answer
         return reference.answer

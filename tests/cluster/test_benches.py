@@ -2,7 +2,8 @@
 
 import pytest
 
-from cluster import bench_inference, bench_rig, bench_selfplay
+from cluster import bench_broadcast, bench_inference, bench_rig, bench_selfplay
+from cluster.bench_broadcast import broadcast_settings
 from cluster.bench_curves import bench_curves
 from cluster.bench_phases import bench_phases, phase_settings
 from cluster.bench_rig import Measuring, bench_config
@@ -17,7 +18,7 @@ SMALL = ("actors.count=1", "actors.groups_per_actor=2", "actors.games_per_group=
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (bench_inference, bench_selfplay):
+    for module in (bench_broadcast, bench_inference, bench_selfplay):
         monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.1)
     monkeypatch.setattr(bench_rig, "PUBLISH_SECONDS", 0.5)
 
@@ -78,3 +79,14 @@ def test_phases_are_played_in_turn_and_make_the_same_moves() -> None:
 def test_a_benchmark_that_does_not_begin_is_told_in_three_lines() -> None:
     with pytest.raises(ClusterError, match="did not begin"):
         bench_rig.wait_until(lambda: False, lambda: None, timeout_seconds=0.0)
+
+
+def test_new_weights_are_followed_from_their_publication_to_every_server() -> None:
+    asked = config("tic_tac_toe", *broadcast_settings(), "inference.servers=2")
+    result = bench_broadcast.bench_broadcast(asked, SHORT, every_seconds=0.5)
+
+    assert result["syncs"] >= 2 * 2, "two servers, each of them every version"
+    assert 0 < result["p50_ms"] <= result["p95_ms"] <= result["max_ms"]
+    assert result["evals_per_s"] > 0
+    assert result["selfplay_loss_ratio"] == result["selfplay_loss_rounds"][0] < 1
+    assert 1 <= result["mean_batch"] <= 2 * 16

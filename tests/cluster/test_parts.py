@@ -5,6 +5,7 @@ from typing import Any
 
 from actors.worker import TimeSpent
 from cluster.parts import Player, first_requests
+from cluster.workloads import Cast
 from core.messages import ArraySpec
 from games.catalog import make_game
 from tests.cluster.tiny import tiny_config
@@ -18,7 +19,7 @@ def test_the_newest_cause_is_told_whichever_group_it_came_from() -> None:
     groups: list[Any] = [a_group(), a_group()]
     harvest: Any = SimpleNamespace(games=0, plies=0, game_seconds=0.0)
     worker: Any = SimpleNamespace(spent=TimeSpent())
-    player = Player(worker, groups, harvest)
+    player = Player(worker, Cast(tuple(groups), harvest))
     told = [player.stats()["set_aside_cause"]]
     for group, cause in ((0, "it is away"), (1, "it is full"), (0, "it is away again")):
         groups[group].set_aside += 8

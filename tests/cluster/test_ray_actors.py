@@ -7,75 +7,20 @@ from typing import Any
 
 import pytest
 
-from cluster.ray_actors import Assignment, InferenceActor, News, ReplayActor, SelfPlayActor
+from cluster.ray_actors import Assignment, InferenceActor, ReplayActor, SelfPlayActor
 from core.errors import ClusterError
 from core.metrics import NoMetrics
-from networks.weights import Weights
 from tests.cluster.fake_ray import FakeMethod, FakeRay
 from tests.cluster.tiny import tiny_config, tiny_run
 from tests.inference_server.brains import Gate, ScriptedHost, some_weights, tally
 from tests.replay.experience import a_chunk
 
 
-class Publishing:
-    """A store and a server, as far as new versions are concerned; weights are known by their version.
-
-    Attributes:
-        newest: that the store has.
-        held: that the server answers with.
-        offered: to the server, in order.
-    """
-
-    def __init__(self, *, newest: int | None, held: int | None) -> None:
-        self.newest = newest
-        self.held = held
-        self.offered: list[int] = []
-        self.news = News(
-            newest_version=lambda: self.newest,
-            held_version=lambda: self.held,
-            fetch=self._fetch,
-            offer=lambda weights: self.offered.append(weights.version),
-        )
-
-    def _fetch(self) -> Any:
-        return SimpleNamespace(version=self.newest)
-
-
-def test_each_new_version_is_offered_once_whether_or_not_it_was_taken() -> None:
-    publishing = Publishing(newest=3, held=2)
-    assert [publishing.news.pass_on() for _ in range(3)] == [True, False, False]
-    publishing.newest = 4
-    assert [publishing.news.pass_on() for _ in range(3)] == [True, False, False]
-
-    assert publishing.offered == [3, 4]
-
-
-def test_nothing_is_offered_to_a_server_that_nobody_has_asked_or_that_is_up_to_date() -> None:
-    for newest, held in ((None, None), (3, None), (None, 3), (3, 3)):
-        publishing = Publishing(newest=newest, held=held)
-        assert not publishing.news.pass_on()
-        assert publishing.offered == []
-
-
-def test_a_version_that_could_not_be_fetched_is_tried_again() -> None:
-    publishing = Publishing(newest=3, held=2)
-
-    def away() -> Weights:
-        raise ConnectionError
-
-    fetch, publishing.news.fetch = publishing.news.fetch, away
-    with pytest.raises(ConnectionError):
-        publishing.news.pass_on()
-    publishing.news.fetch = fetch
-
-    assert publishing.news.pass_on()
-
-
 class FakeStore:
-    """A store that has version 0, of which `get` returns the bytes."""
+    """A store that has version 0, of which `get` returns the bytes, and nothing newer."""
 
     def __init__(self, data: bytes | int = 0) -> None:
-        self.newest_version = FakeMethod(0)
+        self.wait_newer = FakeMethod(None)
         self.get = FakeMethod(data)
 
 
@@ -211,7 +156,7 @@ def test_where_nobody_learns_no_chunk_is_kept_for_a_learner(
     replays: list[ReplayActor] = []
     for number, learns in enumerate((False, True, True)):
         replays.append(ReplayActor(Assignment(config, folder, 0, {}, learns)))
-        assert replays[-1].add(a_chunk([number]).encode()).accepted_games == 1
+        assert replays[-1].add(a_chunk([number]).encode()).accepted == 1
 
     # Of the lives with a learner, the first read one chunk and took in one, the second two and one.
     assert len(put) == 5

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectStoreFullError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectStoreFullError, OwnerDiedError
 
 from cluster.ray_client import (
     PATIENCE_SECONDS,
@@ -13,16 +13,19 @@ from cluster.ray_client import (
     RayClient,
     RayDelivery,
     RayObjects,
+    RayReplaySource,
     call,
     in_one_line,
 )
 from cluster.routing import FIRST_PROBATION_SECONDS, LONGEST_PROBATION_SECONDS
 from core.errors import DataError, EvaluationError, TamenError
 from core.messages import Request
+from replay.drawing import Drawn
 from replay.records import Ack
-from tests.cluster.fake_ray import FakeMethod, FakeRay, remote_error
+from replay.sampling import Wait
+from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference, remote_error
 
-ACKNOWLEDGED = Ack(accepted_games=1, duplicate_games=0, rows=8, pause_seconds=0.0, total_rows=8)
+ACKNOWLEDGED = Ack(accepted=1, duplicates=0, rows=8, pause_seconds=0.0, total_rows=8)
 REQUEST = Request("main", {"cells": np.zeros((4, 9), np.int8)})
 
 
@@ -339,3 +342,33 @@ def test_an_object_store_without_room_is_told_in_three_lines(monkeypatch: pytest
 
     assert caught.value.why == "ObjectStoreFullError: no room for 7 bytes"
     assert "replay.capacity_rows" in caught.value.fix
+
+
+class FakeDrawing:
+    """A replay actor of which the answer to a draw is known."""
+
+    def __init__(self, *fetched: Any) -> None:
+        chunks = tuple((number, [Reference(answer)]) for number, answer in enumerate(fetched, start=4))
+        self.drawn = Drawn((), chunks, 2, Wait(0.1, "3 of 4 rows have come"))
+        self.draw = FakeMethod(self.drawn)
+
+
+def test_chunks_come_to_the_learner_as_bytes_with_what_was_drawn(ray: FakeRay) -> None:
+    replay = FakeDrawing(b"four", b"five")
+    drawn = RayReplaySource(replay).draw(8, most=1, newest_held=3)
+
+    assert drawn.chunks == ((4, b"four"), (5, b"five"))
+    assert (drawn.samples, drawn.oldest, drawn.wait) == ((), 2, replay.drawn.wait)
+    assert replay.draw.calls == 1
+
+
+def test_where_nothing_is_lacking_one_question_is_enough(ray: FakeRay) -> None:
+    replay = FakeDrawing()
+
+    assert RayReplaySource(replay).draw(8, most=1, newest_held=3) is replay.drawn
+
+
+def test_chunks_that_are_lost_with_their_replay_are_to_be_drawn_anew(ray: FakeRay) -> None:
+    lost = FakeDrawing(b"four", OwnerDiedError("1234", None, "here"))
+    with pytest.raises(DataError, match="cannot be had"):
+        RayReplaySource(lost).draw(8, most=1, newest_held=3)
