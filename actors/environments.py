@@ -42,10 +42,10 @@ def open_environments(name: str, config: RolloutConfig, *, num_envs: int) -> Vec
         UsageError: when there is no such environment, it cannot be opened, or it resets itself at another time than
             the step after an episode's last.
     """
-    registered = _registered(name)
+    known = registered(name)
 
     def reopen() -> VectorEnv:
-        return _opened(registered, config, num_envs)
+        return _opened(known, config, num_envs)
 
     env = reopen()
     mode = env.metadata.get("autoreset_mode")
@@ -109,7 +109,12 @@ def _box_writer(space: spaces.Box) -> Adapter:
     return lambda action: np.clip(centre + half * action, low, high).astype(space.dtype)
 
 
-def _registered(name: str) -> EnvSpec:
+def registered(name: str) -> EnvSpec:
+    """Return how gymnasium knows an environment; "module:ID" imports the module that registers it.
+
+    Raises:
+        UsageError: when there is none of that name.
+    """
     module, _, known_as = name.rpartition(":")
     try:
         if module:
@@ -131,15 +136,15 @@ def _registered(name: str) -> EnvSpec:
         ) from error
 
 
-def _opened(registered: EnvSpec, config: RolloutConfig, num_envs: int) -> VectorEnv:
+def _opened(known: EnvSpec, config: RolloutConfig, num_envs: int) -> VectorEnv:
     options: dict[str, Any] = dict(config.env_options)
     try:
-        if config.vectorization == "auto" and registered.vector_entry_point is not None:
-            return gymnasium.make_vec(registered, num_envs, **options)
+        if config.vectorization == "auto" and known.vector_entry_point is not None:
+            return gymnasium.make_vec(known, num_envs, **options)
         mode = "async" if config.vectorization == "async" else "sync"
         # The guards check what gymnasium's own checker does, at every step and without ending the run.
         return gymnasium.make_vec(
-            registered,
+            known,
             num_envs,
             mode,
             vector_kwargs={"copy": False},
@@ -149,7 +154,7 @@ def _opened(registered: EnvSpec, config: RolloutConfig, num_envs: int) -> Vector
         )
     except Exception as error:
         raise UsageError(
-            f"environment {registered.id!r} cannot be opened",
+            f"environment {known.id!r} cannot be opened",
             why=f"{type(error).__name__}: {error}",
             fix=f"check rollout.env_options={options} and whether all that it needs is installed",
         ) from error

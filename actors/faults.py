@@ -175,7 +175,10 @@ class VectorGuard(VectorWrapper):
                 _close(self.env)
                 self.env = self._reopen()
                 self._lost = False
-            return self._checked(self.env.reset(seed=seed, options=options)[0]), {}
+            observation = self._checked(self.env.reset(seed=seed, options=options)[0])
+            if not representable(observation):
+                raise _UnusableError(f"an observation with {_example(observation)}")
+            return observation, {}
         except Exception as error:
             self._reason = told(error)
             return self._nothing(), {}

@@ -13,7 +13,7 @@ from cluster.run_folder import open_run, run_folder
 from cluster.train import make_engine
 from configs.loading import load, override
 from configs.schema import RunConfig
-from core.errors import TamenError, UsageError
+from core.errors import TamenError
 
 if TYPE_CHECKING:
     from cluster.observer import Stats
@@ -56,16 +56,9 @@ def solved_at(environment: str) -> float | None:
     Raises:
         UsageError: when there is no such environment.
     """
-    import gymnasium
+    from actors.environments import registered
 
-    try:
-        return gymnasium.spec(environment).reward_threshold
-    except gymnasium.error.Error as error:
-        raise UsageError(
-            f"there is no environment called {environment!r}",
-            why=str(error),
-            fix="name one as gymnasium does, such as CartPole-v1, or module:Env-v0",
-        ) from error
+    return registered(environment).reward_threshold
 
 
 def bench_rollout(

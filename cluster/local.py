@@ -66,7 +66,9 @@ class LocalEngine:
         self._ticks += 1
         for _ in range(STEPS_OF_A_TICK):
             self._player.worker.step(timeout_seconds=0.0)
-        while not self._finished() and isinstance(self._learner.step_once(), StepReport):
+        learnt = True
+        while learnt and not self._finished():
+            learnt = isinstance(self._learner.step_once(), StepReport)
             if self._store.newest_version(MODEL) != self._host.version(MODEL):
                 self._host.load(self._store.get(MODEL))
 

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 import torch
 
-from cluster.ray_client import Handle, get
+from cluster.ray_client import LOST, Handle, call, get
 from learner.objective import Columns
 from learner.team import STEP_SECONDS, Leader, join
 
@@ -29,7 +29,15 @@ class RayPeer:
         self._busy_with = self._handle.step.remote(dict(part), dict(totals))
 
     def end_step(self) -> None:
-        get(self._busy_with, timeout_seconds=STEP_SECONDS)
+        """Wait until it has done what it was told.
+
+        Raises:
+            RuntimeError: when it is gone: the leader has to gather a new team, which only its own new process does.
+        """
+        try:
+            get(self._busy_with, timeout_seconds=STEP_SECONDS)
+        except LOST as error:
+            raise RuntimeError("a member of the team is gone") from error
 
     def follow(self, state: Mapping[str, Any]) -> None:
         self.end_step()  # what went wrong before is told rather than what follows from it
@@ -44,6 +52,8 @@ def lead(handles: Sequence[Handle], device: str) -> Leader:
         RuntimeError: when they do not come.
     """
     size = 1 + len(handles)
+    for handle in handles:
+        call(handle.stats)  # one that is being started again would not hear of the meeting
     # Ray's workers of one machine share its files, and each meeting needs a file that is new.
     rendezvous = Path(tempfile.mkdtemp(prefix="tamen-team-")) / "meeting"
     meetings = [handle.meet.remote(str(rendezvous), rank, size) for rank, handle in enumerate(handles, 1)]

@@ -317,6 +317,12 @@ class RunConfig(Section):
                 f"set replay.samples_per_insert_slack_rows to at least {(batch + 1) // 2},"
                 f" or learner.batch_rows to at most {2 * slack}",
             )
+        if batch < self.learner.num_learners:
+            raise ValueError(
+                f"learner.batch_rows={batch} leaves nothing for some of learner.num_learners="
+                f"{self.learner.num_learners}",
+                f"set learner.batch_rows to at least {self.learner.num_learners}",
+            )
         least = self.replay.min_rows
         if self.replay.sampler == "fifo" and batch > least:
             raise ValueError(

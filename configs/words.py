@@ -12,6 +12,7 @@ _KINDS = {
     "number": "a number",
     "boolean": "true or false",
     "string": "text",
+    "object": "names with values",
     "null": "null",
 }
 _BOUNDS = {

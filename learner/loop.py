@@ -163,6 +163,7 @@ class Learner:
         waited = self._open_lesson() if self._lesson is None else None
         if waited is not None:
             self._progress.tell(waiting_for=waited.reason)
+            self._tell()
             return waited
         report = self._trainer.step(self._batch)
         self._account(report)
@@ -227,7 +228,7 @@ class Learner:
             self._batch = next(self._lesson)
         except StopIteration as end:
             self._close_lesson(publish=end.value)
-            return Waited(0.0, "the first rows only told of what size things are")
+            return Waited(0.0, "what was drawn held nothing to take a step on")
         return None
 
     def _go_on(self, report: StepReport) -> None:
@@ -340,7 +341,7 @@ class _Counters:
     """What a checkpoint remembers beside the trainer.
 
     Attributes:
-        rows_trained: rows of applied steps, each as often as it was drawn.
+        rows_trained: rows of the batches of applied steps; of PPO steps, each as often as it was gone over.
         rows_too_old: rows drawn that were older than max_lag_versions.
         draws, sampled_rows: the source's counters after the last batch taken.
         published_steps: learner steps at the last publication.

@@ -30,8 +30,7 @@ def ppo_losses(
     """Return the share that these steps have in the losses of their minibatch.
 
     Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347), with ratio = π(a|x) / μ(a|x), μ being
-    the policy that acted, and ε = ratio_clip; means are over the minibatch:|x) / μ(a|x), μ being the policy
-    that acted, and ε = ratio_clip; means are over the minibatch:
+    the policy that acted, and ε = ratio_clip; means are over the minibatch:
 
         policy_loss = -mean min(ratio A, clip(ratio, 1 - ε, 1 + ε) A)
         value_loss  = 0.5 mean ((V - target) / reward_scale)²

@@ -138,11 +138,15 @@ class PPO:
         return self._facts | {"reward_scale": self._scales.reward}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scales": self._scales.state_dict(), "lessons": self._lessons}
+        return {
+            "scales": self._scales.state_dict(),
+            "reward_scale": self._reward_scale,
+            "lessons": self._lessons,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._scales.load_state_dict(state["scales"])
-        self._reward_scale = self._scales.reward
+        self._reward_scale = state["reward_scale"]
         self._lessons = state["lessons"]
 
     def _epochs(self, steps: Columns, rng: np.random.Generator) -> Lesson:
@@ -183,6 +187,8 @@ class PPO:
         if self._config.normalise_advantages:
             advantage = steps["advantage"]
             steps["advantage"] = (advantage - advantage.mean()) / (advantage.std() + np.float32(1e-8))
+        else:
+            steps["advantage"] = steps["advantage"] / np.float32(self._reward_scale)
         lengths = valid.sum(axis=1)
         return steps | {name: np.repeat(drawn[name], lengths) for name in ROW_ID}
 
@@ -239,8 +245,8 @@ class VTrace:
         return {"reward_scale": self._scales.reward}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"scales": self._scales.state_dict()}
+        return {"scales": self._scales.state_dict(), "reward_scale": self._reward_scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._scales.load_state_dict(state["scales"])
-        self._reward_scale = self._scales.reward
+        self._reward_scale = state["reward_scale"]

@@ -29,8 +29,9 @@ def log_prob_and_entropy(policy: np.ndarray, action: np.ndarray, actions: Action
         (dimensions,) = actions.sizes
         for i in range(dimensions):
             mean, deviation = numbers[i], math.exp(numbers[dimensions + i])
-            density = math.exp(-(((float(action[i]) - mean) / deviation) ** 2) / 2)
-            log_prob += math.log(density / (deviation * math.sqrt(2 * math.pi)))
+            # The density itself may be too small for a number.
+            log_prob -= ((float(action[i]) - mean) / deviation) ** 2 / 2
+            log_prob -= math.log(deviation * math.sqrt(2 * math.pi))
             entropy += math.log(deviation * math.sqrt(2 * math.pi * math.e))
         return log_prob, entropy
     bounds = pairwise([sum(actions.sizes[:k]) for k in range(len(actions.sizes) + 1)])
@@ -134,7 +135,7 @@ def ppo_losses(
         means["policy_loss"] -= min(ratio * advantage, clipped * advantage) / steps
         means["value_loss"] += 0.5 * square / steps
         means["policy_entropy"] += entropy / steps
-        means["kl"] += ((ratio - 1) - math.log(ratio)) / steps
+        means["kl"] += ((ratio - 1) - (log_prob - float(part["log_prob"][i]))) / steps
         means["clip_share"] += (ratio != clipped) / steps
         means["ratio_error"] += abs(ratio - 1) / steps
     return means | {"loss": actor_critic_loss(means, config)}
@@ -157,10 +158,11 @@ def vtrace_losses(
     """
     judging_policy, judging_value = judge or (policy, value)
     valid = [(int(row), int(t)) for row, t in np.argwhere(part["valid"])]
-    ratio = np.full(part["valid"].shape, math.nan)
+    log_ratio = np.full(part["valid"].shape, math.nan)
     for at in valid:
         log_prob, _ = log_prob_and_entropy(judging_policy[at], part["action"][at], actions)
-        ratio[at] = math.exp(log_prob - float(part["log_prob"][at]))
+        log_ratio[at] = log_prob - float(part["log_prob"][at])
+    ratio = np.exp(log_ratio)
     advantage, target = vtrace(
         ratio,
         part,
@@ -178,7 +180,7 @@ def vtrace_losses(
         means["policy_loss"] -= rho * log_prob * advantage[at] / reward_scale / len(valid)
         means["value_loss"] += 0.5 * ((float(value[at]) - target[at]) / reward_scale) ** 2 / len(valid)
         means["policy_entropy"] += entropy / len(valid)
-        means["kl"] += ((ratio[at] - 1) - math.log(ratio[at])) / len(valid)
+        means["kl"] += ((ratio[at] - 1) - log_ratio[at]) / len(valid)
         means["rho_mean"] += rho / len(valid)
         means["clip_share"] += (rho != ratio[at]) / len(valid)
     return means | {"loss": actor_critic_loss(means, config)}
