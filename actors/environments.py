@@ -58,7 +58,9 @@ def open_environments(name: str, config: RolloutConfig, *, num_envs: int) -> Vec
             fix="set rollout.vectorization to sync, or rollout.env_options so that the mode is NEXT_STEP",
         )
     # Of environments in this process each has a guard of its own, and nothing is left that could fail.
-    return env if isinstance(env, SyncVectorEnv) else VectorGuard(env, reopen)
+    if isinstance(env, SyncVectorEnv):
+        return env
+    return VectorGuard(env, reopen, timeout_seconds=config.step_timeout_seconds)
 
 
 def environment_spec(env: VectorEnv) -> EnvironmentSpec:

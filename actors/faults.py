@@ -26,6 +26,8 @@ FAULTS_IN_A_ROW = 3
 USELESS_STEPS_OF_A_FAULT = 1000
 """What a slot gives may stay of no use until its environment resets itself; so many steps of it are one more fault."""
 
+_END_SECONDS = 5.0
+"""How long a process that is told to end may take before it is killed."""
 _TRACEBACK_LINES = 12
 _TRACEBACK_CHARACTERS = 4000
 _LARGEST = np.float64(np.finfo(np.float32).max)
@@ -150,11 +152,13 @@ class VectorGuard(VectorWrapper):
     Args:
         env: the environments, in NEXT_STEP mode.
         reopen: makes them anew.
+        timeout_seconds: for a step or a reset of environments in processes of their own; others cannot be left alone.
     """
 
-    def __init__(self, env: VectorEnv, reopen: Callable[[], VectorEnv]) -> None:
+    def __init__(self, env: VectorEnv, reopen: Callable[[], VectorEnv], *, timeout_seconds: float) -> None:
         super().__init__(env)
         self._reopen = reopen
+        self._timeout_seconds = timeout_seconds
         self._shape = (env.num_envs, *(env.single_observation_space.shape or ()))
         self._seed = 0
         self._times_opened_anew = 0
@@ -175,7 +179,7 @@ class VectorGuard(VectorWrapper):
                 _close(self.env)
                 self.env = self._reopen()
                 self._lost = False
-            observation = self._checked(self.env.reset(seed=seed, options=options)[0])
+            observation = self._checked(self._reset(seed, options))
             if not representable(observation):
                 raise _UnusableError(f"an observation with {_example(observation)}")
             return observation, {}
@@ -189,7 +193,7 @@ class VectorGuard(VectorWrapper):
         if self._reason is not None:
             return self._all_lost(self._reason)
         try:
-            observation, reward, terminated, truncated, infos = self.env.step(actions)
+            observation, reward, terminated, truncated, infos = self._step(actions)
             observation = self._checked(observation)
         except Exception as error:
             return self._all_lost(told(error))
@@ -198,6 +202,18 @@ class VectorGuard(VectorWrapper):
         if representable(observation) and representable(reward) and not self._out.any():
             return outcome
         return self._without_slots_that_are_out(*outcome)
+
+    def _reset(self, seed: int | None, options: dict[str, Any] | None) -> Any:
+        if not isinstance(self.env, AsyncVectorEnv):
+            return self.env.reset(seed=seed, options=options)[0]
+        self.env.reset_async(seed=seed, options=options)
+        return self.env.reset_wait(timeout=self._timeout_seconds)[0]
+
+    def _step(self, actions: Any) -> Outcome:
+        if not isinstance(self.env, AsyncVectorEnv):
+            return self.env.step(actions)
+        self.env.step_async(actions)
+        return self.env.step_wait(timeout=self._timeout_seconds)
 
     def _without_slots_that_are_out(
         self,
@@ -302,5 +318,6 @@ def _close(env: VectorEnv) -> None:
     for process in inner.processes:
         process.terminate()
     for process in inner.processes:
-        process.join(timeout=5.0)
+        process.join(timeout=_END_SECONDS)
+        process.kill()
     inner.closed = True

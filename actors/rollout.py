@@ -37,7 +37,7 @@ class EnvironmentGroup:
 
     Attributes:
         moves: steps of episodes so far.
-        set_aside: unrolls that were given up because their evaluation failed, or was of no use.
+        set_aside: episodes that a fault of their environment cut, and evaluations that failed or were of no use.
         set_aside_cause: why, of the last of them.
         faults: of the environments.
     """
@@ -72,7 +72,8 @@ class EnvironmentGroup:
     def play(self) -> Steps[Never]:
         """Step for ever: have the present observations evaluated, act, and hand over what is full.
 
-        A step without requests tells that the unrolls were set aside; what is sent for it is ignored.
+        A step without requests tells that an evaluation came to nothing; what is sent for it is ignored. The
+        environments have not moved meanwhile, and the same is asked again.
 
         Raises:
             TamenError: when one environment fails again and again.
@@ -82,11 +83,9 @@ class EnvironmentGroup:
         while True:
             try:
                 (reply,) = yield (Request(self._model, {"observation": unroll.present}),)
-                policy, value = _usable(reply)
+                policy, value = usable(reply)
             except EvaluationError as error:
-                self.set_aside += self._env.num_envs
-                self.set_aside_cause = error.why
-                unroll = self._begin(unroll.present, steps_before=unroll.steps_after)
+                self._set_aside(error.why)
                 yield ()
                 continue
             unroll.evaluated(value, reply.weights_version)
@@ -135,6 +134,11 @@ class EnvironmentGroup:
                 begun = max(0, unroll.t - int(self._in_play.steps[slot]))
                 unroll.valid[begun : unroll.t, slot] = False
                 self.faults.note(slot, reason)
+                self._set_aside(self.faults.last)
+
+    def _set_aside(self, cause: str) -> None:
+        self.set_aside += 1
+        self.set_aside_cause = cause
 
 
 class _InPlay:
@@ -175,7 +179,7 @@ class _InPlay:
         return Ended(slot, float(self.total_reward[slot]), int(self.steps[slot]), seconds)
 
 
-def _usable(reply: Reply) -> tuple[np.ndarray, np.ndarray]:
+def usable(reply: Reply) -> tuple[np.ndarray, np.ndarray]:
     """Return policy [G, P] and value [G] of a reply. Raises EvaluationError when a number is not finite."""
     policy, value = reply.arrays["policy"], reply.arrays["value"]
     if not (representable(policy) and representable(value)):

@@ -15,6 +15,7 @@ from actors.action_sampling import likeliest
 from actors.environments import action_writer, environment_spec, observation_reader, open_environments
 from actors.faults import FAULT, MAX_SEED, FaultCount
 from actors.ratings import Interval
+from actors.rollout import usable
 from configs.schema import EvaluationConfig, RolloutConfig
 from core.errors import EvaluationError
 from core.messages import Request, Steps
@@ -38,7 +39,7 @@ def play_episodes(env: VectorEnv, *, model: str, seed: int) -> Steps[list[Episod
     An episode that a fault of the environment cut is none; its environment plays another.
 
     Raises:
-        EvaluationError: when the model cannot be asked.
+        EvaluationError: when the model cannot be asked, or what it answers is of no use.
         TamenError: when one environment fails again and again.
     """
     spec, observed, acted = environment_spec(env), observation_reader(env), action_writer(env)
@@ -50,7 +51,8 @@ def play_episodes(env: VectorEnv, *, model: str, seed: int) -> Steps[list[Episod
     while len(episodes) < env.num_envs:
         seen = np.array(observed(observation), spec.observation_dtype, order="C")
         (reply,) = yield from ask((Request(model, {"observation": seen}),))
-        action = likeliest(reply.arrays["policy"], spec.actions)
+        policy, _ = usable(reply)
+        action = likeliest(policy, spec.actions)
         resets = over
         observation, reward, terminated, truncated, infos = env.step(acted(action))
         over = terminated | truncated

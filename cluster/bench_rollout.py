@@ -18,7 +18,7 @@ from core.errors import TamenError
 if TYPE_CHECKING:
     from cluster.observer import Stats
 
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.25
 EPISODES = 100
 """Of training, over whose mean return an environment counts as solved: the field's rule."""
 

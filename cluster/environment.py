@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-KERNEL_FOLDERS = ("games", "networks", "search", "inference_server", "replay")
+KERNEL_FOLDERS = ("games", "networks", "search", "inference_server", "replay", "learner")
 """Folders whose files hold numba kernels."""
 
 

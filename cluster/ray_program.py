@@ -16,7 +16,8 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from cluster import ray_actors
 from cluster.doctor import SHARED_MEMORY
@@ -33,6 +34,7 @@ from core.errors import ClusterError, TamenError
 KNOCK_SECONDS = 5.0
 START_TIMEOUT_SECONDS = 150.0
 WARM_UP_TIMEOUT_SECONDS = 60.0
+RESERVE_SECONDS = 30
 POLL_SECONDS = 0.1
 SILENT_SECONDS = 30.0
 MAX_CONCURRENT_REQUESTS = 4096
@@ -87,6 +89,28 @@ def dressed(part: type, **options: Any) -> Any:
 def beside_the_driver() -> NodeAffinitySchedulingStrategy:
     """Return the placement of every actor: on this machine, where the run's folder and the checkout are."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+
+
+def reserve_together(count: int, *, gpus: float) -> PlacementGroup:
+    """Reserve places for actors that are of use only together, all on this machine.
+
+    Args:
+        count: of them.
+        gpus: for each.
+
+    Raises:
+        ClusterError: when this machine has not that many free.
+    """
+    here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
+    group = placement_group([here | ({"GPU": gpus} if gpus else {})] * count, strategy="STRICT_PACK")
+    if group.wait(RESERVE_SECONDS):
+        return group
+    remove_placement_group(group)
+    raise ClusterError(
+        f"there are no places for {count} learners",
+        why=f"{gpus:g} of a GPU for each were not free on this machine within {RESERVE_SECONDS} s",
+        fix="lower learner.num_learners, or stop what else Ray runs here (`ray status`)",
+    )
 
 
 @dataclass(slots=True)
@@ -190,6 +214,7 @@ class RayProgram:
         # Ray frees the names of a program that was stopped a moment after it is gone.
         self._life = secrets.token_hex(4)
         self._playing = False
+        self._team: PlacementGroup | None = None
         self.parts: dict[str, Part] = {}
 
     def start(self) -> None:
@@ -198,6 +223,9 @@ class RayProgram:
         if batches.damaged:
             self._report(batches.why)
         self._config = override(self._config, [f"inference.max_batch_rows={batches.rows}"])
+        if self._program.count("colearner"):
+            learner = self._program.role("learner")
+            self._team = reserve_together(1 + self._program.count("colearner"), gpus=learner.num_gpus)
         names: dict[str, list[str]] = {}
         for role in self._program.roles:
             asks = {name: names[name] for name in role.asks}
@@ -257,13 +285,17 @@ class RayProgram:
         for part in self.parts.values():
             ray.kill(part.handle)
         self.parts.clear()
+        if self._team is not None:
+            remove_placement_group(self._team)
+            self._team = None
 
     def _end_loops(self, timeout_seconds: float) -> None:
-        deadline = time.monotonic() + timeout_seconds
+        """Give actors half of the time, so that one stuck in its environment leaves the learner some to save."""
+        began = time.monotonic()
         self._stop_loops("evaluator")
-        for role in ("actor", "learner"):
+        for role, until in (("actor", timeout_seconds / 2), ("learner", timeout_seconds)):
             running = self._stop_loops(role)
-            left = max(1.0, deadline - time.monotonic())
+            left = max(1.0, began + until - time.monotonic())
             if running and ray.wait(running, num_returns=len(running), timeout=left)[1]:
                 self._report(f"{role} did not stop within {left:.0f} s; what it had acknowledged is safe")
 
@@ -287,7 +319,7 @@ class RayProgram:
             "num_gpus": role.num_gpus,
             "max_restarts": -1,
             "enable_task_events": False,
-            "scheduling_strategy": beside_the_driver(),
+            "scheduling_strategy": self._placement(role, index),
         }
         if role.name in ray_actors.ANSWERING_BESIDE_WORK:
             options["concurrency_groups"] = {"control": 2}
@@ -296,6 +328,13 @@ class RayProgram:
         handle = dressed(ray_actors.ACTORS[role.name], **options).remote(given)
         self.parts[name] = Part(name, role.name, handle, loops)
         return options["name"]
+
+    def _placement(self, role: Role, index: int) -> Any:
+        """Return where an actor goes: learners of a team to the places reserved for them, the leader to the last."""
+        if self._team is None or role.name not in ("colearner", "learner"):
+            return beside_the_driver()
+        place = index if role.name == "colearner" else self._team.bundle_count - 1
+        return PlacementGroupSchedulingStrategy(self._team, placement_group_bundle_index=place)
 
     def _wait_for_weights(self, store: Handle) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -388,16 +427,19 @@ def _answer(reference: Any, timeout_seconds: float) -> Any:
 
 
 def _cannot_be_made(part: str, error: RayActorError) -> ClusterError:
-    """Return what a constructor raised, of which Ray keeps the text alone: for a TamenError its three lines."""
+    """Return what a constructor raised, of which Ray keeps the text alone: for a TamenError its what, why and do."""
     lines = [line.strip() for line in str(error).strip().splitlines()]
-    told = [line for line in lines[-3:] if line.startswith(("why:", "do:"))]
+    whys = [k for k, line in enumerate(lines) if line.startswith("why:")]
+    if not whys:
+        return ClusterError(
+            f"the {part} cannot be made", why=lines[-1], fix="run again with `--engine local --debug`"
+        )
+    why = max(whys)
+    do = next((k for k in range(why, len(lines)) if lines[k].startswith("do:")), len(lines))
     return ClusterError(
         f"the {part} cannot be made",
-        why="; ".join([lines[-1 - len(told)], *(line for line in told if line.startswith("why:"))]),
-        fix=next(
-            (line[3:].strip() for line in told if line.startswith("do:")),
-            "run again with `--engine local --debug`",
-        ),
+        why="; ".join([lines[max(0, why - 1)], "\n".join(lines[why:do])]),
+        fix=lines[do][3:].strip() if do < len(lines) else "run again with `--engine local --debug`",
     )
 
 

@@ -95,6 +95,26 @@ def _draw_by_priority() -> None:
     sampler.draw(2, np.random.default_rng(0))
 
 
+def _judge_choices() -> None:
+    import torch
+
+    from configs.schema import PolicyGradientConfig
+    from core.environments import ActionSpec
+    from learner.ppo_kernel import fused_ppo_losses
+
+    outputs = {"policy": torch.zeros(1, 2), "value": torch.zeros(1)}
+    part = {name: torch.zeros(1) for name in ("log_prob", "advantage", "value_target", "value")}
+    part["action"] = torch.zeros(1, 1, dtype=torch.int64)
+    fused_ppo_losses(
+        outputs,
+        part,
+        actions=ActionSpec("categorical", (2,)),
+        config=PolicyGradientConfig(),
+        reward_scale=1.0,
+        batch_steps=1,
+    )
+
+
 def _think() -> None:
     import torch
 
@@ -119,6 +139,7 @@ def main() -> None:
     _solve("hex3")
     _remember()
     _draw_by_priority()
+    _judge_choices()
     print("compiling networks", flush=True)
     _think()
 

@@ -103,12 +103,14 @@ class RolloutConfig(Section):
     A row of the replay is an unroll: `unroll_steps` steps of one environment, whatever ends in between.
     `vectorization` "auto" takes the environment's own vector form where it has one. `env_options` are keyword
     arguments of the environment. Rewards are scaled by the deviation of their discounted sum, observations to
-    mean 0 and deviation 1; images need neither.
+    mean 0 and deviation 1; images need neither. Where environments have processes of their own ("async"), one that does
+    not answer within `step_timeout_seconds` has failed.
     """
 
     envs_per_group: Annotated[int, Field(ge=1, le=8192)] = 64
     unroll_steps: Annotated[int, Field(ge=1, le=4096)] = 32
     vectorization: Literal["auto", "sync", "async"] = "auto"
+    step_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 60.0
     env_options: dict[str, bool | int | float | str | None] = {}
     discount: Share = 0.99
     normalise_observations: bool = True

@@ -16,7 +16,7 @@ from inference_server.cache import EvaluationCache, distinct, hash_rows
 from networks.build import Net, build_net, load_into
 from networks.precision import resolve
 from networks.weights import Weights
-from networks.winograd import Forward, fastest_forward
+from networks.winograd import Forward, fastest_forward, renew
 from networks.wire import WireForm
 
 Fetch = Callable[[str], Weights]
@@ -55,6 +55,7 @@ class ModelHost:
         self.precision = resolve(precision, device)
         self._fetch = fetch
         self._models: OrderedDict[str, ReadyModel] = OrderedDict()
+        self._retired: dict[str, ReadyModel] = {}
         self.forward_seconds = 0.0
         self.forward_cpu_seconds = 0.0
         self.forward_rows = 0
@@ -84,11 +85,17 @@ class ModelHost:
         held = self._models.get(model)
         if held is not None and held.digest == digest:
             return ReadyModel(model, version, digest, held.net, held.forward)
-        if held is None or not held.net.accepts(weights):
-            net = self.precision.prepare(build_net(weights))
-        else:
+        # Memory that is touched for the first time costs more than what is written to it: the last but one is filled.
+        retired = self._retired.pop(model, None)
+        if retired is not None and retired.net.accepts(weights):
+            load_into(retired.net, weights)
+            renew(retired.forward)
+            return ReadyModel(model, version, digest, retired.net, retired.forward)
+        if held is not None and held.net.accepts(weights):
             net = copy.deepcopy(held.net)  # faster than a new one with its random start
             load_into(net, weights)
+        else:
+            net = self.precision.prepare(build_net(weights))
         return ReadyModel(model, version, digest, net, fastest_forward(net))
 
     def install(self, ready: ReadyModel) -> None:
@@ -99,8 +106,11 @@ class ModelHost:
         ready.cache = self._cache_for(ready, held)
         self._models[ready.model] = ready
         self._models.move_to_end(ready.model)
+        if held is not None and held.net is not ready.net:
+            self._retired[ready.model] = held
         while len(self._models) > self._config.models_in_memory:
-            self._models.popitem(last=False)
+            gone, _ = self._models.popitem(last=False)
+            self._retired.pop(gone, None)
 
     def version(self, model: str) -> int | None:
         """Return the version that answers for `model`, None when it is not in memory."""

@@ -4,6 +4,7 @@ The store outlives the learner, so that a restarted server finds the newest weig
 `inference_server.broadcast` announces versions before they are here.
 """
 
+import contextlib
 from collections import OrderedDict
 from pathlib import Path
 
@@ -54,7 +55,10 @@ class WeightsStore:
         """
         _write(self._path(model, version), content)
         self._damaged.discard((model, version))
-        self._prune(model)
+        with contextlib.suppress(
+            OSError
+        ):  # what was written is safe whatever happens here; the next tries again
+            self._prune(model)
 
     def is_milestone(self, version: int) -> bool:
         """Return whether the file of a version stays for ever."""

@@ -3,7 +3,6 @@
 Shapes: `n` rows of a batch.
 """
 
-import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +20,9 @@ from replay.sampling import Sample, Wait
 
 _MAX_LOST_DRAWS = 8
 _POLL_SECONDS = 0.1
-_FIRST_PAUSE_SECONDS = 0.005
-_PAUSE_GROWTH = 1.5
-"""By which the pause before asking again grows: it stays a third of the time that there has been nothing."""
+_FIRST_PAUSE_SECONDS = 0.01
+_PAUSE_GROWTH = 2.0
+"""By which the pause before asking again grows, until the source tells that it need not be so long."""
 _CLOSE_SECONDS = 10.0
 """How long `close` waits for the background thread, which may be inside a call of the source that takes minutes."""
 _TURN_SECONDS = 600.0
@@ -212,11 +211,11 @@ class Feed:
 
 
 class _Producer:
-    """One thread that makes batches ahead, into a queue of bounded length.
+    """One thread that makes batches ahead, as many as there are places for, and draws none before there is one.
 
     Args:
         draw: makes up to so many batches; gives up between two calls of the source when what it is given says so.
-        prefetch: length of the queue.
+        prefetch: places for batches.
         turn: held while the thread draws, so that it begins when a predecessor has ended.
     """
 
@@ -228,7 +227,8 @@ class _Producer:
     ) -> None:
         self._draw = draw
         self._turn = turn
-        self._batches: queue.Queue[Batch] = queue.Queue(prefetch)
+        self._batches: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+        self._places = threading.Semaphore(prefetch)
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
         self._reason = "the first batch is being made"
@@ -240,10 +240,13 @@ class _Producer:
         while True:
             wait = min(timeout_seconds, _POLL_SECONDS)
             try:
-                return self._batches.get(timeout=wait)
+                batch = self._batches.get(timeout=wait)
             except queue.Empty:
                 if self._failure is not None:
                     raise self._failure from None
+            else:
+                self._places.release()
+                return batch
             timeout_seconds -= wait
             if timeout_seconds <= 0:
                 return Waited(0.0, self._reason)
@@ -266,18 +269,25 @@ class _Producer:
 
     def _produce(self) -> None:
         while not self._stopping.is_set():
-            # As many as there is room for, and the one that waits for room.
-            room = self._batches.maxsize - self._batches.qsize() + 1
-            made = self._draw(room, self._stopping.is_set)
+            places = self._take_places()
+            if not places:
+                continue
+            made, unused = self._draw(places, self._stopping.is_set), places
             if isinstance(made, Waited):
                 self._reason = made.reason
                 self._stopping.wait(made.seconds)
             else:
                 for batch in made:
-                    self._put(batch)
+                    self._batches.put(batch)
+                    unused -= 1
+            if unused:
+                self._places.release(unused)
 
-    def _put(self, batch: Batch) -> None:
-        while not self._stopping.is_set():
-            with contextlib.suppress(queue.Full):
-                self._batches.put(batch, timeout=_POLL_SECONDS)
-                return
+    def _take_places(self) -> int:
+        """Wait a moment for a place, and take all that there are; return how many."""
+        if not self._places.acquire(timeout=_POLL_SECONDS):
+            return 0
+        places = 1
+        while self._places.acquire(blocking=False):
+            places += 1
+        return places

@@ -4,6 +4,7 @@ Shapes: `R` unrolls of a draw, `T` steps of an unroll, `n` valid steps of a draw
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from learner.advantages import gae
 from learner.moments import Moments
 from learner.objective import ROW_ID, Columns, Lesson
 from learner.policy_losses import ppo_losses, vtrace_losses
+from learner.ppo_kernel import fits, fused_ppo_losses
 from networks.actor_critic import ActorCritic
 from networks.build import Net
 
@@ -121,7 +123,8 @@ class PPO:
     def losses(
         self, outputs: Mapping[str, Tensor], part: Mapping[str, Tensor], totals: Mapping[str, float]
     ) -> dict[str, Tensor]:
-        return ppo_losses(
+        compute = fused_ppo_losses if fits(outputs, self._actions) else ppo_losses
+        return compute(
             outputs,
             part,
             actions=self._actions,
@@ -152,10 +155,13 @@ class PPO:
     def _epochs(self, steps: Columns, rng: np.random.Generator) -> Lesson:
         config, num_steps = self._config, len(steps["log_prob"])
         minibatches = max(1, round(num_steps / config.minibatch_steps))
+        bounds = [num_steps * k // minibatches for k in range(minibatches + 1)]
         first = True
         for _ in range(config.epochs):
-            for chosen in np.array_split(rng.permutation(num_steps), minibatches):
-                report = yield {name: column[chosen] for name, column in steps.items()}
+            order = rng.permutation(num_steps)
+            shuffled = {name: column[order] for name, column in steps.items()}
+            for start, stop in pairwise(bounds):
+                report = yield {name: column[start:stop] for name, column in shuffled.items()}
                 if first:
                     # Before the first step the ratio is 1, but for rounding and the age of the rows.
                     self._facts = {"ratio_error": report.losses["ratio_error"]}

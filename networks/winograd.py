@@ -20,8 +20,8 @@ from networks.winograd_kernels import (
     Scratch,
     Tiling,
     TowerWeights,
-    filter_width,
     tower,
+    transform_filters,
 )
 from networks.winograd_points import filter_transform
 from networks.winograd_tiles import LANES
@@ -40,8 +40,14 @@ def fastest_forward(net: Net) -> Forward:
     return WinogradForward(net) if isinstance(net, BoardNet) and WinogradForward.can_compute(net) else net
 
 
+def renew(forward: Forward) -> None:
+    """Let a forward of `fastest_forward` compute with the parameters that its net has by now, in the memory it has."""
+    if isinstance(forward, WinogradForward):
+        forward.renew()
+
+
 class WinogradForward:
-    """Computes what `net` does, with the parameters that it has now; made anew when they change (milliseconds).
+    """Computes what `net` does, with the parameters that it has now; see `renew` when they change.
 
     Used by one thread at a time: it has scratch memory of its own.
 
@@ -53,8 +59,9 @@ class WinogradForward:
         self._net = net
         self._tiling = Tiling.of_board(net.spec.height, net.spec.width)
         self._channels = net.network["channels"]
-        self._weights = _tower_weights(net, self._tiling)
+        self._weights = _tower_weights(net, self._tiling, _room_for_filters(net, self._tiling))
         self._scratch = _scratch(self._tiling, self._channels)
+        self._activations = torch.empty(0)
 
     @staticmethod
     def can_compute(net: BoardNet) -> bool:
@@ -63,10 +70,19 @@ class WinogradForward:
         on_cpu = parameter.device.type == "cpu" and parameter.dtype is torch.float32
         return on_cpu and net.network["channels"] % LANES == 0
 
+    def renew(self) -> None:
+        """Take the parameters that the net has now."""
+        self._weights = _tower_weights(self._net, self._tiling, self._weights.filters)
+
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return what `BoardNet.forward` returns for {"cells": int8 [B, H*W]}; without gradients."""
         cells = inputs["cells"]
-        activations = torch.empty(len(cells), self._tiling.height, self._tiling.width, self._channels)
+        if len(cells) > len(self._activations):
+            # Kept, for the first touch of fresh memory costs more than what is written to it.
+            self._activations = torch.empty(
+                len(cells), self._tiling.height, self._tiling.width, self._channels
+            )
+        activations = self._activations[: len(cells)]
         summaries = torch.empty(len(cells), 2 * self._channels)
         tower(
             cells.numpy(),
@@ -82,7 +98,8 @@ class WinogradForward:
         }
 
 
-def _tower_weights(net: BoardNet, tiling: Tiling) -> TowerWeights:
+def _tower_weights(net: BoardNet, tiling: Tiling, filters: np.ndarray) -> TowerWeights:
+    """Return what the tower computes with; `filters` is memory for those, which are most of it."""
     blocks: list[Any] = list(net.blocks)
     with torch.no_grad():
         stem = net.stem.weight
@@ -94,37 +111,31 @@ def _tower_weights(net: BoardNet, tiling: Tiling) -> TowerWeights:
             biases[2 * k] += blocks[k].pool.bias
         pools = [block.pool.weight.t() for block in blocks if block.pool is not None]
         channels = biases.shape[1]
+        _transform_filters(layers, tiling, filters)
         return TowerWeights(
             static=_array(static),
             stones=_array(stem[:, :2].permute(1, 2, 3, 0)),
-            filters=_filters(layers, tiling),
+            filters=filters,
             biases=_array(biases),
             pool_of_block=np.where(pooling, np.cumsum(pooling) - 1, -1),
             pools=_array(torch.stack(pools)) if pools else np.zeros((0, 2 * channels, channels), np.float32),
         )
 
 
-def _filters(layers: list[Any], tiling: Tiling) -> np.ndarray:
-    """Return the transformed filters of all layers, flat, in the order of `TowerWeights.filters`.
-
-    One matrix product a layer, in float64, whose columns come in the order of the result: a quarter of the time that it
-    takes with a transposition at the end.
-    """
-    transform = torch.kron(*(_matrix(size) for size in (tiling.tile_height, tiling.tile_width)))
-    channels = layers[0].weight.shape[0]
-    width = filter_width(channels)
-    filters = torch.empty(len(layers), len(transform), channels * channels)
-    taps = torch.empty(3, 3, channels // width, channels, width, dtype=torch.float64)
-    products = torch.empty(filters.shape[1:], dtype=torch.float64)
-    for layer, transformed in zip(layers, filters, strict=True):
-        taps.copy_(layer.weight.unflatten(0, (-1, width)).permute(3, 4, 0, 2, 1))
-        torch.mm(transform, taps.view(9, -1), out=products)
-        transformed.copy_(products)
-    return filters.numpy().ravel()
+def _room_for_filters(net: BoardNet, tiling: Tiling) -> np.ndarray:
+    channels, blocks = net.network["channels"], net.network["blocks"]
+    return np.empty(2 * blocks * tiling.num_points * channels * channels, np.float32)
 
 
-def _matrix(size: int) -> Tensor:
-    return torch.tensor([[float(x) for x in row] for row in filter_transform(size)], dtype=torch.float64)
+def _transform_filters(layers: list[Any], tiling: Tiling, filters: np.ndarray) -> None:
+    """Write the transformed filters of all layers, in the order of `TowerWeights.filters`."""
+    down, across = _matrix(tiling.tile_height), _matrix(tiling.tile_width)
+    for layer, transformed in zip(layers, np.split(filters, len(layers)), strict=True):
+        transform_filters(layer.weight.detach().numpy(), down, across, transformed)
+
+
+def _matrix(size: int) -> np.ndarray:
+    return np.array([[float(x) for x in row] for row in filter_transform(size)])
 
 
 def _scratch(tiling: Tiling, channels: int) -> Scratch:

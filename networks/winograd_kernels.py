@@ -75,7 +75,7 @@ class TowerWeights(NamedTuple):
     Attributes:
         static: float32 [H, W, C], the stem's answer to an empty board, its bias included.
         stones: float32 [2, 3, 3, C], what an own and another's stone add to the stem, by tap.
-        filters: float32 flat [convolutions, points, C / width, C, width], see `filter_width`.
+        filters: float32 flat [convolutions, points, C / width, C, width], the width being `LANES_TOGETHER` or `LANES`.
         biases: float32 [convolutions, C]; those of a block that pools include the bias of its pool.
         pool_of_block: int64 [blocks], index into `pools`, -1 for a block that does not pool.
         pools: float32 [number of pools, 2C, C].
@@ -104,9 +104,45 @@ ROWS_OF_TILES = 12
 """Tiles are multiplied 12 or 6 at a time; scratch memory is a multiple of it."""
 
 
-def filter_width(channels: int) -> int:
-    """Return how many output channels are computed together: two vectors if that divides them."""
-    return 2 * LANES if channels % (2 * LANES) == 0 else LANES
+LANES_TOGETHER = 2 * LANES
+"""Output channels that are computed together, where it divides them; else `LANES`."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def transform_filters(taps, down, across, filters):
+    """Write the filters of one layer at the points of a tile.
+
+    Args:
+        taps: float32 [C, C, 3, 3], outputs first; in any order in memory.
+        down, across: float64 [height + 2, 3] and [width + 2, 3], the transforms of a tile's columns and rows.
+        filters: float32 flat [points, C / width, C, width] as in `TowerWeights`; written, each rounded once.
+    """
+    channels = taps.shape[0]
+    width = LANES_TOGETHER if channels % LANES_TOGETHER == 0 else LANES
+    given, half = np.empty((3, 3, width)), np.empty((3, width))
+    for block in range(channels // width):
+        for i in range(channels):
+            for lane in range(width):
+                for r in range(3):
+                    for s in range(3):
+                        given[r, s, lane] = taps[block * width + lane, i, r, s]
+            for a in range(down.shape[0]):
+                for s in range(3):
+                    for lane in range(width):
+                        half[s, lane] = (
+                            down[a, 0] * given[0, s, lane]
+                            + down[a, 1] * given[1, s, lane]
+                            + down[a, 2] * given[2, s, lane]
+                        )
+                for b in range(across.shape[0]):
+                    point = a * across.shape[0] + b
+                    at = ((point * (channels // width) + block) * channels + i) * width
+                    for lane in range(width):
+                        filters[at + lane] = (
+                            across[b, 0] * half[0, lane]
+                            + across[b, 1] * half[1, lane]
+                            + across[b, 2] * half[2, lane]
+                        )
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -179,8 +215,8 @@ def _spread_tiles(x, n, tiling, channels, points, plane):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _multiply_point(points, products, at, num_tiles, filters, filters_at, channels):
     """Multiply [T, C] at `at` of `points` with the filters [C, C] of this point; a few tiles too many do no harm."""
-    if channels % (2 * LANES) == 0:
-        for c in range(0, channels, 2 * LANES):
+    if channels % LANES_TOGETHER == 0:
+        for c in range(0, channels, LANES_TOGETHER):
             for here in range(at, at + num_tiles * channels, 6 * channels):
                 multiply_tiles(
                     6, 2, points, here, filters, filters_at + c * channels, products, here + c, channels

@@ -232,8 +232,9 @@ class Archive:
         return self._replay / "ledger.sealed"
 
     def _open_ledger(self) -> None:
-        data = self._read_intact(self._ledger_file) if self._ledger_file.exists() else None
-        self._lost_ledger = data is None and self._free_number() > 0
+        existed = self._ledger_file.exists()
+        data = self._read_intact(self._ledger_file) if existed else None
+        self._lost_ledger = data is None and (existed or self._free_number() > 0)
         if data is not None:
             source = str(self._ledger_file)
             ledger = Ledger.decode(data, source=source)
@@ -244,6 +245,8 @@ class Archive:
         self.ledger.next_number = max(self.ledger.next_number, self._free_number())
         if not self._persisted:
             self.ledger.next_number += _NUMBER_LEAP
+            if self._lost_ledger:  # above all numbers there were, and those after an earlier loss
+                self.ledger.next_number = max(self.ledger.next_number, time.time_ns() // 1_000_000)
         if self._lost_ledger:
             self.ledger.first_epoch = max(self.ledger.next_epochs.values(), default=0) + _EPOCH_LEAP
         self.write_ledger()

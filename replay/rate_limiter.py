@@ -49,19 +49,22 @@ class Pace:
     Attributes:
         seconds: from one of its strides, a draw or an insert, to the next; infinite while nobody knows.
         rows: of a stride, more than 0.
+        since: seconds since the last stride.
     """
 
     seconds: float = math.inf
     rows: float = 1.0
+    since: float = 0.0
 
     def seconds_to_ask_again(self, rows: float, *, longest_seconds: float) -> float:
         """Return how long to wait for `rows` rows of this side.
 
-        It is half of the time that they should take: who waits asks but a few times, and while strides come steadily it
-        is late by half a stride at most. Never less than `LEAST_WAIT_SECONDS`.
+        It is until they should be there; once they are overdue, a quarter of the time by which they are, so that who
+        waits asks but a few times and is late by a fraction of what it waited. Never less than `LEAST_WAIT_SECONDS`.
         """
-        strides = max(1.0, rows / self.rows)
-        return min(max(strides * self.seconds / 2, LEAST_WAIT_SECONDS), longest_seconds)
+        early = max(1.0, rows / self.rows) * self.seconds - self.since
+        wait = early if early > 0 else -early / 4
+        return min(max(wait, LEAST_WAIT_SECONDS), longest_seconds)
 
 
 UNKNOWN_PACE = Pace()
@@ -78,12 +81,15 @@ class PaceMeter:
         self._strides.append((now_seconds, rows))
 
     def pace(self, *, now_seconds: float) -> Pace:
-        """Return the mean of the last strides; when there has been none for longer than that, it is as slow as that."""
+        """Return the mean of the last strides."""
         if len(self._strides) < 2:
             return UNKNOWN_PACE
         (first, _), (last, _) = self._strides[0], self._strides[-1]
-        seconds = max((last - first) / (len(self._strides) - 1), now_seconds - last)
-        return Pace(seconds, sum(rows for _, rows in self._strides) / len(self._strides))
+        return Pace(
+            seconds=(last - first) / (len(self._strides) - 1),
+            rows=sum(rows for _, rows in self._strides) / len(self._strides),
+            since=now_seconds - last,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,8 @@ class RateLimiter:
 
         credit = samples_per_insert * (inserted_rows - min_rows) - sampled_rows
 
-    but never more than `draws_left` gives, lest actors wait for draws of rows that were lost.
+    but never more than `draws_left` gives, lest actors wait for draws of rows that were lost. Where draws use rows up,
+    `min_rows` do not count in it: no window stands that would be drawn from for ever, and rows that wait grow old.
 
     1. Fewer than `min_rows` live rows: actors insert freely, nothing is drawn.
     2. From then on a draw of n rows is allowed while it leaves credit - n ≥ -slack_rows, and inserting while
@@ -115,11 +122,13 @@ class RateLimiter:
         min_rows: live rows before the first draw, at least 1.
         samples_per_insert: draws of each row on average, more than 0.
         slack_rows: how far `credit` may leave 0 on either side, in rows drawn; at least 1.
+        uses_rows_up: whether a row cannot be drawn any more after so many times.
     """
 
     min_rows: int
     samples_per_insert: float
     slack_rows: int
+    uses_rows_up: bool = False
 
     @staticmethod
     def of(config: ReplayConfig) -> "RateLimiter":
@@ -128,12 +137,18 @@ class RateLimiter:
             min_rows=config.min_rows,
             samples_per_insert=config.samples_per_insert,
             slack_rows=config.samples_per_insert_slack_rows,
+            uses_rows_up=config.sampler == "fifo",
         )
+
+    @property
+    def _standing_draws(self) -> float:
+        """Draws of what was inserted that give no credit."""
+        return 0.0 if self.uses_rows_up else self.samples_per_insert * self.min_rows
 
     def credit_rows(self, counts: Counts) -> float:
         """Return how many rows the learner may draw to be on ratio; negative when it is ahead."""
-        credit = self.samples_per_insert * (counts.inserted_rows - self.min_rows) - counts.sampled_rows
-        return min(credit, counts.draws_left - self.samples_per_insert * self.min_rows)
+        earned = self.samples_per_insert * counts.inserted_rows - counts.sampled_rows
+        return min(earned, counts.draws_left) - self._standing_draws
 
     def may_insert(self, counts: Counts) -> bool:
         """Return whether actors should go on."""
@@ -191,5 +206,6 @@ class RateLimiter:
         A checkpoint may remember draws from a replay whose files are gone since; unclamped, the learner would
         wait until actors had played all of it again.
         """
-        most = self.samples_per_insert * max(0, counts.inserted_rows - self.min_rows) + self.slack_rows
+        earned = self.samples_per_insert * counts.inserted_rows - self._standing_draws
+        most = max(0.0, earned) + self.slack_rows
         return min(counts.sampled_rows, int(most))

@@ -1,5 +1,6 @@
 """Environments so small that what they should give can be said, and a network that costs nothing."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,6 +60,15 @@ class Doomed(Counting):
 
     def reset(self, **_: Any) -> tuple[np.ndarray, dict[str, Any]]:
         raise RuntimeError("doomed from the start")
+
+
+class Hanging(Counting):
+    """Never comes back from its third step."""
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        if self._step == 2:
+            time.sleep(3600)
+        return super().step(action)
 
 
 class CountingVector(VectorEnv):
@@ -127,12 +137,13 @@ def counting(*faults: Mapping[int, str], length: int = 4) -> VectorEnv:
 
 def guarded(**options: Any) -> VectorGuard:
     """Return guarded environments that are one."""
-    return VectorGuard(CountingVector(**options), lambda: CountingVector(**options))
+    return VectorGuard(CountingVector(**options), lambda: CountingVector(**options), timeout_seconds=60)
 
 
 if "TamenCounting-v0" not in gymnasium.registry:
     gymnasium.register("TamenCounting-v0", entry_point=Counting)
     gymnasium.register("TamenDoomed-v0", entry_point=Doomed)
+    gymnasium.register("TamenHanging-v0", entry_point=Hanging)
     gymnasium.register("TamenLimited-v0", entry_point=Counting, max_episode_steps=3)
     gymnasium.register("TamenVector-v0", entry_point=Counting, vector_entry_point=CountingVector)
     gymnasium.register(

@@ -189,6 +189,21 @@ def test_faults_of_processes_are_told_like_those_of_this_one() -> None:
         env.close()
 
 
+def test_a_process_that_hangs_is_a_fault_and_the_environments_are_opened_anew() -> None:
+    config = RolloutConfig.model_validate({"vectorization": "async", "step_timeout_seconds": 0.5})
+    env = open_environments("tests.actors.small_environments:TamenHanging-v0", config, num_envs=2)
+    try:
+        env.reset(seed=0)
+        hung = list(env.unwrapped.processes)
+        outcomes = [env.step(np.array([0, 1])) for _ in range(5)]
+        assert [bool(outcome[3].all()) for outcome in outcomes] == [False, False, True, False, False]
+        assert "Timeout" in outcomes[2][4][FAULT][0]
+        assert outcomes[4][0].tolist() == [[1, 1], [1, 1]]
+        assert not any(process.is_alive() for process in hung)
+    finally:
+        env.close()
+
+
 def test_three_faults_in_a_row_of_one_environment_stop_the_run() -> None:
     count = FaultCount(open_environments("CartPole-v1", RolloutConfig(), num_envs=4))
     for slot in (2, 1, 2, 0, 1):

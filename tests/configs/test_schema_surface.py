@@ -12,7 +12,8 @@ search.puct_exploration search.dirichlet_alpha search.dirichlet_share search.min
 search.temperature search.temperature_plies
 actors.count actors.groups_per_actor actors.games_per_group actors.random_opening_plies
 actors.chunk_rows actors.flush_seconds
-rollout.envs_per_group rollout.unroll_steps rollout.vectorization rollout.env_options rollout.discount
+rollout.envs_per_group rollout.unroll_steps rollout.vectorization rollout.step_timeout_seconds
+rollout.env_options rollout.discount
 rollout.normalise_observations rollout.normalise_rewards
 inference.idle_wait_ms inference.max_queued_rows inference.cache_positions inference.models_in_memory
 inference.servers inference.max_batch_rows

@@ -1,6 +1,7 @@
 """Models in memory: what they answer, when they change, and what a cache may never change."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -84,6 +85,20 @@ def test_new_weights_answer_from_then_on(channels: int) -> None:
     assert (before.weights_version, after.weights_version) == (1, 2)
     assert_same_outputs(after.arrays, outputs(new, boards(4)))
     assert np.abs(after.arrays["value"] - before.arrays["value"]).max() > 0.01
+
+
+@pytest.mark.parametrize("channels", [4, 8])
+def test_weights_answer_while_those_after_them_are_made_ready_in_the_memory_of_those_before(
+    channels: int,
+) -> None:
+    versions = [some_weights(version=version, channels=channels) for version in range(1, 6)]
+    host = a_host(versions[0])
+    host.evaluate("main", boards(1))
+    for held, new in pairwise(versions):
+        ready = host.prepare(new)
+        assert_same_outputs(host.evaluate("main", boards(4)).arrays, outputs(held, boards(4)))
+        host.install(ready)
+        assert_same_outputs(host.evaluate("main", boards(4)).arrays, outputs(new, boards(4)))
 
 
 def test_weights_that_do_not_match_their_digest_are_refused_and_the_old_ones_stay() -> None:

@@ -1,6 +1,7 @@
 """PPO and V-trace against plain readings of their papers, one step at a time in float64."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from configs.schema import PolicyGradientConfig
 from core.environments import ActionSpec
 from learner.distributions import log_prob_and_entropy
 from learner.policy_losses import ppo_losses, vtrace_losses
+from learner.ppo_kernel import fits, fused_ppo_losses
 from tests.learner import oracles
 from tests.learner.oracles import random_unrolls, slope
 
@@ -30,6 +32,11 @@ SCALE = 2.5
 DISCOUNT = 0.9
 
 kinds = pytest.mark.parametrize("actions", KINDS.values(), ids=list(KINDS))
+WAYS = {
+    **{name: (ppo_losses, actions) for name, actions in KINDS.items()},
+    **{f"{name}-fused": (fused_ppo_losses, KINDS[name]) for name in ("single", "several")},
+}
+ways = pytest.mark.parametrize(("compute", "actions"), WAYS.values(), ids=list(WAYS))
 configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 
 Case = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
@@ -42,6 +49,7 @@ def random_actions(
     """Return policies [*shape, P] and actions [*shape, K]."""
     policy = rng.normal(0, 0.7, (*shape, actions.num_policy)).astype(np.float32)
     if actions.kind == "gaussian":
+        policy[..., actions.sizes[0] :] *= 0.4  # of very unlikely actions float32 does not tell enough
         return policy, rng.normal(0, 1.5, (*shape, *actions.sizes)).astype(np.float32)
     return policy, rng.integers(0, actions.sizes, (*shape, len(actions.sizes)))
 
@@ -90,6 +98,7 @@ def tensors(policy: np.ndarray, value: np.ndarray) -> dict[str, torch.Tensor]:
 
 
 def run_ppo(
+    compute: Callable[..., dict[str, torch.Tensor]],
     outputs: dict[str, torch.Tensor],
     part: oracles.Arrays,
     *,
@@ -97,7 +106,7 @@ def run_ppo(
     config: PolicyGradientConfig,
     batch_steps: int | None = None,
 ) -> dict[str, torch.Tensor]:
-    return ppo_losses(
+    return compute(
         outputs,
         {name: torch.from_numpy(column) for name, column in part.items()},
         actions=actions,
@@ -147,27 +156,27 @@ def assert_slopes(
     assert of_value.any()
 
 
-@kinds
+@ways
 @configs
 @settings(max_examples=8)
 @given(seed=st.integers(0, 2**32), steps=st.integers(1, 20))
 def test_ppo_is_what_the_paper_says(
-    actions: ActionSpec, config: PolicyGradientConfig, seed: int, steps: int
+    compute: Callable[..., Any], actions: ActionSpec, config: PolicyGradientConfig, seed: int, steps: int
 ) -> None:
     policy, value, part = ppo_case(actions, seed=seed, steps=steps)
-    found = numbers(run_ppo(tensors(policy, value), part, actions=actions, config=config))
+    found = numbers(run_ppo(compute, tensors(policy, value), part, actions=actions, config=config))
     plain = oracles.ppo_losses(policy, value, part, actions=actions, config=config, reward_scale=SCALE)
     assert found == pytest.approx(plain, rel=1e-4, abs=2e-5)
 
 
-@kinds
+@ways
 @configs
 def test_the_gradient_of_ppo_is_that_of_finite_differences(
-    actions: ActionSpec, config: PolicyGradientConfig
+    compute: Callable[..., Any], actions: ActionSpec, config: PolicyGradientConfig
 ) -> None:
     policy, value, part = ppo_case(actions, seed=5)
     outputs = tensors(policy, value)
-    run_ppo(outputs, part, actions=actions, config=config)["loss"].backward()
+    run_ppo(compute, outputs, part, actions=actions, config=config)["loss"].backward()
 
     def plain(policy: np.ndarray, value: np.ndarray) -> float:
         return oracles.ppo_losses(policy, value, part, actions=actions, config=config, reward_scale=SCALE)[
@@ -177,14 +186,16 @@ def test_the_gradient_of_ppo_is_that_of_finite_differences(
     assert_slopes(outputs, plain, policy=policy, value=value)
 
 
-@kinds
-def test_ppo_of_a_policy_that_has_not_moved_is_the_policy_gradient(actions: ActionSpec) -> None:
+@ways
+def test_ppo_of_a_policy_that_has_not_moved_is_the_policy_gradient(
+    compute: Callable[..., Any], actions: ActionSpec
+) -> None:
     policy, value, part = ppo_case(actions, seed=6, age=0.0)
     outputs = tensors(policy, value)
-    losses = run_ppo(outputs, part, actions=actions, config=CONFIGS["plain"])
+    losses = run_ppo(compute, outputs, part, actions=actions, config=CONFIGS["plain"])
     assert numbers(losses)["ratio_error"] < 1e-5
     assert numbers(losses)["clip_share"] == 0.0
-    losses["policy_loss"].backward()
+    losses["loss"].backward()
 
     again = tensors(policy, value)["policy"]
     log_prob, _ = log_prob_and_entropy(again, torch.from_numpy(part["action"]), actions)
@@ -192,15 +203,16 @@ def test_ppo_of_a_policy_that_has_not_moved_is_the_policy_gradient(actions: Acti
     torch.testing.assert_close(outputs["policy"].grad, again.grad, rtol=1e-4, atol=1e-7)
 
 
-def test_ppo_gives_no_gradient_to_a_step_that_has_moved_as_far_as_it_may() -> None:
+@pytest.mark.parametrize("compute", [ppo_losses, fused_ppo_losses])
+def test_ppo_gives_no_gradient_to_a_step_that_has_moved_as_far_as_it_may(compute: Callable[..., Any]) -> None:
     actions, config = KINDS["single"], CONFIGS["plain"]
     policy, value, part = ppo_case(actions, seed=7, steps=4, age=0.0)
     # Twice, then half as likely as when they were taken: two moved as their advantage wanted, two against it.
     part["log_prob"] += np.log(np.float32([0.5, 2.0, 0.5, 2.0]))
     part["advantage"] = np.float32([1, -1, -1, 1])
     outputs = tensors(policy, value)
-    losses = run_ppo(outputs, part, actions=actions, config=config)
-    losses["policy_loss"].backward()
+    losses = run_ppo(compute, outputs, part, actions=actions, config=config)
+    losses["loss"].backward()
     gradient = outputs["policy"].grad
     assert gradient is not None
     assert [bool(row.any()) for row in gradient] == [False, False, True, True]
@@ -264,13 +276,17 @@ def test_vtrace_gives_a_step_that_is_not_valid_no_gradient() -> None:
 
 @configs
 @pytest.mark.parametrize("cut", [1, 5, 11])
-def test_the_shares_of_two_parts_of_ppo_add_up_to_the_whole(config: PolicyGradientConfig, cut: int) -> None:
+@pytest.mark.parametrize("compute", [ppo_losses, fused_ppo_losses])
+def test_the_shares_of_two_parts_of_ppo_add_up_to_the_whole(
+    compute: Callable[..., Any], config: PolicyGradientConfig, cut: int
+) -> None:
     actions = KINDS["several"]
     policy, value, part = ppo_case(actions, seed=10)
-    whole = numbers(run_ppo(tensors(policy, value), part, actions=actions, config=config))
+    whole = numbers(run_ppo(compute, tensors(policy, value), part, actions=actions, config=config))
     shares = [
         numbers(
             run_ppo(
+                compute,
                 tensors(policy[rows], value[rows]),
                 {name: column[rows] for name, column in part.items()},
                 actions=actions,
@@ -322,11 +338,40 @@ def test_unrolls_without_a_valid_step_have_no_loss_and_no_gradient() -> None:
     assert not any(outputs[name].grad.any() for name in outputs)
 
 
-def test_half_precision_outputs_are_judged_in_float32() -> None:
+@pytest.mark.parametrize("compute", [ppo_losses, fused_ppo_losses])
+def test_half_precision_outputs_are_judged_in_float32(compute: Callable[..., Any]) -> None:
     actions, config = KINDS["single"], CONFIGS["plain"]
     policy, value, part = ppo_case(actions, seed=13)
     outputs = {name: tensor.detach().bfloat16() for name, tensor in tensors(policy, value).items()}
     rounded = outputs["policy"].float().numpy(), outputs["value"].float().numpy()
-    found = numbers(run_ppo(outputs, part, actions=actions, config=config))
+    found = numbers(run_ppo(compute, outputs, part, actions=actions, config=config))
     plain = oracles.ppo_losses(*rounded, part, actions=actions, config=config, reward_scale=SCALE)
     assert found == pytest.approx(plain, rel=1e-4, abs=2e-5)
+
+
+@ways
+@pytest.mark.parametrize("which", ["policy", "value"])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_number_that_is_not_finite_makes_the_loss_so(
+    compute: Callable[..., Any], actions: ActionSpec, which: str, number: float
+) -> None:
+    policy, value, part = ppo_case(actions, seed=14)
+    (policy if which == "policy" else value)[2] = number
+    losses = run_ppo(compute, tensors(policy, value), part, actions=actions, config=CONFIGS["bonus"])
+    assert not np.isfinite(numbers(losses)["loss"])
+
+
+@pytest.mark.parametrize("choice", [-1, 4])
+def test_an_action_that_is_none_of_its_choices_is_refused(choice: int) -> None:
+    actions = KINDS["single"]
+    policy, value, part = ppo_case(actions, seed=15)
+    part["action"][3] = choice
+    with pytest.raises(IndexError, match="none of its choices"):
+        run_ppo(fused_ppo_losses, tensors(policy, value), part, actions=actions, config=CONFIGS["plain"])
+
+
+def test_only_choices_on_the_cpu_are_fused() -> None:
+    on_cpu = {"policy": torch.zeros(2, 4)}
+    assert fits(on_cpu, KINDS["single"])
+    assert not fits(on_cpu, KINDS["gaussian"])
+    assert not fits({"policy": torch.zeros(2, 4, device="meta")}, KINDS["single"])

@@ -1,5 +1,6 @@
 """Rows of environments: what a replay accepts of them, and how it counts what has no games."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -142,6 +143,20 @@ def test_what_is_not_persisted_leaves_no_files_and_numbers_no_chunk_twice(tmp_pa
     again.add(a_rollout_chunk(3).encode())
     assert again.live_chunks()[0] > buffer.live_chunks()[0]
     assert again.open_epoch(0) == 1
+
+
+def test_a_damaged_ledger_of_what_is_not_persisted_gives_no_number_out_twice(tmp_path: Path) -> None:
+    numbers, epochs = [], []
+    for _ in range(3):
+        buffer = open_rollouts(tmp_path, persisted=False)
+        epochs.append(buffer.open_epoch(0))
+        buffer.add(a_rollout_chunk(0).encode())
+        numbers.append(int(buffer.live_chunks()[-1]))
+        ledger = tmp_path / "replay" / "ledger.sealed"
+        ledger.write_bytes(ledger.read_bytes()[:-1])
+        time.sleep(0.002)
+    assert numbers == sorted(set(numbers))
+    assert epochs[1] > epochs[0]
 
 
 def test_bytes_bound_the_window_too(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def counts(inserted: int, sampled: int = 0, live: int | None = None) -> Counts:
 def test_a_limiter_takes_its_numbers_from_the_configuration() -> None:
     config = ReplayConfig(min_rows=7, samples_per_insert=3.0, samples_per_insert_slack_rows=11)
     assert RateLimiter.of(config) == RateLimiter(min_rows=7, samples_per_insert=3.0, slack_rows=11)
+    assert RateLimiter.of(config.model_copy(update={"sampler": "fifo"})).uses_rows_up
 
 
 def test_the_two_stages_by_hand() -> None:
@@ -54,6 +55,15 @@ def test_the_two_stages_by_hand() -> None:
     assert limiter.insert_pause_seconds(counts(112)) == 0
     assert limiter.insert_pause_seconds(counts(113)) > 0
     assert limiter.may_insert(counts(113, sampled=2))
+
+
+def test_where_rows_are_used_up_actors_wait_as_soon_as_a_draw_is_there() -> None:
+    limiter = RateLimiter(min_rows=64, samples_per_insert=1, slack_rows=32, uses_rows_up=True)
+    assert limiter.may_insert(counts(63))
+    assert not limiter.may_sample(64, counts(63))
+    assert limiter.may_sample(64, counts(64))
+    assert not limiter.may_insert(counts(64))
+    assert limiter.may_insert(counts(64, sampled=64, live=0))
 
 
 def test_actors_go_on_while_too_few_rows_are_left_to_draw_from() -> None:
@@ -129,17 +139,29 @@ def test_remembered_draws_are_lowered_to_what_the_rows_allow(
     assert clamped == sampled or clamped > earned - 1
 
 
-def test_an_actor_asks_again_after_half_of_what_the_draws_should_take() -> None:
+def test_an_actor_asks_again_when_the_draws_should_be_made() -> None:
     limiter = RateLimiter(min_rows=100, samples_per_insert=4, slack_rows=50)
     pace = Pace(seconds=0.08, rows=20)
-    assert limiter.insert_pause_seconds(counts(112), pace) == 0
-    assert limiter.insert_pause_seconds(counts(113), pace) == pytest.approx(0.04)  # 2 rows too many: one draw
-    assert limiter.insert_pause_seconds(counts(125), pace) == pytest.approx(
-        0.1
-    )  # 50 rows: two draws and a half
+    pauses = {inserted: limiter.insert_pause_seconds(counts(inserted), pace) for inserted in (112, 113, 125)}
+    # 2 rows too many: one draw; 50 rows: two draws and a half.
+    assert pauses == pytest.approx({112: 0.0, 113: 0.08, 125: 0.2})
     assert limiter.insert_pause_seconds(counts(1000), pace) == INSERT_PAUSE_SECONDS
     assert limiter.insert_pause_seconds(counts(113), Pace(1e-6, 20)) == LEAST_WAIT_SECONDS
     assert limiter.insert_pause_seconds(counts(113)) == INSERT_PAUSE_SECONDS
+
+
+def test_what_has_passed_since_the_last_stride_need_not_be_waited_for_again() -> None:
+    waits = [
+        Pace(0.08, 20, since=since).seconds_to_ask_again(1, longest_seconds=1.0) for since in (0.03, 0.079)
+    ]
+    assert waits == pytest.approx([0.05, LEAST_WAIT_SECONDS])
+
+
+def test_what_is_overdue_is_asked_for_the_more_seldom_the_longer_it_is() -> None:
+    waits = [
+        Pace(0.1, 20, since=since).seconds_to_ask_again(1, longest_seconds=1.0) for since in (0.1, 0.3, 9.1)
+    ]
+    assert waits == pytest.approx([LEAST_WAIT_SECONDS, 0.05, 1.0])
 
 
 def test_the_pace_is_that_of_the_last_draws() -> None:
@@ -151,30 +173,19 @@ def test_the_pace_is_that_of_the_last_draws() -> None:
         meter.note(100, now_seconds=10 * k)
     for k in range(1, 30):
         meter.note(30, now_seconds=390 + 0.5 * k)
-    assert meter.pace(now_seconds=404.5) == Pace(seconds=0.5, rows=30)
+    assert meter.pace(now_seconds=404.75) == Pace(seconds=0.5, rows=30, since=0.25)
 
 
-def test_a_learner_that_stopped_drawing_has_no_fast_pace() -> None:
-    meter = PaceMeter()
-    meter.note(10, now_seconds=0)
-    meter.note(10, now_seconds=0.1)
-    assert meter.pace(now_seconds=0.15).seconds == pytest.approx(0.1)
-    assert meter.pace(now_seconds=9.1).seconds == pytest.approx(9.0)
-
-
-def test_a_learner_asks_again_after_half_of_what_the_rows_should_take() -> None:
+def test_a_learner_asks_again_when_the_rows_should_be_there() -> None:
     limiter = RateLimiter(min_rows=100, samples_per_insert=4, slack_rows=50)
     pace = Pace(seconds=0.02, rows=10)
     assert limiter.sample_wait_seconds(50, counts(100), pace) == 0
-    assert limiter.sample_wait_seconds(50, counts(40), pace) == pytest.approx(
-        0.06
-    )  # 60 rows to come: six inserts
-    assert limiter.sample_wait_seconds(51, counts(100), pace) == pytest.approx(
-        0.01
-    )  # one draw of a row: one insert
-    assert limiter.sample_wait_seconds(50, counts(200, 400 + 160), pace) == pytest.approx(
-        0.04
-    )  # 160 draws of 40 rows
+    waits = [
+        limiter.sample_wait_seconds(rows, now, pace)
+        for rows, now in ((50, counts(40)), (51, counts(100)), (50, counts(200, 400 + 160)))
+    ]
+    # 60 rows to come, six inserts; one draw of a row, one insert; 160 draws of 40 rows, four inserts.
+    assert waits == pytest.approx([0.12, 0.02, 0.08])
     assert limiter.sample_wait_seconds(50, counts(0), Pace(1.0, 10)) == SAMPLE_WAIT_SECONDS
     assert limiter.sample_wait_seconds(50, counts(99), Pace(1e-6, 10)) == LEAST_WAIT_SECONDS
     assert limiter.sample_wait_seconds(50, counts(99)) == SAMPLE_WAIT_SECONDS
@@ -311,7 +322,7 @@ def test_in_whatever_order_both_sides_come_and_go_neither_stands_still_nor_leave
 
 fifo_rules = st.builds(
     lambda min_rows, max_uses, share, slack_rows: (
-        RateLimiter(min_rows=min_rows, samples_per_insert=share * max_uses, slack_rows=slack_rows),
+        RateLimiter(min_rows, share * max_uses, slack_rows, uses_rows_up=True),
         max_uses,
     ),
     st.integers(1, 500),
@@ -337,7 +348,7 @@ def test_nor_where_rows_are_used_up_lost_or_forgotten(
 
 
 def test_a_batch_of_different_rows_above_the_least_rows_would_really_stop_both_sides() -> None:
-    limiter = RateLimiter(min_rows=1, samples_per_insert=1, slack_rows=10)
+    limiter = RateLimiter(min_rows=1, samples_per_insert=1, slack_rows=10, uses_rows_up=True)
     circle = Circle(limiter, FifoSampler(1), 1000, 20, 12, 1, derive_rng(0), absence=0.0)
     assert len(list(circle.turns(500))) == 500
     now = circle.counts()

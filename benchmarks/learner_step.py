@@ -1,0 +1,145 @@
+"""What a learner's step costs: in 16 bits beside 32, and in four microbatches beside one.
+
+Usage: python benchmarks/learner_step.py [DEVICE] [BLOCKS] [CHANNELS]
+Prints one JSON object. Speed: rows a second of steps on 1,024 rows of 13×13 hex, the precisions in turn, each compared
+with fp32 of the same round. Memory: what steps add to what a process (on a GPU, the device) takes at its highest, for a
+batch of four microbatches of 256 rows and for one of a single such.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cluster import environment
+
+environment.prepare()
+
+import numpy as np  # noqa: E402 (numba and torch read the environment when they are imported)
+import torch  # noqa: E402
+
+from configs.schema import LearnerConfig, NetworkConfig  # noqa: E402
+from games.catalog import make_game  # noqa: E402
+from learner.board_objective import BoardObjective  # noqa: E402
+from learner.objective import Columns  # noqa: E402
+from learner.step import Trainer, new_trainer  # noqa: E402
+
+GAME = "hex13"
+MICROBATCH_ROWS = 256
+BATCH_ROWS = 4 * MICROBATCH_ROWS
+ROUNDS = 5
+SECONDS = 6.0
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--memory"]:
+        rows, device, blocks, channels = sys.argv[2:]
+        sys.stdout.write(str(memory_of_steps(int(rows), device, int(blocks), int(channels))))
+        return
+    device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+    blocks, channels = (
+        int(sys.argv[k]) if len(sys.argv) > k else default for k, default in ((2, 6), (3, 64))
+    )
+    torch.set_num_threads(1)
+    report: dict[str, object] = {"device": device, "network": {"blocks": blocks, "channels": channels}}
+    report |= speeds(device, blocks, channels) | memory(device, blocks, channels)
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+
+
+def speeds(device: str, blocks: int, channels: int) -> dict[str, object]:
+    """Time steps in each precision, in turn."""
+    names = ("fp32", "bf16", "fp16") if device != "cpu" else ("fp32", "bf16")
+    trainers = {name: trainer(name, device, blocks, channels) for name in names}
+    batch = random_batch(BATCH_ROWS)
+    for each in trainers.values():
+        for _ in range(3):
+            each.step(batch)
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(ROUNDS):
+        for name, each in trainers.items():
+            rates[name].append(rows_per_second(each, batch))
+    ratios = {
+        f"{name}_over_fp32": [fast / slow for fast, slow in zip(rates[name], rates["fp32"], strict=True)]
+        for name in names[1:]
+    }
+    return {
+        "rows_per_s": {name: statistics.median(one) for name, one in rates.items()},
+        **{name: statistics.median(one) for name, one in ratios.items()},
+        "rounds": ratios,
+    }
+
+
+def rows_per_second(each: Trainer, batch: Columns) -> float:
+    """Take steps for a while. Every step ends with numbers on the host, so the device is done with it."""
+    began, steps = time.perf_counter(), 0
+    while time.perf_counter() - began < SECONDS:
+        each.step(batch)
+        steps += 1
+    return steps * BATCH_ROWS / (time.perf_counter() - began)
+
+
+def memory(device: str, blocks: int, channels: int) -> dict[str, float]:
+    """Measure each size of batch in a process of its own."""
+    taken = {
+        rows: int(
+            subprocess.check_output(
+                [sys.executable, __file__, "--memory", str(rows), device, str(blocks), str(channels)]
+            )
+        )
+        for rows in (MICROBATCH_ROWS, BATCH_ROWS)
+    }
+    one, four = taken.values()
+    return {
+        "one_microbatch_megabytes": one / 1e6,
+        "four_microbatches_megabytes": four / 1e6,
+        "memory_four_over_one": four / one,
+    }
+
+
+def memory_of_steps(rows: int, device: str, blocks: int, channels: int) -> int:
+    """Return the bytes that five steps take at their highest beyond what was taken before."""
+    torch.set_num_threads(1)
+    each, batch = trainer("fp32", device, blocks, channels), random_batch(rows)
+    before = highest_bytes(device)
+    for _ in range(5):
+        each.step(batch)
+    return highest_bytes(device) - before
+
+
+def highest_bytes(device: str) -> int:
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return 1024 * int(line.split()[1])
+
+
+def trainer(precision: str, device: str, blocks: int, channels: int) -> Trainer:
+    network = NetworkConfig.model_validate({"blocks": blocks, "channels": channels, "precision": precision})
+    config = LearnerConfig(batch_rows=BATCH_ROWS, microbatch_rows=MICROBATCH_ROWS, warmup_steps=0)
+    objective = BoardObjective(config)
+    return new_trainer(make_game(GAME).board, network, config, objective, seed=0, device=device)
+
+
+def random_batch(rows: int) -> Columns:
+    """Return rows of no meaning: what a step costs does not depend on it."""
+    rng, game = np.random.default_rng(0), make_game(GAME)
+    zeros = np.zeros(rows, np.int64)
+    policy = rng.random((rows, game.num_actions), np.float32)
+    return {
+        "cells": rng.integers(-1, 2, (rows, game.board.height * game.board.width)).astype(np.int8),
+        "policy": policy / policy.sum(axis=1, keepdims=True),
+        "policy_weight": np.ones(rows, np.float32),
+        "outcome": rng.choice(np.float32([-1, 1]), rows),
+        "search_value": np.zeros(rows, np.float32),
+        "actor": zeros,
+        "epoch": zeros,
+        "seq": zeros,
+        "step": zeros,
+    }
+
+
+if __name__ == "__main__":
+    main()
