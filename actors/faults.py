@@ -6,6 +6,7 @@ A fault is an exception, an observation of another shape than the environment's 
 hold: NaN, infinite, too large. It is told as a step that truncates the episode, with the reason in `infos[FAULT]`.
 """
 
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +20,8 @@ from core.errors import TamenError
 from core.seeds import derive_seed
 
 FAULT = "tamen_fault"
-"""Key of a step's infos: an array [G] of reasons, None where all is well."""
+"""Key of a step's infos: an array [G] of reasons, None where all is well; `CUT` where only others are to blame."""
+CUT = ""
 
 MAX_SEED = 2**31
 FAULTS_IN_A_ROW = 3
@@ -27,7 +29,7 @@ USELESS_STEPS_OF_A_FAULT = 1000
 """What a slot gives may stay of no use until its environment resets itself; so many steps of it are one more fault."""
 
 _END_SECONDS = 5.0
-"""How long a process that is told to end may take before it is killed."""
+"""How long processes that are told to end may take before they are killed."""
 _TRACEBACK_LINES = 12
 _TRACEBACK_CHARACTERS = 4000
 _LARGEST = np.float64(np.finfo(np.float32).max)
@@ -184,7 +186,7 @@ class VectorGuard(VectorWrapper):
                 raise _UnusableError(f"an observation with {_example(observation)}")
             return observation, {}
         except Exception as error:
-            self._reason = told(error)
+            self._reason, self._lost = told(error), True
             return self._nothing(), {}
 
     def step(self, actions: Any) -> Outcome:
@@ -195,6 +197,8 @@ class VectorGuard(VectorWrapper):
         try:
             observation, reward, terminated, truncated, infos = self._step(actions)
             observation = self._checked(observation)
+        except TimeoutError as error:
+            return self._all_lost(told(error), self._silent())
         except Exception as error:
             return self._all_lost(told(error))
         infos = {FAULT: infos[FAULT]} if FAULT in infos else {}
@@ -244,15 +248,24 @@ class VectorGuard(VectorWrapper):
         G = self.num_envs
         return observation, np.zeros(G), np.zeros(G, bool), np.zeros(G, bool), {}
 
-    def _all_lost(self, reason: str) -> Outcome:
+    def _silent(self) -> np.ndarray:
+        """Return bool [G], whose processes have not answered."""
+        assert isinstance(self.env, AsyncVectorEnv)
+        return np.array([not pipe.poll(0) for pipe in self.env.parent_pipes])
+
+    def _all_lost(self, reason: str, guilty: np.ndarray | None = None) -> Outcome:
+        """Cut all episodes; of the faults that did it, all are told, or those of the `guilty` [G]."""
         self._lost = True
         G = self.num_envs
+        reasons = np.full(G, reason, object)
+        if guilty is not None:
+            reasons[~guilty] = CUT
         return (
             self._nothing(),
             np.zeros(G),
             np.zeros(G, bool),
             np.ones(G, bool),
-            {FAULT: np.full(G, reason, object)},
+            {FAULT: reasons},
         )
 
     def _checked(self, observation: Any) -> np.ndarray:
@@ -317,7 +330,10 @@ def _close(env: VectorEnv) -> None:
         return
     for process in inner.processes:
         process.terminate()
+    deadline = time.monotonic() + _END_SECONDS
+    for process in inner.processes:
+        process.join(timeout=max(0.0, deadline - time.monotonic()))
+        process.kill()
     for process in inner.processes:
         process.join(timeout=_END_SECONDS)
-        process.kill()
     inner.closed = True

@@ -12,7 +12,7 @@ from gymnasium.vector import VectorEnv
 
 from actors.action_sampling import sample
 from actors.environments import action_writer, observation_reader
-from actors.faults import FAULT, MAX_SEED, FaultCount, representable
+from actors.faults import CUT, FAULT, MAX_SEED, FaultCount, representable
 from actors.unrolls import Ended, Recording, Unrolls
 from configs.schema import RolloutConfig
 from core.environments import EnvironmentSpec
@@ -133,8 +133,9 @@ class EnvironmentGroup:
             if reason is not None:
                 begun = max(0, unroll.t - int(self._in_play.steps[slot]))
                 unroll.valid[begun : unroll.t, slot] = False
-                self.faults.note(slot, reason)
-                self._set_aside(self.faults.last)
+                if reason != CUT:
+                    self.faults.note(slot, reason)
+                    self._set_aside(self.faults.last)
 
     def _set_aside(self, cause: str) -> None:
         self.set_aside += 1

@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 
 from actors.action_sampling import likeliest
 from actors.environments import action_writer, environment_spec, observation_reader, open_environments
-from actors.faults import FAULT, MAX_SEED, FaultCount
+from actors.faults import CUT, FAULT, MAX_SEED, FaultCount
 from actors.ratings import Interval
 from actors.rollout import usable
 from configs.schema import EvaluationConfig, RolloutConfig
@@ -61,7 +61,8 @@ def play_episodes(env: VectorEnv, *, model: str, seed: int) -> Steps[list[Episod
         reasons = infos.get(FAULT, (None,) * env.num_envs)
         for slot in np.flatnonzero(over).tolist():
             if reasons[slot] is not None:
-                faults.note(slot, reasons[slot])
+                if reasons[slot] != CUT:
+                    faults.note(slot, reasons[slot])
             elif not resets[slot]:
                 faults.completed(slot)
                 episodes.setdefault(slot, Episode(float(total_reward[slot]), int(steps[slot])))

@@ -11,9 +11,13 @@ import os
 from dataclasses import dataclass
 
 from configs.schema import RunConfig
+from core.errors import UsageError
 
 NVIDIA = "/proc/driver/nvidia/gpus"
 """Where the driver lists its GPUs; asking torch would cost its import."""
+
+
+_LEARNERS_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +78,16 @@ def plan(config: RunConfig, machine: Machine, *, learn: bool = True) -> Program:
         actors = max(1, machine.cpus - 2 if machine.gpus else machine.cpus // 2)
     evaluated = config.evaluation.episodes if config.environment else config.evaluation.games
     peers = config.learner.num_learners - 1 if learn else 0
-    gpu_share = _gpu_share(servers + 1 + peers, machine)
+    if peers and machine.gpus:
+        learner_share, server_share = _shares_with_a_team(1 + peers, servers, machine)
+    else:
+        learner_share = server_share = _gpu_share(servers + 1, machine)
     roles = [
         Role("store", 1, 0.0, 0.0, ()),
         Role("replay", 1, 0.0, 0.0, ()),
-        Role("colearner", peers, 0.0, gpu_share, ()),
-        Role("learner", 1, 0.0, gpu_share, ("replay", "store", *(("colearner",) if peers else ()))),
-        Role("inference", servers, 0.0, gpu_share, ("store",)),
+        Role("colearner", peers, 0.0, learner_share, ()),
+        Role("learner", 1, 0.0, learner_share, ("replay", "store", *(("colearner",) if peers else ()))),
+        Role("inference", servers, 0.0, server_share, ("store",)),
         Role("actor", actors, 0.0, 0.0, ("inference", "replay")),
         Role("evaluator", int(evaluated > 0), 0.0, 0.0, ("inference", "store")),
     ]
@@ -98,6 +105,21 @@ def plan_serving(machine: Machine, *, servers: int = 1) -> Program:
             Role("inference", servers, 0.0, _gpu_share(servers + 1, machine), ("store",)),
         )
     )
+
+
+def _shares_with_a_team(learners: int, servers: int, machine: Machine) -> tuple[float, float]:
+    """Return the shares of a GPU that learners and servers ask for; more than half keeps two learners apart.
+
+    Raises:
+        UsageError: when there are more learners than GPUs: NCCL, by which they talk, wants one for each.
+    """
+    if learners > machine.gpus:
+        raise UsageError(
+            f"{learners} learners cannot share {machine.gpus} GPUs",
+            why="each learner of a team needs one of its own",
+            fix=f"set learner.num_learners to at most {machine.gpus}",
+        )
+    return _LEARNERS_SHARE, (1 - _LEARNERS_SHARE) / math.ceil(servers / machine.gpus)
 
 
 def _gpu_share(parts: int, machine: Machine) -> float:

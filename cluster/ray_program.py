@@ -101,16 +101,23 @@ def reserve_together(count: int, *, gpus: float) -> PlacementGroup:
     Raises:
         ClusterError: when this machine has not that many free.
     """
-    here = {f"node:{ray.util.get_node_ip_address()}": 0.001}
-    group = placement_group([here | ({"GPU": gpus} if gpus else {})] * count, strategy="STRICT_PACK")
+    place = {_name_of_this_node(): 0.001} | ({"GPU": gpus} if gpus else {})
+    group = placement_group([place] * count, strategy="STRICT_PACK")
     if group.wait(RESERVE_SECONDS):
         return group
     remove_placement_group(group)
     raise ClusterError(
         f"there are no places for {count} learners",
-        why=f"{gpus:g} of a GPU for each were not free on this machine within {RESERVE_SECONDS} s",
+        why=f"{place} for each were not free within {RESERVE_SECONDS} s",
         fix="lower learner.num_learners, or stop what else Ray runs here (`ray status`)",
     )
+
+
+def _name_of_this_node() -> str:
+    """Return the resource that Ray gives to this machine alone."""
+    here = ray.get_runtime_context().get_node_id()
+    (resources,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return next(name for name in resources if name.startswith("node:") and not name.startswith("node:__"))
 
 
 @dataclass(slots=True)
@@ -214,7 +221,7 @@ class RayProgram:
         # Ray frees the names of a program that was stopped a moment after it is gone.
         self._life = secrets.token_hex(4)
         self._playing = False
-        self._team: PlacementGroup | None = None
+        self._reserved: PlacementGroup | None = None
         self.parts: dict[str, Part] = {}
 
     def start(self) -> None:
@@ -225,7 +232,7 @@ class RayProgram:
         self._config = override(self._config, [f"inference.max_batch_rows={batches.rows}"])
         if self._program.count("colearner"):
             learner = self._program.role("learner")
-            self._team = reserve_together(1 + self._program.count("colearner"), gpus=learner.num_gpus)
+            self._reserved = reserve_together(1 + self._program.count("colearner"), gpus=learner.num_gpus)
         names: dict[str, list[str]] = {}
         for role in self._program.roles:
             asks = {name: names[name] for name in role.asks}
@@ -285,9 +292,9 @@ class RayProgram:
         for part in self.parts.values():
             ray.kill(part.handle)
         self.parts.clear()
-        if self._team is not None:
-            remove_placement_group(self._team)
-            self._team = None
+        if self._reserved is not None:
+            remove_placement_group(self._reserved)
+            self._reserved = None
 
     def _end_loops(self, timeout_seconds: float) -> None:
         """Give actors half of the time, so that one stuck in its environment leaves the learner some to save."""
@@ -331,10 +338,10 @@ class RayProgram:
 
     def _placement(self, role: Role, index: int) -> Any:
         """Return where an actor goes: learners of a team to the places reserved for them, the leader to the last."""
-        if self._team is None or role.name not in ("colearner", "learner"):
+        if self._reserved is None or role.name not in ("colearner", "learner"):
             return beside_the_driver()
-        place = index if role.name == "colearner" else self._team.bundle_count - 1
-        return PlacementGroupSchedulingStrategy(self._team, placement_group_bundle_index=place)
+        place = index if role.name == "colearner" else self._reserved.bundle_count - 1
+        return PlacementGroupSchedulingStrategy(self._reserved, placement_group_bundle_index=place)
 
     def _wait_for_weights(self, store: Handle) -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
@@ -432,7 +439,9 @@ def _cannot_be_made(part: str, error: RayActorError) -> ClusterError:
     whys = [k for k, line in enumerate(lines) if line.startswith("why:")]
     if not whys:
         return ClusterError(
-            f"the {part} cannot be made", why=lines[-1], fix="run again with `--engine local --debug`"
+            f"the {part} cannot be made",
+            why=lines[-1] if lines else type(error).__name__,
+            fix="run again with `--engine local --debug`",
         )
     why = max(whys)
     do = next((k for k in range(why, len(lines)) if lines[k].startswith("do:")), len(lines))

@@ -42,7 +42,6 @@ class RayPeer:
     def follow(self, state: Mapping[str, Any]) -> None:
         self.end_step()  # what went wrong before is told rather than what follows from it
         self._busy_with = self._handle.follow.remote(dict(state))
-        self.end_step()
 
 
 def lead(handles: Sequence[Handle], device: str) -> Leader:

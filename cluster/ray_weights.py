@@ -19,7 +19,7 @@ from cluster.ray_client import LOST, Handle, call, get, in_one_line
 from core.errors import TamenError
 from inference_server.broadcast import Announcement, Broadcast
 from networks.weights import Weights
-from networks.wire import Content, WireForm, from_wire
+from networks.wire import Content, WireForm, checksum_of, from_wire
 
 if TYPE_CHECKING:
     from cluster.ray_actors import Assignment
@@ -36,10 +36,10 @@ class StoreActor:
         self._files = parts.make_store(given.folder)
         self._broadcast = Broadcast(self._files, put)
 
-    async def publish(self, handle: list[Any], published_at: float) -> None:
+    async def publish(self, handle: list[Any], checksum: int, published_at: float) -> None:
         (reference,) = handle
         content = await asyncio.wait_for(reference, PULL_SECONDS)
-        await self._broadcast.publish(content, handle, published_at=published_at)
+        await self._broadcast.publish(content, handle, checksum=checksum, published_at=published_at)
 
     async def newest_version(self, model: str) -> int | None:
         return await self._broadcast.newest_version(model)
@@ -81,8 +81,8 @@ class WeightsPublisher:
         self._clock = clock
 
     def publish(self, weights: Weights) -> None:
-        published_at = self._clock()
-        call(self._store.publish, put(weights.to_bytes()), published_at)
+        published_at, content = self._clock(), weights.to_bytes()
+        call(self._store.publish, put(content), checksum_of(content), published_at)
 
     def newest_version(self) -> int | None:
         """Return a number above which none was ever given out; that of the newest version, unless a process died."""
@@ -114,11 +114,13 @@ def wait_newer(store: Handle, version: int, form: WireForm) -> Announcement | No
 def pull(store: Handle, announced: Announcement) -> Weights:
     """Return the weights of an announcement, where they lie in this machine's shared memory."""
     (reference,) = announced.handle
+    source = f"version {announced.version} of the weights"
     try:
         content = get(reference, timeout_seconds=PULL_SECONDS)
     except LOST:  # its owner has died, the learner as a rule; the store's view of it lives on
         content = call(store.get, MODEL, announced.version)
-    return from_wire(content, source=f"version {announced.version} of the weights")
+        return from_wire(content, source=source)  # as a file, which may be another form of it
+    return from_wire(content, source=source, checksum=announced.checksum)
 
 
 def fetch(store: Handle, model: str) -> Weights:

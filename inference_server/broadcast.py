@@ -9,13 +9,13 @@ import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from core.errors import DataError, TamenError, UsageError
 from inference_server.weights_store import WeightsStore, check_above
 from networks.weights import Weights
-from networks.wire import Content, WireForm, from_wire, to_wire
+from networks.wire import Content, WireForm, checksum_of, from_wire, to_wire
 
 KEPT_VERSIONS = 32
 KEPT_BYTES = 64 << 20
@@ -36,12 +36,14 @@ class Announcement:
 
     Attributes:
         handle: gives the version as it travels (`networks.wire`).
+        checksum: of what that gives.
         published_at: when the learner began to publish it, seconds since 1970 by its machine's clock; None when it was
             found on disk.
     """
 
     version: int
     handle: Handle
+    checksum: int
     published_at: float | None
 
 
@@ -51,14 +53,16 @@ class _Version:
 
     Attributes:
         content: of its file.
-        handles: by the form in which it travels, as far as somebody has asked for it.
+        checksum: of `content`.
+        handles: and the checksum of what each gives, by the form in which it travels, as far as somebody has asked.
     """
 
     number: int
     digest: str
     content: Content
+    checksum: int
     published_at: float | None
-    handles: dict[WireForm, Handle] = field(default_factory=dict)
+    handles: dict[WireForm, tuple[Handle, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -131,14 +135,15 @@ class Broadcast:
         self.trouble = ""
         self.refused = ""
 
-    async def publish(self, content: Content, handle: Handle, *, published_at: float) -> None:
+    async def publish(self, content: Content, handle: Handle, *, checksum: int, published_at: float) -> None:
         """Announce a version. Publishing it again, whose answer was lost, is no error.
 
-        The tensors are looked at when they are written, and by each server before it takes them; not here.
+        The checksum is looked at when it is written, and by each server before it takes it; not here.
 
         Args:
             content: of the version's file.
             handle: of `content`.
+            checksum: of `content`, by who made it.
             published_at: seconds since 1970.
 
         Raises:
@@ -155,7 +160,8 @@ class Broadcast:
             check_above(weights, model.taken)
             if weights.version >= model.mark:
                 await self._raise_mark(weights.model, model, weights.version)
-            version = _Version(weights.version, weights.digest, content, published_at, {"fp32": handle})
+            version = _Version(weights.version, weights.digest, content, checksum, published_at)
+            version.handles["fp32"] = handle, checksum
             model.announce(version)
             milestones = [one for one in model.unwritten if self._store.is_milestone(one.number)]
             model.unwritten = [*milestones[-1:], version]
@@ -194,7 +200,8 @@ class Broadcast:
                 return None
         newest = model.newest
         assert newest is not None
-        return Announcement(newest.number, await self._handle(newest, form), newest.published_at)
+        handle, checksum = await self._handle(newest, form)
+        return Announcement(newest.number, handle, checksum, newest.published_at)
 
     async def get(self, name: str, version: int | None = None) -> Content:
         """Return the content of a version's file, of the newest by default.
@@ -241,20 +248,22 @@ class Broadcast:
             weights = self._store.get(name)
         except UsageError:  # there is none, or none is sound
             return model
-        model.newest = _Version(weights.version, weights.digest, weights.to_bytes(), None)
+        content = weights.to_bytes()
+        model.newest = _Version(weights.version, weights.digest, content, checksum_of(content), None)
         model.recent[weights.version] = model.newest
         return model
 
-    async def _handle(self, version: _Version, form: WireForm) -> Handle:
+    async def _handle(self, version: _Version, form: WireForm) -> tuple[Handle, int]:
         async with self._narrowing:  # whoever comes second finds it made
             if form not in version.handles:
-                version.handles[form] = await asyncio.to_thread(self._made, version.content, form)
+                version.handles[form] = await asyncio.to_thread(self._made, version, form)
             return version.handles[form]
 
-    def _made(self, content: Content, form: WireForm) -> Handle:
+    def _made(self, version: _Version, form: WireForm) -> tuple[Handle, int]:
         if form == "fp32":
-            return self._put(content)
-        return self._put(to_wire(_verified(content), form))
+            return self._put(version.content), version.checksum
+        narrowed = to_wire(_intact(version), form)
+        return self._put(narrowed), checksum_of(narrowed)
 
     async def _write_behind(self) -> None:
         """Write what waits until nothing does; while the disk is full, try again every so often."""
@@ -283,7 +292,8 @@ class Broadcast:
         model.unwritten = [one for one in model.unwritten if one is not version]
 
     def _write(self, version: _Version) -> None:
-        weights = _verified(version.content)
+        weights = _intact(version)
+        replace(weights, checked=False).verify()  # a file says for ever what it holds
         self._store.write(weights.model, weights.version, bytes(version.content))
 
     async def _raise_mark(self, name: str, model: _Model, version: int) -> None:
@@ -299,7 +309,6 @@ class Broadcast:
         return await asyncio.get_running_loop().run_in_executor(self._disk, work)
 
 
-def _verified(content: Content) -> Weights:
-    weights = from_wire(content, source="published weights")
-    weights.verify()
-    return weights
+def _intact(version: _Version) -> Weights:
+    """Return the weights of a version. Raises DataError when they are not what was published."""
+    return from_wire(version.content, source="published weights", checksum=version.checksum)

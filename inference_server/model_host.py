@@ -66,6 +66,11 @@ class ModelHost:
         """In which form weights may travel here without a loss."""
         return _WIRE_FORMS[self.precision.dtype]
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether forwards take the processors that make weights ready."""
+        return self.precision.device.type == "cpu"
+
     def load(self, weights: Weights) -> None:
         """Make `weights` the ones that answer for their model.
 

@@ -26,7 +26,7 @@ from core.errors import DataError, TamenError
 from core.files import digest, sync_folder, write_atomic
 from networks.weights import Weights
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS_FILE = "model.safetensors"
 TRAINER_FILE = "trainer.pt"
 STATE_FILE = "state.json"
@@ -179,8 +179,14 @@ def _checked_files(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
         intact = data == _render(state, digests)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, f"it is not the JSON that was written ({type(error).__name__})") from error
-    if not intact or document["format"] != FORMAT:
-        raise _damaged(path, f"its seal does not match its content, or it is not of format {FORMAT}")
+    if document.get("format") != FORMAT:
+        raise DataError(
+            f"{path} is of format {document.get('format')}",
+            why=f"this release reads format {FORMAT}",
+            fix="finish the run with the release that began it, or begin another",
+        )
+    if not intact:
+        raise _damaged(path, "its seal does not match its content")
     return {name: _checked_file(folder / name, digests[name]) for name in (WEIGHTS_FILE, TRAINER_FILE)}, state
 
 

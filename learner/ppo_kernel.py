@@ -120,10 +120,11 @@ def _losses(
         clipped += away > ratio_clip
         distance += away
 
-        # A number that is not finite has to come out as one, so that the step is not taken.
         surrogate, pull = ratio * advantage[b], -ratio * advantage[b] / batch_steps
         bound = advantage[b] + ratio_clip * abs(advantage[b])
-        if surrogate > bound:
+        if not np.isfinite(ratio):  # torch's gradient would not be finite; no step is to be taken here either
+            surrogate = np.nan
+        elif surrogate > bound:
             surrogate, pull = bound, 0.0
         gain += surrogate
         _write_slope(action[b], sizes, log_p, entropy, pull, entropy_weight / batch_steps, policy_slope[b])

@@ -126,7 +126,10 @@ class Trainer:
     def lead(self) -> None:
         """Let the rest of the team go on from here."""
         if self._team.size > 1:
-            self._team.follow(self.state_dict())
+            state = self.state_dict()
+            # Copies, for each of its tensors is a part of one memory, all of which would be sent with it.
+            state["net"] = {name: tensor.clone() for name, tensor in state["net"].items()}
+            self._team.follow(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that the next step depends on, as tensors and numbers, but for the configuration."""

@@ -133,7 +133,7 @@ class Peer(Protocol):
         ...
 
     def follow(self, state: Mapping[str, Any]) -> None:
-        """Let it go on from a trainer's state."""
+        """Let it go on from a trainer's state; `end_step` waits until it does."""
         ...
 
 
@@ -156,6 +156,7 @@ class Leader(Member):
     def follow(self, state: Mapping[str, Any]) -> None:
         for peer in self._peers:
             peer.follow(state)
+        self.confirm()
 
 
 def join(rendezvous: Path, *, rank: int, size: int, device: torch.device) -> None:

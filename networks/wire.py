@@ -9,14 +9,14 @@ Needs no torch.
 
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from safetensors import TensorSpec, serialize
 
 from core.errors import DataError
-from networks.weights import MAX_HEADER_BYTES, Weights, read_identity, tensors_digest
+from networks.weights import MAX_HEADER_BYTES, Weights, read_identity, safetensors_file, tensors_digest
 
 WireForm: TypeAlias = Literal["fp32", "bf16", "fp16"]
 Content: TypeAlias = bytes | np.ndarray
@@ -39,28 +39,33 @@ def to_wire(weights: Weights, form: WireForm) -> bytes:
     sent = Weights(
         weights.model, weights.version, weights.game, weights.network, tensors, tensors_digest(tensors)
     )
-    specs = {
-        name: TensorSpec(
-            dtype=_CODES[code], shape=array.shape, data_ptr=array.ctypes.data, data_len=array.nbytes
-        )
-        for name, (code, array) in coded.items()
-    }
-    return bytes(serialize(specs, metadata=sent.metadata()))
+    return safetensors_file(
+        {name: (_CODES[code], array) for name, (code, array) in coded.items()}, sent.metadata()
+    )
 
 
-def from_wire(data: Content, *, source: str) -> Weights:
+def checksum_of(data: Content) -> int:
+    """Return what tells whether `data` arrived as it left: a CRC-32, a quarter of the work that the digest is."""
+    return zlib.crc32(data.data if isinstance(data, np.ndarray) else data)
+
+
+def from_wire(data: Content, *, source: str, checksum: int | None = None) -> Weights:
     """Return what `to_wire` or `Weights.to_bytes` wrote, its float32 tensors being parts of `data` where they lie.
 
-    Whether the tensors are what the digest says is not looked at yet: `Weights.verify` does, which every host calls
-    before it takes them. Here all that is wrong with the header is found.
+    Without a checksum all that is wrong with the header is found here; whether the tensors are what the digest says is
+    not looked at yet: `Weights.verify` does, which every host calls before it takes them.
 
     Args:
         data: content of a file; the tensors are read-only if it is.
         source: what to call it in an error.
+        checksum: of `data`, by who sent it; `Weights.verify` then has nothing to do.
 
     Raises:
-        DataError: when the header is damaged or foreign, or the file is too short or too long for it.
+        DataError: when the header is damaged or foreign, the file is too short or too long for it, or does not fit its
+            checksum.
     """
+    if checksum is not None and checksum_of(data) != checksum:
+        raise _damaged(source, "it does not match its checksum: it was changed on its way")
     view = data.data if isinstance(data, np.ndarray) else memoryview(data)
     length = int.from_bytes(view[:8], "little")
     if len(view) < 8 or length > min(MAX_HEADER_BYTES, len(view) - 8):
@@ -73,7 +78,7 @@ def from_wire(data: Content, *, source: str) -> Weights:
         tensors = _tensors(json.loads(head[8:]), view[8 + length :])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise _damaged(source, f"its tensors are not as its header says ({error})") from error
-    return Weights(tensors=tensors, **identity)
+    return Weights(tensors=tensors, **identity, checked=checksum is not None)
 
 
 def _coded(name: str, tensor: np.ndarray, form: WireForm) -> tuple[str, np.ndarray]:

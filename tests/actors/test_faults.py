@@ -9,7 +9,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import VectorEnv
 
 from actors.environments import open_environments
-from actors.faults import FAULT, USELESS_STEPS_OF_A_FAULT, FaultCount, Guard, representable
+from actors.faults import CUT, FAULT, USELESS_STEPS_OF_A_FAULT, FaultCount, Guard, representable
 from configs.schema import RolloutConfig
 from core.errors import TamenError
 from tests.actors.small_environments import Counting, counting, guarded
@@ -198,6 +198,7 @@ def test_a_process_that_hangs_is_a_fault_and_the_environments_are_opened_anew() 
         outcomes = [env.step(np.array([0, 1])) for _ in range(5)]
         assert [bool(outcome[3].all()) for outcome in outcomes] == [False, False, True, False, False]
         assert "Timeout" in outcomes[2][4][FAULT][0]
+        assert outcomes[2][4][FAULT].tolist()[1] != CUT, "both hang"
         assert outcomes[4][0].tolist() == [[1, 1], [1, 1]]
         assert not any(process.is_alive() for process in hung)
     finally:

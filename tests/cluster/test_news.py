@@ -32,7 +32,7 @@ class Publishing:
     def wait_newer(self, version: int) -> Announcement | None:
         if self.newest is None or self.newest <= version:
             return None
-        return Announcement(self.newest, None, 100.0 + self.newest)
+        return Announcement(self.newest, None, 0, 100.0 + self.newest)
 
     def fetch(self, announced: Announcement) -> Any:
         return SimpleNamespace(version=announced.version)

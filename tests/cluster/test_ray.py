@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from cluster.match import play_match
-from cluster.observer import Observer
-from cluster.program import Machine, Program, Role, plan
+from cluster.program import Machine, Program, Role
 from cluster.ray_actors import ACTORS
 from cluster.ray_client import RayClient
 from cluster.ray_engine import RayEngine
@@ -25,12 +24,11 @@ from cluster.selfplay import play_games
 from cluster.supervision import Attendance
 from core.errors import ClusterError, EvaluationError
 from core.messages import Request
+from tests.cluster.circle import PATIENCE_SECONDS, Circle
 from tests.cluster.tiny import checkpoints, game_lines, games_on_disk, tiny_config, tiny_run
 
 pytestmark = pytest.mark.usefixtures("local_ray")
 
-PATIENCE_SECONDS = 90.0
-"""Of every wait; reached only when something is broken."""
 CONFIG = tiny_config(
     actors__flush_seconds=0.3,
     evaluation__games=2,
@@ -38,70 +36,12 @@ CONFIG = tiny_config(
     evaluation__every_seconds=1,
     evaluation__opponents="[random]",
 )
-Stats = dict[str, dict[str, Any]]
-
-
-class Circle:
-    """A program as its driver sees it.
-
-    Attributes:
-        stats: the newest of all parts.
-        said: what the driver was told.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = tiny_run(folder, CONFIG)
-        self.stats: Stats = {}
-        self.said: list[str] = []
-        self._observer = Observer(folder.name, CONFIG)
-        self._observer.log_to(self.said.append)
-        machine = Machine(cpus=2, gpus=0)
-        self.program = RayProgram(CONFIG, self.folder, plan(CONFIG, machine), report=self._observer.note)
-        self.program.start()
-
-    @property
-    def games(self) -> int:
-        return self.stats.get("replay", {}).get("games", 0)
-
-    @property
-    def steps(self) -> int:
-        return self.stats.get("learner", {}).get("learner_steps", 0)
-
-    @property
-    def version(self) -> int:
-        """The newest weights that anybody plays with."""
-        return self.stats.get("inference", {}).get("version") or 0
-
-    def look(self) -> None:
-        self.program.supervise()
-        self.stats = self.program.collect_stats(timeout_seconds=1.0)
-        self._observer.take(self.stats, elapsed_seconds=0.0)
-
-    def until(self, reached: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not reached():
-            assert time.monotonic() < deadline, f"{what} did not come to pass: {self.stats} {self.said}"
-            version = self.version
-            self.look()
-            assert self.version >= version or self.version == 0, "older weights play again"
-            time.sleep(0.05)
-
-    def turn(self, games: int = 40) -> None:
-        """Wait until `games` more games are acknowledged, and new weights play."""
-        until_games, before = self.games + games, self.version
-        self.until(lambda: self.games >= until_games and self.version > before, f"{games} more games")
-
-    def kill(self, part: str) -> None:
-        """Kill a part as the kernel does when memory is short, and wait until another process answers for it."""
-        pid = self.stats[part]["pid"]
-        os.kill(pid, signal.SIGKILL)
-        self.until(lambda: self.stats[part].get("pid") not in (pid, None), f"{part}'s return")
 
 
 @pytest.fixture(scope="module")
 def circle(local_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Circle]:
     """One program for all tests: whatever one did to it, it has to turn on for the next."""
-    circle = Circle(tmp_path_factory.mktemp("runs") / "run")
+    circle = Circle(tmp_path_factory.mktemp("runs") / "run", CONFIG)
     yield circle
     circle.program.stop()
 
@@ -230,7 +170,7 @@ def test_a_stopped_run_has_saved_and_goes_on_even_if_its_newest_checkpoint_is_da
     newest = circle.folder.checkpoints / f"{kept[-1]:010d}" / "model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])
 
-    again = Circle(circle.folder.root)
+    again = Circle(circle.folder.root, CONFIG)
     try:
         again.until(lambda: bool(again.said), "a word about the damage")
         again.until(lambda: again.version > circle.version and again.games > circle.games, "a turn")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from ray.exceptions import ObjectStoreFullError, OwnerDiedError
 from cluster import ray_weights
 from cluster.ray_actors import Assignment
 from cluster.ray_weights import StoreActor, WeightsPublisher, fetch, pull, put, wait_newer
-from core.errors import TamenError
+from core.errors import DataError, TamenError
 from inference_server.broadcast import Announcement
-from networks.wire import from_wire
+from networks.wire import checksum_of, from_wire
 from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference
 from tests.cluster.tiny import tiny_config, tiny_run
 from tests.inference_server.brains import TIMEOUT_SECONDS, some_weights
@@ -32,6 +33,10 @@ def an_object(version: int) -> Object:
     return Object(np.frombuffer(some_weights(version=version).to_bytes(), np.uint8))
 
 
+def checksum(version: int) -> int:
+    return checksum_of(some_weights(version=version).to_bytes())
+
+
 def a_store(tmp_path: Path) -> StoreActor:
     config = tiny_config()
     return StoreActor(Assignment(config, tiny_run(tmp_path / "run", config), 0, {}, True))
@@ -40,10 +45,10 @@ def a_store(tmp_path: Path) -> StoreActor:
 def test_the_store_passes_on_the_very_handle_that_it_was_given(tmp_path: Path) -> None:
     async def main() -> None:
         store, handle = a_store(tmp_path), [an_object(4)]
-        await store.publish(handle, 100.0)
+        await store.publish(handle, checksum(4), 100.0)
         announced = await store.wait_newer("main", 3, "fp32", 0.0)
         assert announced is not None
-        assert announced == Announcement(4, handle, 100.0)
+        assert announced == Announcement(4, handle, checksum(4), 100.0)
         assert announced.handle is handle
         assert await store.newest_version("main") == await store.highest_version("main") == 4
         await store.settle()
@@ -68,7 +73,7 @@ class FakeStore:
     def __init__(self, version: int) -> None:
         content = some_weights(version=version).to_bytes()
         self.get = FakeMethod(np.frombuffer(content, np.uint8))
-        self.wait_newer = FakeMethod(Announcement(version, [an_object(version)], 100.0))
+        self.wait_newer = FakeMethod(Announcement(version, [an_object(version)], checksum(version), 100.0))
         self.highest_version = FakeMethod(version)
 
 
@@ -83,9 +88,17 @@ def test_an_announced_version_is_pulled_from_its_object(fake_ray: FakeRay) -> No
     assert store.get.calls == 0
 
 
+def test_an_object_that_was_changed_on_its_way_is_refused(fake_ray: FakeRay) -> None:
+    store = FakeStore(4)
+    announced = wait_newer(store, 3, "fp32")
+    assert announced is not None
+    with pytest.raises(DataError, match="version 4 of the weights cannot be used"):
+        pull(store, replace(announced, checksum=announced.checksum ^ 1))
+
+
 def test_an_object_that_died_with_its_owner_is_had_from_the_store(fake_ray: FakeRay) -> None:
     store = FakeStore(4)
-    lost = Announcement(4, [Reference(OwnerDiedError("0" * 56, None, ""))], 100.0)
+    lost = Announcement(4, [Reference(OwnerDiedError("0" * 56, None, ""))], checksum(4), 100.0)
 
     assert pull(store, lost).digest == some_weights(version=4).digest
     assert store.get.calls == 1
@@ -112,7 +125,8 @@ def test_what_the_learner_publishes_is_put_once_and_carries_its_time(
     publisher = WeightsPublisher(store, clock=lambda: 123.0)
     publisher.publish(some_weights(version=5))
 
-    (((reference,), published_at),) = sent
+    (((reference,), told, published_at),) = sent
+    assert told == checksum(5)
     assert published_at == 123.0
     assert from_wire(reference.answer, source="it").digest == some_weights(version=5).digest
     assert publisher.newest_version() == 4

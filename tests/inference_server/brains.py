@@ -92,6 +92,7 @@ class ScriptedHost:
     fetch: Callable[[str], None] = lambda model: None
     loaded: int = 0
     wire_form: str = "fp32"
+    on_cpu: bool = False
     batches: list[tuple[str, list[int], int]] = field(default_factory=list)
 
     def bring(self, model: str) -> None:

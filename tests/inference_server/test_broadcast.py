@@ -14,7 +14,7 @@ from inference_server import broadcast
 from inference_server.broadcast import Announcement, Broadcast
 from inference_server.weights_store import WeightsStore
 from networks.weights import Weights
-from networks.wire import Content, WireForm, from_wire
+from networks.wire import Content, WireForm, checksum_of, from_wire
 from tests.core.faults import find_the_disk_full
 from tests.inference_server.brains import TIMEOUT_SECONDS, Gate, damaged, some_weights
 
@@ -46,7 +46,9 @@ class Home:
 
     async def publish_these(self, weights: Weights) -> None:
         content = np.frombuffer(weights.to_bytes(), np.uint8)
-        await self.broadcast.publish(content, content, published_at=100.0 + weights.version)
+        await self.broadcast.publish(
+            content, content, checksum=checksum_of(content), published_at=100.0 + weights.version
+        )
 
     async def newer(
         self, version: int, *, form: WireForm = "fp32", seconds: float = 0.0
@@ -190,7 +192,7 @@ def test_what_is_at_hand_is_bounded_in_bytes_but_the_newest_always_is(
         monkeypatch.setattr(broadcast, "KEPT_BYTES", kept_bytes)
         model = broadcast._Model()
         for number in range(8):
-            model.announce(broadcast._Version(number, "", bytes(100), None))
+            model.announce(broadcast._Version(number, "", bytes(100), 0, None))
         assert list(model.recent) == kept
 
 
@@ -343,11 +345,21 @@ def test_damaged_weights_are_not_written_and_the_next_ones_are(home: Home) -> No
     assert "digest" in home.broadcast.refused
 
 
+def test_content_that_does_not_fit_its_checksum_is_not_written(home: Home) -> None:
+    async def main() -> None:
+        content = np.frombuffer(some_weights().to_bytes(), np.uint8)
+        await home.broadcast.publish(content, content, checksum=checksum_of(content) ^ 1, published_at=0.0)
+        await until(lambda: "checksum" in home.broadcast.refused)
+
+    run(main())
+    assert home.on_disk() == []
+
+
 def test_a_damaged_header_is_refused_at_once(home: Home) -> None:
     async def main() -> None:
         content = np.frombuffer(some_weights().to_bytes()[:-1], np.uint8)
         with pytest.raises(DataError, match="published weights cannot be used"):
-            await home.broadcast.publish(content, content, published_at=0.0)
+            await home.broadcast.publish(content, content, checksum=checksum_of(content), published_at=0.0)
         assert await home.newer(-1) is None
 
     run(main())

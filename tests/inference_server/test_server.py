@@ -14,6 +14,7 @@ from configs.schema import InferenceConfig
 from core.errors import ClusterError, EvaluationError
 from core.messages import Reply, Request
 from core.metrics import NoMetrics
+from inference_server import server as server_module
 from inference_server.server import InferenceServer
 from networks.tower import BoardNet
 from tests.inference_server.brains import (
@@ -383,15 +384,53 @@ def test_the_time_from_publication_to_the_first_answer_is_measured_once_a_versio
     assert server.stats.synced_version == 2, "nobody said when version 3 was published"
 
 
-def test_weights_are_made_ready_while_batches_are_answered(serve: Serve) -> None:
+class SlowToPrepare(ScriptedHost):
+    """Makes weights ready once the gate is opened."""
+
+    def __init__(self, gate: Gate, *, on_cpu: bool) -> None:
+        super().__init__()
+        self._gate = gate
+        self.on_cpu = on_cpu
+
+    def prepare(self, weights: Any) -> Any:
+        self._gate(weights)
+        return weights
+
+
+def test_on_a_cpu_batches_wait_a_moment_for_weights_that_are_being_made_ready(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "PREPARATION_SECONDS", TIMEOUT_SECONDS)
     gate = Gate()
+    server = serve(SlowToPrepare(gate, on_cpu=True))
+    offering = threading.Thread(target=server.offer, args=[some_weights(version=2)])
+    offering.start()
+    gate.wait_until_entered()
+    asked = server.submit(a_request(1))
+    with pytest.raises(TimeoutError):
+        asked.result(0.1)
+    gate.open()
+    assert answer(asked).weights_version == 2
+    offering.join(TIMEOUT_SECONDS)
 
-    class SlowToPrepare(ScriptedHost):
-        def prepare(self, weights: Any) -> Any:
-            gate(weights)
-            return weights
 
-    server = serve(SlowToPrepare())
+def test_weights_that_take_too_long_to_be_made_ready_hold_up_no_batch(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "PREPARATION_SECONDS", 0.01)
+    gate = Gate()
+    server = serve(SlowToPrepare(gate, on_cpu=True))
+    offering = threading.Thread(target=server.offer, args=[some_weights(version=2)])
+    offering.start()
+    gate.wait_until_entered()
+    assert answer(server.submit(a_request(1))).weights_version == 0
+    gate.open()
+    offering.join(TIMEOUT_SECONDS)
+
+
+def test_elsewhere_weights_are_made_ready_while_batches_are_answered(serve: Serve) -> None:
+    gate = Gate()
+    server = serve(SlowToPrepare(gate, on_cpu=False))
     offering = threading.Thread(target=server.offer, args=[some_weights(version=2)])
     offering.start()
     gate.wait_until_entered()

@@ -361,6 +361,17 @@ def test_a_number_that_is_not_finite_makes_the_loss_so(
     assert not np.isfinite(numbers(losses)["loss"])
 
 
+@pytest.mark.parametrize(("compute", "actions"), [WAYS["single"], WAYS["single-fused"]])
+def test_a_ratio_beyond_all_bounds_leads_to_no_step(compute: Callable[..., Any], actions: ActionSpec) -> None:
+    policy, value, part = ppo_case(actions, seed=16)
+    part["log_prob"][1], part["advantage"][1] = -200.0, 1.0
+    outputs = tensors(policy, value)
+    loss = run_ppo(compute, outputs, part, actions=actions, config=CONFIGS["plain"])["loss"]
+    loss.backward()
+    assert outputs["policy"].grad is not None
+    assert not (loss.isfinite() and outputs["policy"].grad.isfinite().all())
+
+
 @pytest.mark.parametrize("choice", [-1, 4])
 def test_an_action_that_is_none_of_its_choices_is_refused(choice: int) -> None:
     actions = KINDS["single"]

@@ -21,7 +21,7 @@ from core.errors import DataError
 from core.messages import BoardSpec
 from networks.build import build_net, load_into, new_net, to_weights
 from networks.model_folder import WEIGHTS_FILE, model_card, save_model
-from networks.weights import MAX_HEADER_BYTES, Weights, network_description, network_parts
+from networks.weights import MAX_HEADER_BYTES, Weights, network_description, network_parts, safetensors_file
 
 SPEC = BoardSpec(3, 3, goal_edges=True)
 CONFIG = NetworkConfig(blocks=1, channels=2)
@@ -123,9 +123,9 @@ def test_metadata_cannot_be_edited_unnoticed(change: dict[str, object]) -> None:
 
 def test_half_precision_tensors_are_refused() -> None:
     weights = tiny_weights()
-    halved = replace(weights, tensors={k: v.astype(np.float16) for k, v in weights.tensors.items()})
+    halved = {name: ("float16", tensor.astype(np.float16)) for name, tensor in weights.tensors.items()}
     with pytest.raises(DataError, match="not float32"):
-        Weights.from_bytes(halved.to_bytes(), source="here")
+        Weights.from_bytes(safetensors_file(halved, weights.metadata()), source="here")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -14,7 +14,7 @@ from core.errors import DataError
 from core.messages import BoardSpec
 from networks.build import new_net, to_weights
 from networks.weights import Weights, network_description
-from networks.wire import WireForm, from_wire, to_wire
+from networks.wire import WireForm, checksum_of, from_wire, to_wire
 
 SPEC = BoardSpec(3, 3)
 CONFIG = NetworkConfig(blocks=1, channels=2)
@@ -163,6 +163,18 @@ def with_header(change: tuple[bytes, bytes]) -> bytes:
 def test_tensors_that_are_not_as_the_header_says_are_refused(change: tuple[bytes, bytes]) -> None:
     with pytest.raises(DataError, match="its tensors are not as its header says"):
         from_wire(with_header(change), source="here")
+
+
+def test_what_came_with_a_checksum_that_fits_need_not_be_digested_again() -> None:
+    data = to_wire(some_weights(), "bf16")
+    from_wire(data, source="here", checksum=checksum_of(data)).verify()
+    forged = replace(some_weights(), digest="0" * 32).to_bytes()
+    from_wire(forged, source="here", checksum=checksum_of(forged)).verify()
+    for position in range(0, len(data), 7):
+        damaged = bytearray(data)
+        damaged[position] ^= 1 << position % 8
+        with pytest.raises(DataError, match="checksum"):
+            from_wire(bytes(damaged), source="here", checksum=checksum_of(data))
 
 
 def test_a_wrong_digest_is_found_by_verify_alone() -> None:
