@@ -24,6 +24,7 @@ TOLD_VERSIONS = 2
 """Kept beside them: those whose number somebody was told last, who may come for them any time."""
 GIVEN_OUT_AHEAD = 64
 """How far the durable mark is set beyond the newest version: once in half as many versions it is moved on."""
+WRITE_AFTER_SECONDS = 0.25
 RETRY_SECONDS = 1.0
 
 T = TypeVar("T")
@@ -266,7 +267,12 @@ class Broadcast:
         return self._put(narrowed), checksum_of(narrowed)
 
     async def _write_behind(self) -> None:
-        """Write what waits until nothing does; while the disk is full, try again every so often."""
+        """Write what waits until nothing does; while the disk is full, try again every so often.
+
+        It begins a moment later, when servers have made ready what they were told of: on a small machine they need all
+        of its processors for that.
+        """
+        await asyncio.sleep(WRITE_AFTER_SECONDS)
         while any(model.unwritten for model in self._models.values()):
             try:
                 await self._write_waiting()

@@ -41,7 +41,7 @@ class ReadyModel:
 
 
 class ModelHost:
-    """Evaluates rows with named models; used by one thread at a time, but for `prepare`.
+    """Evaluates rows with named models; used by one thread, beside which one other may `prepare`.
 
     Args:
         config: batch and cache sizes.
@@ -86,22 +86,19 @@ class ModelHost:
             DataError: when the digest does not match.
         """
         weights.verify()
-        model, version, digest = weights.model, weights.version, weights.digest
-        held = self._models.get(model)
-        if held is not None and held.digest == digest:
-            return ReadyModel(model, version, digest, held.net, held.forward)
+        model, held = weights.model, self._models.get(weights.model)
         # Memory that is touched for the first time costs more than what is written to it: the last but one is filled.
         retired = self._retired.pop(model, None)
         if retired is not None and retired.net.accepts(weights):
             load_into(retired.net, weights)
             renew(retired.forward)
-            return ReadyModel(model, version, digest, retired.net, retired.forward)
+            return ReadyModel(model, weights.version, weights.digest, retired.net, retired.forward)
         if held is not None and held.net.accepts(weights):
             net = copy.deepcopy(held.net)  # faster than a new one with its random start
             load_into(net, weights)
         else:
             net = self.precision.prepare(build_net(weights))
-        return ReadyModel(model, version, digest, net, fastest_forward(net))
+        return ReadyModel(model, weights.version, weights.digest, net, fastest_forward(net))
 
     def install(self, ready: ReadyModel) -> None:
         """Let a model answer, unless a newer version of it does already. Call it between two batches."""
@@ -111,7 +108,7 @@ class ModelHost:
         ready.cache = self._cache_for(ready, held)
         self._models[ready.model] = ready
         self._models.move_to_end(ready.model)
-        if held is not None and held.net is not ready.net:
+        if held is not None:
             self._retired[ready.model] = held
         while len(self._models) > self._config.models_in_memory:
             gone, _ = self._models.popitem(last=False)

@@ -119,41 +119,30 @@ def transform_filters(taps, down, across, filters):
     """
     channels = taps.shape[0]
     width = LANES_TOGETHER if channels % LANES_TOGETHER == 0 else LANES
-    num_points = down.shape[0] * across.shape[0]
-    given, half = np.empty((3, 3, LANES, width)), np.empty((3, width))
-    # Written a few lines of a point at a time: those of all points are a power of two apart and share cache lines.
-    points = np.empty((num_points, LANES * width), np.float32)
+    # A few lines at a time: those of all points are a power of two apart and share cache lines.
+    given, half = np.empty((3, 3, LANES * width)), np.empty((3, LANES * width))
     for block in range(channels // width):
         for start in range(0, channels, LANES):
             for lane in range(width):
                 for r in range(3):
                     for s in range(3):
                         for i in range(LANES):
-                            given[r, s, i, lane] = taps[block * width + lane, start + i, r, s]
-            for i in range(LANES):
-                _transform_filter(given, i, down, across, half, points)
-            for point in range(num_points):
-                at = ((point * (channels // width) + block) * channels + start) * width
-                filters[at : at + LANES * width] = points[point]
+                            given[r, s, i * width + lane] = taps[block * width + lane, start + i, r, s]
+            for a in range(down.shape[0]):
+                for s in range(3):
+                    _combine(down[a], given[0, s], given[1, s], given[2, s], half[s])
+                for b in range(across.shape[0]):
+                    point = a * across.shape[0] + b
+                    at = ((point * (channels // width) + block) * channels + start) * width
+                    _combine(across[b], half[0], half[1], half[2], filters[at : at + LANES * width])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _transform_filter(given, i, down, across, half, points):
-    """Write the filters [points, i · width …] of the taps `given` [3, 3, i, width]."""
-    width = half.shape[1]
-    for a in range(down.shape[0]):
-        for s in range(3):
-            for lane in range(width):
-                half[s, lane] = (
-                    down[a, 0] * given[0, s, i, lane]
-                    + down[a, 1] * given[1, s, i, lane]
-                    + down[a, 2] * given[2, s, i, lane]
-                )
-        for b in range(across.shape[0]):
-            for lane in range(width):
-                points[a * across.shape[0] + b, i * width + lane] = (
-                    across[b, 0] * half[0, lane] + across[b, 1] * half[1, lane] + across[b, 2] * half[2, lane]
-                )
+def _combine(factors, x, y, z, result):
+    """Write the sum of three lines, each times its factor."""
+    first, second, third = factors[0], factors[1], factors[2]
+    for k in range(len(result)):
+        result[k] = first * x[k] + second * y[k] + third * z[k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
