@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from types import FrameType
 
 
+AGAIN_SECONDS = 0.5
+"""After which a wait that swallowed its interruption is interrupted again, and again."""
+
+
 class StopRequest:
     """The first Ctrl-C (or SIGTERM) is a request to stop, the second ends the process at once.
 
@@ -24,18 +28,30 @@ class StopRequest:
             os._exit(130)
         self.requested = True
         if self._at_once:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS, AGAIN_SECONDS)
             raise KeyboardInterrupt
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Break off what happens inside as soon as it is requested."""
+        """Break off what happens inside as soon as it is requested.
+
+        The exception comes wherever the interpreter is just then. In a callback out of a library's compiled code it is
+        printed and forgotten, so it comes again until it gets through.
+        """
+        before = signal.signal(signal.SIGALRM, _interrupt)
         self._at_once = True
         try:
             yield
         except KeyboardInterrupt:
             pass
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
             self._at_once = False
+            signal.signal(signal.SIGALRM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 @contextmanager

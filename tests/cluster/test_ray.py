@@ -21,6 +21,7 @@ from cluster.ray_engine import RayEngine
 from cluster.ray_program import Part, RayProgram, dressed
 from cluster.run_folder import RunFolder
 from cluster.selfplay import play_games
+from cluster.stopping import stop_request
 from cluster.supervision import Attendance
 from core.errors import ClusterError, EvaluationError
 from core.messages import Request
@@ -300,8 +301,10 @@ def test_a_start_that_is_interrupted_waits_for_nobody(
     engine = RayEngine(CONFIG, tiny_run(tmp_path / "run", CONFIG), address=None, report=said.append)
     interrupt = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])
     interrupt.start()
-    with pytest.raises(KeyboardInterrupt):
+    with stop_request() as stop, stop.at_once():
         engine.start()
+        pytest.fail("it was not interrupted")
     engine.stop()
 
+    assert stop.requested
     assert said == []
