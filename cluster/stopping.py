@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
 AGAIN_SECONDS = 0.5
 """After which a wait that swallowed its interruption is interrupted again, and again."""
 
