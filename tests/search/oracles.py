@@ -46,12 +46,13 @@ class Answer:
     visits: dict[int, int]
 
 
-def best(scores: dict[int, float]) -> int:
-    return max(scores, key=lambda action: (scores[action], -action))
-
-
 class Oracle:
-    """Grows the tree of the position in row 0 of `states`; node n stands in row n."""
+    """Grows the tree of the position in row 0 of `states`; node n stands in row n.
+
+    Attributes:
+        closest: the least by which any move was better than a worse one. Where that is the rounding of float32, the
+            search may rightly take the other.
+    """
 
     def __init__(
         self,
@@ -66,8 +67,15 @@ class Oracle:
         self.config, self.game, self.states, self.evaluate = config, game, states, evaluate
         self.key, self.noise = np.uint64(key), noise
         self.size = 0
+        self.closest = math.inf
         self.root = self.make_node()
         self.visit(self.root)
+
+    def best(self, scores: dict[int, float]) -> int:
+        action = max(scores, key=lambda action: (scores[action], -action))
+        less = [score for score in scores.values() if score < scores[action]]
+        self.closest = min(self.closest, scores[action] - max(less, default=-math.inf))
+        return action
 
     def make_node(self) -> Node:
         number, game = self.size, self.game
@@ -146,7 +154,7 @@ class PuctOracle(Oracle):
         visited_mass = sum(node.priors[action] for action in node.children)
         first_play = node.total / node.visits - reduction * math.sqrt(visited_mass)
         bonus = self.config.puct_exploration * math.sqrt(node.visits)
-        return best(
+        return self.best(
             {
                 action: (node.q(action) if action in node.children else first_play)
                 + bonus * prior / (1 + node.count(action))
@@ -158,7 +166,7 @@ class PuctOracle(Oracle):
         root = self.root
         visits = {action: child.visits for action, child in root.children.items()}
         most = max(visits.values())
-        action = best({action: root.q(action) for action, count in visits.items() if count == most})
+        action = self.best({action: root.q(action) for action, count in visits.items() if count == most})
         policy = {action: count / sum(visits.values()) for action, count in visits.items()}
         return Answer(action, policy, root.total / root.visits, visits)
 
@@ -191,7 +199,7 @@ class GumbelOracle(Oracle):
 
     def choose(self, node: Node) -> int:
         policy = self.improved_policy(node)
-        return best({a: policy[a] - node.count(a) / (1 + sum(node.counts())) for a in policy})
+        return self.best({a: policy[a] - node.count(a) / (1 + sum(node.counts())) for a in policy})
 
     def root_scores(self, visits: int) -> dict[int, float]:
         """Return g + log prior + sigma(q) of the root's moves that had this many visits."""
@@ -205,13 +213,13 @@ class GumbelOracle(Oracle):
     def choose_at_root(self) -> int:
         considered = min(self.config.gumbel_considered_actions, len(self.root.priors))
         sequence = considered_visits(considered, self.budget)
-        return best(self.root_scores(sequence[sum(self.root.counts())]))
+        return self.best(self.root_scores(sequence[sum(self.root.counts())]))
 
     def conclude(self) -> Answer:
         root, policy, completed = self.root, self.improved_policy(self.root), self.completed_q(self.root)
         value = sum(policy[action] * completed[action] for action in policy)
         visits = {action: child.visits for action, child in root.children.items()}
-        return Answer(best(self.root_scores(max(root.counts()))), policy, value, visits)
+        return Answer(self.best(self.root_scores(max(root.counts()))), policy, value, visits)
 
 
 def considered_visits(considered: int, simulations: int) -> list[int]:

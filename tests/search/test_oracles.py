@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from configs.schema import SearchConfig
@@ -20,6 +20,9 @@ from tests.search.oracles import Answer, GumbelOracle, PuctOracle
 
 ORACLES = {"gumbel": GumbelOracle, "puct": PuctOracle}
 GAMES: list[Game] = [TicTacToe(), ConnectFour(), Hex(3), Hex(4), Hex(5), Hex(4, swap=True), pile()]
+
+CLOSE = 1e-6
+"""Scores that are no further apart may come out in either order, in float32."""
 
 rows = st.tuples(
     st.integers(1, 30),  # plies before the end of a random game
@@ -63,7 +66,9 @@ def test_a_search_decides_as_its_oracle_does(
     for i, line in enumerate(lines):
         pool, _ = positions(game, [line], rows_per_game=65)
         oracle = ORACLES[algorithm](config, game, pool, evaluate, key=keys[i], noise=noise[i])
-        assert_same(decisions, i, oracle.search(budgets[i]))
+        answer = oracle.search(budgets[i])
+        assume(oracle.closest > CLOSE)
+        assert_same(decisions, i, answer)
 
 
 def assert_same(decisions: Decisions, row: int, answer: Answer) -> None:
