@@ -21,9 +21,8 @@ class FlatParameters:
         net: on its device already. Its parameters keep their shapes and the order of their dimensions in memory.
 
     Attributes:
-        all: [N], the whole of it, with zeros between parameters.
-        weights: [W], the part with what is named so, which decays.
-        others: [N - W], biases and the like, which do not.
+        all: [N], the whole of it, with zeros between parameters; its gradient is theirs.
+        weights: [W], the part of it with what is named so, which decays; biases and the like do not.
     """
 
     def __init__(self, net: Net) -> None:
@@ -40,9 +39,9 @@ class FlatParameters:
             placed = _laid_out_as(parameter, part)
             parameter.data = placed.copy_(parameter.data)
             parameter.grad = _laid_out_as(parameter, slope)
-        self.all = _with_gradient(memory, gradient)
-        self.weights = _with_gradient(memory[:start], gradient[:start])
-        self.others = _with_gradient(memory[start:], gradient[start:])
+        self.all = nn.Parameter(memory)
+        self.all.grad = gradient
+        self.weights = memory[:start]
 
     @property
     def gradient(self) -> Tensor:
@@ -56,12 +55,6 @@ class FlatParameters:
         if largest_norm < norm < math.inf:
             self.gradient.mul_(largest_norm / norm)
         return norm
-
-
-def _with_gradient(memory: Tensor, gradient: Tensor) -> nn.Parameter:
-    parameter = nn.Parameter(memory)
-    parameter.grad = gradient
-    return parameter
 
 
 def _laid_out_as(parameter: Tensor, part: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def vtrace_losses(
         batch_steps: valid steps of the whole batch; above 0.
     """
     rows, steps = part["reward"].shape
-    policy = outputs["policy"].float().view(rows, steps + 1, -1)
+    policy = outputs["policy"].float().view(rows, steps + 1, outputs["policy"].shape[-1])
     value = outputs["value"].float().view(rows, steps + 1)
     valid = part["valid"].nonzero(as_tuple=True)
 

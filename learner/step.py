@@ -60,13 +60,8 @@ class Trainer:
         self._objective = objective
         self._config = config
         self.precision = precision
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": [self._parameters.weights], "weight_decay": config.weight_decay},
-                {"params": [self._parameters.others], "weight_decay": 0.0},
-            ],
-            fused=True,
-        )
+        # Decay is AdamW's, and is done beside it: a group of parameters that do not decay would be a second call.
+        self._optimizer = torch.optim.AdamW([self._parameters.all], weight_decay=0.0, fused=True)
         self._scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.use_grad_scaler)
         self._faults_in_a_row = 0
         self.average = WeightsAverage(net, config.ema_decay)
@@ -150,7 +145,7 @@ class Trainer:
         self._net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self._objective.load_state_dict(state["objective"])
-        # A run that is resumed with another weight decay or precision shall have it.
+        # A run that is resumed with another precision shall have it.
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         if state["scaler"] and self._scaler.is_enabled():
@@ -192,7 +187,8 @@ class Trainer:
         """Yield microbatches on the device, and whether each is the last."""
         tensors = {name: torch.from_numpy(part[name]) for name in self._objective.columns}
         size, device, rows = self._config.microbatch_rows, self.precision.device, _num_rows(part)
-        for start in range(0, rows, size):
+        # Also of no rows, which a learner is handed of a batch that is smaller than its team: all have to join in.
+        for start in range(0, rows, size) or (0,):
             microbatch = {
                 name: tensor[start : start + size].to(device, non_blocking=True)
                 for name, tensor in tensors.items()
@@ -201,12 +197,13 @@ class Trainer:
 
     def _apply(self, rate: float) -> "_Verdict":
         """Step with the accumulated gradient if it is finite."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
+        (group,) = self._optimizer.param_groups
+        group["lr"] = rate
         self._scaler.unscale_(self._optimizer)
         norm = self._parameters.clip_gradient(self._config.clip_norm)
         finite = math.isfinite(norm)
         if finite:
+            self._parameters.weights.mul_(1 - rate * self._config.weight_decay)
             self._scaler.step(self._optimizer)
         scale = self._scaler.get_scale()
         self._scaler.update()

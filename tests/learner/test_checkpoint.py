@@ -144,7 +144,7 @@ def test_files_of_two_checkpoints_do_not_mix(folder: Path) -> None:
 def test_a_checkpoint_of_a_later_format_is_not_misread(folder: Path) -> None:
     path = folder / "0000000003" / STATE_FILE
     document = json.loads(path.read_bytes())
-    path.write_text(json.dumps({**document, "format": 3}, sort_keys=True, indent=2) + "\n")
+    path.write_text(json.dumps({**document, "format": 99}, sort_keys=True, indent=2) + "\n")
     found = CheckpointStore(folder, keep=4).load_newest()
     assert found is not None
     assert found.number == 2

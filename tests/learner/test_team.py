@@ -106,6 +106,16 @@ def test_two_learners_take_the_step_of_one(leader: Leader) -> None:
         assert float(difference) < (1e-5 if seed == 0 else 1e-3)
 
 
+def test_a_batch_of_fewer_rows_than_learners_is_a_step_as_well(leader: Leader) -> None:
+    alone, together = trainer_in(ALONE), trainer_in(leader)
+    together.lead()
+    row = {name: column[:1] for name, column in batch(0).items()}
+    expected, found = alone.step(row), together.step(row)
+    assert found.applied
+    assert found.losses == pytest.approx(expected.losses, rel=1e-4)
+    assert float((gradient(alone) - gradient(together)).norm() / gradient(alone).norm()) < 1e-5
+
+
 def test_a_batch_that_is_not_finite_is_refused_by_all(leader: Leader) -> None:
     together = trainer_in(leader)
     before = {name: tensor.clone() for name, tensor in together.published_net().state_dict().items()}
