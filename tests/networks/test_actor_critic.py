@@ -239,7 +239,8 @@ def test_every_parameter_learns(spec: EnvironmentSpec) -> None:
 def test_policy_and_value_share_no_parameter() -> None:
     net = awake(ActorCritic(CARTPOLE, SMALL, seed=1))
     net(some_observations(CARTPOLE, 4))["value"].sum().backward()
-    assert net.policy_head.weight.grad is None
+    assert net.policy_head.weight.grad is not None
+    assert not net.policy_head.weight.grad.any()
     for layer in net.hidden:
         assert not layer.weight.grad[0].any()
         assert layer.weight.grad[1].any()
