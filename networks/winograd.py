@@ -135,7 +135,7 @@ def _transform_filters(layers: list[Any], tiling: Tiling, filters: np.ndarray) -
 
 
 def _matrix(size: int) -> np.ndarray:
-    return np.array([[float(x) for x in row] for row in filter_transform(size)])
+    return np.array([[float(x) for x in row] for row in filter_transform(size)], np.float32)
 
 
 def _scratch(tiling: Tiling, channels: int) -> Scratch:

@@ -106,6 +106,8 @@ ROWS_OF_TILES = 12
 
 LANES_TOGETHER = 2 * LANES
 """Output channels that are computed together, where it divides them; else `LANES`."""
+INPUTS_TOGETHER = 4 * LANES
+"""Input channels whose filters are transformed together, likewise."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -114,19 +116,21 @@ def transform_filters(taps, down, across, filters):
 
     Args:
         taps: float32 [C, C, 3, 3], outputs first; in any order in memory.
-        down, across: float64 [height + 2, 3] and [width + 2, 3], the transforms of a tile's columns and rows.
-        filters: float32 flat [points, C / width, C, width] as in `TowerWeights`; written, each rounded once.
+        down, across: float32 [height + 2, 3] and [width + 2, 3], the transforms of a tile's columns and rows.
+        filters: float32 flat [points, C / width, C, width] as in `TowerWeights`; written.
     """
     channels = taps.shape[0]
     width = LANES_TOGETHER if channels % LANES_TOGETHER == 0 else LANES
+    inputs = INPUTS_TOGETHER if channels % INPUTS_TOGETHER == 0 else LANES
     # A few lines at a time: those of all points are a power of two apart and share cache lines.
-    given, half = np.empty((3, 3, LANES * width)), np.empty((3, LANES * width))
+    size = inputs * width
+    given, half = np.empty((3, 3, size), np.float32), np.empty((3, size), np.float32)
     for block in range(channels // width):
-        for start in range(0, channels, LANES):
+        for start in range(0, channels, inputs):
             for lane in range(width):
-                for r in range(3):
-                    for s in range(3):
-                        for i in range(LANES):
+                for i in range(inputs):
+                    for r in range(3):
+                        for s in range(3):
                             given[r, s, i * width + lane] = taps[block * width + lane, start + i, r, s]
             for a in range(down.shape[0]):
                 for s in range(3):
@@ -134,7 +138,7 @@ def transform_filters(taps, down, across, filters):
                 for b in range(across.shape[0]):
                     point = a * across.shape[0] + b
                     at = ((point * (channels // width) + block) * channels + start) * width
-                    _combine(across[b], half[0], half[1], half[2], filters[at : at + LANES * width])
+                    _combine(across[b], half[0], half[1], half[2], filters[at : at + size])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
