@@ -22,7 +22,6 @@ WireForm: TypeAlias = Literal["fp32", "bf16", "fp16"]
 Content: TypeAlias = bytes | np.ndarray
 """Of a file: bytes, or uint8 [N], which may lie in shared memory."""
 
-_CODES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
@@ -39,9 +38,7 @@ def to_wire(weights: Weights, form: WireForm) -> bytes:
     sent = Weights(
         weights.model, weights.version, weights.game, weights.network, tensors, tensors_digest(tensors)
     )
-    return safetensors_file(
-        {name: (_CODES[code], array) for name, (code, array) in coded.items()}, sent.metadata()
-    )
+    return safetensors_file(coded, sent.metadata())
 
 
 def checksum_of(data: Content) -> int:

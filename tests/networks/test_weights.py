@@ -61,6 +61,26 @@ def test_equal_weights_are_equal_bytes() -> None:
     assert net_weights().to_bytes() == net_weights().to_bytes()
 
 
+_DTYPES = {"F32": np.float32, "F16": np.float16}
+files = st.dictionaries(
+    st.text('abc.é"', min_size=1, max_size=4),
+    st.tuples(st.sampled_from(list(_DTYPES)), st.lists(st.integers(0, 3), max_size=3)),
+    max_size=5,
+)
+
+
+@given(files, st.text(max_size=9))
+def test_a_file_is_byte_for_byte_what_the_library_writes(
+    files: dict[str, tuple[str, list[int]]], word: str
+) -> None:
+    tensors = {
+        name: (code, np.arange(np.prod(shape), dtype=_DTYPES[code]).reshape(shape))
+        for name, (code, shape) in files.items()
+    }
+    theirs = safetensors_numpy.save({name: array for name, (_, array) in tensors.items()}, {"tamen": word})
+    assert safetensors_file(tensors, {"tamen": word}) == theirs
+
+
 def test_other_programs_can_read_the_file(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(DATA)
@@ -123,7 +143,7 @@ def test_metadata_cannot_be_edited_unnoticed(change: dict[str, object]) -> None:
 
 def test_half_precision_tensors_are_refused() -> None:
     weights = tiny_weights()
-    halved = {name: ("float16", tensor.astype(np.float16)) for name, tensor in weights.tensors.items()}
+    halved = {name: ("F16", tensor.astype(np.float16)) for name, tensor in weights.tensors.items()}
     with pytest.raises(DataError, match="not float32"):
         Weights.from_bytes(safetensors_file(halved, weights.metadata()), source="here")
 
