@@ -165,7 +165,7 @@ class Window:
     def __init__(
         self, config: RunConfig, folder: Path, *, rows: int, games_per_chunk: int, parts: int
     ) -> None:
-        from cluster.ray_actors import PREFETCHED_BATCHES, Assignment, ReplayActor
+        from cluster.ray_actors import DRAWS_AT_ONCE, PREFETCHED_BATCHES, Assignment, ReplayActor
         from cluster.ray_client import RayReplaySource
         from cluster.ray_program import dressed
 
@@ -173,9 +173,12 @@ class Window:
         run = RunFolder(folder)
         self._batch_rows = config.learner.batch_rows
         self._replay = dressed(ReplayActor, num_cpus=0).remote(Assignment(config, run, 0, {}, True))
-        self._ahead = PREFETCHED_BATCHES
+        self._ahead = PREFETCHED_BATCHES + DRAWS_AT_ONCE
         self._feed = Feed(
-            RayReplaySource(self._replay), batch_rows=self._batch_rows, prefetch=PREFETCHED_BATCHES
+            RayReplaySource(self._replay),
+            batch_rows=self._batch_rows,
+            prefetch=PREFETCHED_BATCHES,
+            draws_at_once=DRAWS_AT_ONCE,
         )
         self.rows = rows
         self.local = LocalRows(rows)

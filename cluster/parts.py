@@ -124,11 +124,9 @@ def make_learner(
     folder: RunFolder,
     source: "Source",
     publisher: "Publisher",
-    *,
-    prefetch: int,
     **options: Any,
 ) -> "Learner":
-    """Build the learner; `options` inject its clock."""
+    """Build the learner; `options` say what is made ahead, and inject its clock."""
     import torch
 
     from learner.checkpoint import CheckpointStore
@@ -148,7 +146,6 @@ def make_learner(
         checkpoints=CheckpointStore(folder.checkpoints, keep=config.learner.checkpoints_kept),
         seed=config.seed,
         device=device(),
-        prefetch=prefetch,
         **options,
     )
 

@@ -69,6 +69,8 @@ class Assignment:
 REST_SECONDS = 0.1
 """Of a server before it asks for new weights again, when there were none or they could not be had."""
 PREFETCHED_BATCHES = 2
+DRAWS_AT_ONCE = 8
+"""A call of the replay takes the time of three batches of 4,096 boards."""
 WARM_UP_SECONDS = 1.0
 """After which a server tries no larger batches."""
 
@@ -185,12 +187,15 @@ class LearnerActor:
         self._stopping = threading.Event()
         (replay,), (store,) = given.handles("replay"), given.handles("store")
         source, self._publisher = RayReplaySource(replay), WeightsPublisher(store)
+        used_up = given.config.replay.sampler == "fifo"
         self._learner = parts.make_learner(
             given.config,
             given.folder,
             source,
             self._publisher,
-            prefetch=1 if given.config.replay.sampler == "fifo" else PREFETCHED_BATCHES,
+            # Where rows are used up as they come, what is drawn ahead only grows old.
+            prefetch=1 if used_up else PREFETCHED_BATCHES,
+            draws_at_once=1 if used_up else DRAWS_AT_ONCE,
             **self._team(given),
         )
 

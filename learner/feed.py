@@ -93,6 +93,8 @@ class Feed:
         batch_rows: n.
         prefetch: batches made ahead on a background thread that the first `next` starts; 0 makes each when
             it is asked for, in the caller's thread, so that a run is deterministic.
+        draws_at_once: how many are drawn by one call of the source, which takes longer than a batch does; 1 where rows
+            grow old between the draw and the step.
         clock: monotonic seconds.
 
     Attributes:
@@ -100,11 +102,18 @@ class Feed:
     """
 
     def __init__(
-        self, source: Source, *, batch_rows: int, prefetch: int = 0, clock: Callable[[], float] = monotonic
+        self,
+        source: Source,
+        *,
+        batch_rows: int,
+        prefetch: int = 0,
+        draws_at_once: int = 1,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._source = source
         self._batch_rows = batch_rows
         self._prefetch = prefetch
+        self._at_once = draws_at_once
         self._clock = clock
         self._arena = RowArena()
         self._pause_seconds = _FIRST_PAUSE_SECONDS
@@ -124,7 +133,9 @@ class Feed:
                 made = self._draw(1, lambda: False)
                 return made if isinstance(made, Waited) else next(made)
             if self._producer is None:
-                self._producer = _Producer(self._draw, self._prefetch, self._turn)
+                self._producer = _Producer(
+                    self._draw, prefetch=self._prefetch, draws_at_once=self._at_once, turn=self._turn
+                )
             return self._producer.next(timeout_seconds)
         except BaseException:
             self.close()
@@ -216,19 +227,23 @@ class _Producer:
     Args:
         draw: makes up to so many batches; gives up between two calls of the source when what it is given says so.
         prefetch: places for batches.
+        draws_at_once: how many are drawn by a call of the source; they are made as there are places.
         turn: held while the thread draws, so that it begins when a predecessor has ended.
     """
 
     def __init__(
         self,
         draw: Callable[[int, Callable[[], bool]], Iterator[Batch] | Waited],
+        *,
         prefetch: int,
+        draws_at_once: int,
         turn: threading.Lock,
     ) -> None:
         self._draw = draw
         self._turn = turn
         self._batches: queue.SimpleQueue[Batch] = queue.SimpleQueue()
         self._places = threading.Semaphore(prefetch)
+        self._at_once = draws_at_once
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
         self._reason = "the first batch is being made"
@@ -268,26 +283,22 @@ class _Producer:
             self._turn.release()
 
     def _produce(self) -> None:
-        while not self._stopping.is_set():
-            places = self._take_places()
-            if not places:
-                continue
-            made, unused = self._draw(places, self._stopping.is_set), places
+        while self._take_place():
+            made = self._draw(self._at_once, self._stopping.is_set)
             if isinstance(made, Waited):
                 self._reason = made.reason
+                self._places.release()
                 self._stopping.wait(made.seconds)
-            else:
-                for batch in made:
-                    self._batches.put(batch)
-                    unused -= 1
-            if unused:
-                self._places.release(unused)
+                continue
+            self._batches.put(next(made))
+            for batch in made:
+                if not self._take_place():
+                    return
+                self._batches.put(batch)
 
-    def _take_places(self) -> int:
-        """Wait a moment for a place, and take all that there are; return how many."""
-        if not self._places.acquire(timeout=_POLL_SECONDS):
-            return 0
-        places = 1
-        while self._places.acquire(blocking=False):
-            places += 1
-        return places
+    def _take_place(self) -> bool:
+        """Wait for a place; return whether there is one, False when it is time to stop."""
+        while not self._stopping.is_set():
+            if self._places.acquire(timeout=_POLL_SECONDS):
+                return True
+        return False

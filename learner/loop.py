@@ -74,6 +74,7 @@ class Learner:
         device: torch device name.
         team: other learners that work on each batch.
         prefetch: batches made ahead on a thread; 0 for a deterministic run.
+        draws_at_once: see `learner.feed.Feed`.
         clock: monotonic seconds.
         sleep: waits for some seconds.
     """
@@ -94,6 +95,7 @@ class Learner:
         device: str = "cpu",
         team: Team = ALONE,
         prefetch: int = 0,
+        draws_at_once: int = 1,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -106,7 +108,13 @@ class Learner:
         self._clock = clock
         self._sleep = sleep
         self._trainer = new_trainer(spec, network, config, objective, seed=seed, device=device, team=team)
-        self._feed = Feed(source, batch_rows=config.batch_rows, prefetch=prefetch, clock=clock)
+        self._feed = Feed(
+            source,
+            batch_rows=config.batch_rows,
+            prefetch=prefetch,
+            draws_at_once=draws_at_once,
+            clock=clock,
+        )
         self._lesson: Lesson | None = None
         self._batch: Columns = {}
         self._lag_versions = 0.0

@@ -53,8 +53,12 @@ def test_a_batch_holds_exactly_the_rows_that_were_drawn(make_source: MakeSource)
     assert (batch.draws, batch.sampled_rows) == (1, ROWS)
 
 
-def test_batches_made_ahead_are_those_made_when_asked_for(make_source: MakeSource) -> None:
-    inline, ahead = Feed(make_source(), batch_rows=ROWS), Feed(make_source(), batch_rows=ROWS, prefetch=3)
+@pytest.mark.parametrize("draws_at_once", [1, 4])
+def test_batches_made_ahead_are_those_made_when_asked_for(
+    draws_at_once: int, make_source: MakeSource
+) -> None:
+    inline = Feed(make_source(), batch_rows=ROWS)
+    ahead = Feed(make_source(), batch_rows=ROWS, prefetch=3, draws_at_once=draws_at_once)
     try:
         assert all(same(take(inline), take(ahead)) for _ in range(10))
     finally:
@@ -71,7 +75,10 @@ def test_a_batch_stays_what_it_is_when_its_chunks_are_gone(make_source: MakeSour
     assert all(np.array_equal(batch.columns[name], column) for name, column in kept.items())
 
 
-def test_as_many_batches_are_drawn_ahead_as_the_bound_says_and_no_more(make_source: MakeSource) -> None:
+@pytest.mark.parametrize(("draws_at_once", "drawn_ahead"), [(1, 2), (5, 4)])
+def test_as_many_batches_are_drawn_ahead_as_the_bound_says_and_no_more(
+    draws_at_once: int, drawn_ahead: int, make_source: MakeSource
+) -> None:
     source, drawn = make_source(), threading.Semaphore(0)
     sample = source.sample
 
@@ -80,9 +87,9 @@ def test_as_many_batches_are_drawn_ahead_as_the_bound_says_and_no_more(make_sour
         return sample(num_rows)
 
     source.sample = sample_and_tell
-    feed = Feed(source, batch_rows=ROWS, prefetch=2)
+    feed = Feed(source, batch_rows=ROWS, prefetch=2, draws_at_once=draws_at_once)
     take(feed)
-    for _ in range(1 + 2):  # taken, and made ahead
+    for _ in range(1 + drawn_ahead):  # taken, and drawn ahead
         assert drawn.acquire(timeout=TIMEOUT_SECONDS)
     assert not drawn.acquire(timeout=0.2)
     feed.close()
@@ -138,8 +145,8 @@ def test_a_thread_that_outlives_its_close_never_draws_beside_its_successor(
     assert isinstance(waited, Waited)
     assert "has not ended" in waited.reason
     source.may_end.set()
-    # The first answer, of two draws for two places, was dropped.
-    assert [take(feed).draws for _ in range(4)] == [3, 4, 5, 6]
+    # The first answer was dropped.
+    assert [take(feed).draws for _ in range(4)] == [2, 3, 4, 5]
     assert source.most_callers == 1
     feed.close()
 
