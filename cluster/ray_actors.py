@@ -69,7 +69,7 @@ class Assignment:
 REST_SECONDS = 0.1
 """Of a server before it asks for new weights again, when there were none or they could not be had."""
 PREFETCHED_BATCHES = 2
-DRAWS_AT_ONCE = 8
+DRAWS_AT_ONCE = 16
 """A call of the replay takes the time of three batches of 4,096 boards."""
 WARM_UP_SECONDS = 1.0
 """After which a server tries no larger batches."""
