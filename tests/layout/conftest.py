@@ -13,10 +13,16 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def packages(root: Path) -> tuple[str, ...]:
-    """Our top-level packages, as pyproject.toml declares them."""
+def declared(root: Path) -> tuple[str, ...]:
+    """Our packages, as pyproject.toml declares them, with those below others."""
     project = tomllib.loads((root / "pyproject.toml").read_text())
     return tuple(project["tool"]["setuptools"]["packages"])
+
+
+@pytest.fixture(scope="session")
+def packages(declared: tuple[str, ...]) -> tuple[str, ...]:
+    """Our top-level packages."""
+    return tuple(name for name in declared if "." not in name)
 
 
 @pytest.fixture(scope="session")
