@@ -1,0 +1,272 @@
+"""Positions of finished games as training rows at rest: files that the pipeline writes and the learner reads.
+
+    shuffled_0000.npz         the columns, uncompressed; numpy.load reads them
+    shuffled_0000.npz.json    what they are: schema, game, cells, rows, size, digest, sources
+
+A shard is there when its sidecar is: the rows are written first, each of the two in one step. Damage is found by the
+digest when the rows are read. Why this format: docs/decisions/0016.
+
+Everything is in the frame of a view (docs/decisions/0008): the player to move sees the board turned so that his goal is
+always the same. Shapes: `R` rows, `C` cells of the board.
+"""
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import DataError
+from core.files import digest, write_atomic
+
+SHARD_SCHEMA = 1
+
+COLUMNS = {
+    "stones": np.dtype("uint8"),
+    "action": np.dtype("int16"),
+    "outcome": np.dtype("int8"),
+    "game": np.dtype("uint64"),
+    "ply": np.dtype("int16"),
+    "plies": np.dtype("int16"),
+}
+"""Name and type of each column, all with R rows, in the order in which they are written.
+
+    stones: [R, 2, ceil(C/8)], two planes of bits (numpy.packbits): those of the player to move, and the other's.
+    action: the move that was played, as index of the policy; -1 where there is none to be learnt.
+    outcome: from the view of the player to move: 1 won, -1 lost, 0 unknown.
+    game: number of the game that the row was cut from, the same for all its rows and for no other game.
+    ply: moves made before, which is also how many stones there are.
+    plies: moves of the whole game.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardAbout:
+    """What a writer knows of its rows beside the columns.
+
+    Attributes:
+        game: name of the game, as `games.catalog.make_game` knows it.
+        cells: C.
+        sources: names of the files that the rows were made from.
+    """
+
+    game: str
+    cells: int
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """What a sidecar says.
+
+    Attributes:
+        schema: version of the columns and of the sidecar.
+        game, cells, sources: see `ShardAbout`.
+        rows: R.
+        size: bytes of the file of rows.
+        digest: of that file, as `core.files.digest` makes it.
+    """
+
+    schema: int
+    game: str
+    cells: int
+    rows: int
+    size: int
+    digest: str
+    sources: tuple[str, ...]
+
+    def to_json(self) -> bytes:
+        """Return the sidecar's text, the same for equal infos."""
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+
+def sidecar_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def write_shard(path: Path, rows: Mapping[str, np.ndarray], about: ShardAbout) -> ShardInfo:
+    """Write columns and sidecar, durably; one that was there before is replaced.
+
+    Raises:
+        ValueError: when the rows are not sound, see `check_valid`.
+        OSError: when it cannot be written; then there is no shard.
+    """
+    data, info = encode_shard(rows, about)
+    sidecar_of(path).unlink(missing_ok=True)
+    write_atomic(path, data)
+    write_atomic(sidecar_of(path), info.to_json())
+    return info
+
+
+def encode_shard(rows: Mapping[str, np.ndarray], about: ShardAbout) -> tuple[bytes, ShardInfo]:
+    """Return the bytes of a shard, the same for equal rows, and what is to be said of them. Raises ValueError."""
+    if problems := check_valid(rows, about.cells):
+        raise ValueError(f"rows of {about.game} are not sound: {'; '.join(problems)}")
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{name: rows[name] for name in COLUMNS})
+    data = buffer.getvalue()
+    info = ShardInfo(
+        schema=SHARD_SCHEMA,
+        game=about.game,
+        cells=about.cells,
+        rows=len(rows["game"]),
+        size=len(data),
+        digest=digest(data),
+        sources=tuple(about.sources),
+    )
+    return data, info
+
+
+def is_complete(path: Path) -> bool:
+    """Say whether a shard is there, whole as far as its length tells; `read_shard` looks at every byte."""
+    try:
+        return path.stat().st_size == load_info(path).size
+    except (OSError, DataError):
+        return False
+
+
+def load_info(path: Path) -> ShardInfo:
+    """Return what the sidecar of the shard at `path` says. Raises DataError."""
+    sidecar = sidecar_of(path)
+    try:
+        said = json.loads(sidecar.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _damaged(sidecar, str(error)) from error
+    match said:
+        case {"schema": int(schema)} if schema != SHARD_SCHEMA:
+            raise DataError(
+                f"{path} is of another release",
+                why=f"its rows have schema {schema}, this release reads schema {SHARD_SCHEMA}",
+                fix="make the rows anew from the games: tamen pipeline",
+            )
+        case {
+            "schema": int(),
+            "game": str(game),
+            "cells": int(cells),
+            "rows": int(rows),
+            "size": int(size),
+            "digest": str(digest_),
+            "sources": list(sources),
+        } if all(isinstance(source, str) for source in sources):
+            return ShardInfo(SHARD_SCHEMA, game, cells, rows, size, digest_, tuple(sources))
+    raise _damaged(sidecar, f"it is no object of {', '.join(ShardInfo.__dataclass_fields__)}")
+
+
+def read_shard(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a shard. Raises DataError when a byte is missing, added or altered, or it is foreign."""
+    info = load_info(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _damaged(path, str(error)) from error
+    _check_digest(path, digest(data), info)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            rows = {name: file[name] for name in COLUMNS}
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise _damaged(path, str(error)) from error
+    problems = _shape_problems(rows, info.cells) or (
+        [f"it holds {len(rows['game'])} rows instead of {info.rows}"]
+        if len(rows["game"]) != info.rows
+        else []
+    )
+    if problems:
+        raise _damaged(path, "; ".join(problems))
+    return rows
+
+
+def read_blocks(path: Path, block_rows: int) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the columns of a shard in blocks of `block_rows` rows, and never hold more. Raises DataError."""
+    info = load_info(path)
+    try:
+        with path.open("rb") as file:
+            # `core.files.digest` would need all of it in memory.
+            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=len(info.digest) // 2))
+        _check_digest(path, found.hexdigest(), info)
+        with ExitStack() as stack:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            streams = {name: stack.enter_context(archive.open(f"{name}.npy")) for name in COLUMNS}
+            shapes = {name: _read_header(stream, name) for name, stream in streams.items()}
+            for begin in range(0, info.rows, block_rows):
+                length = min(block_rows, info.rows - begin)
+                rows = {
+                    name: np.frombuffer(
+                        stream.read(length * COLUMNS[name].itemsize * int(np.prod(shapes[name][1:]))),
+                        COLUMNS[name],
+                    ).reshape(length, *shapes[name][1:])
+                    for name, stream in streams.items()
+                }
+                if problems := _shape_problems(rows, info.cells):
+                    raise ValueError("; ".join(problems))
+                yield rows
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def pack_cells(cells: np.ndarray) -> np.ndarray:
+    """Return stones uint8 [R, 2, ceil(C/8)] of cells int8 [R, C]: 1 own, -1 the other's, 0 empty."""
+    return np.packbits(np.stack([cells > 0, cells < 0], axis=1), axis=2)
+
+
+def unpack_cells(stones: np.ndarray, cells: int) -> np.ndarray:
+    """Return int8 [R, C], 1 own, -1 the other's, 0 empty, of stones uint8 [R, 2, ceil(C/8)]; `cells` is C."""
+    planes = np.unpackbits(stones, axis=2, count=cells).view(np.int8)
+    return planes[:, 0] - planes[:, 1]
+
+
+def check_valid(rows: Mapping[str, np.ndarray], cells: int) -> list[str]:
+    """Return what is wrong with rows of a board of `cells` cells, in words; nothing if they are sound."""
+    if problems := _shape_problems(rows, cells):
+        return problems
+    stones, ply = rows["stones"], rows["ply"]
+    own, other = np.bitwise_count(stones).sum(axis=2, dtype=np.int16).T
+    tests = {
+        "a cell holds two stones": (stones[:, 0] & stones[:, 1]).any(axis=1),
+        "a stone lies behind the last cell": (stones[:, :, -1] & (0xFF >> (1 + (cells - 1) % 8))).any(axis=1),
+        "there are not as many stones as plies, half of them the player's to move": (own + other != ply)
+        | (own != ply // 2),
+        f"action is not from -1 to {cells - 1}": (rows["action"] < -1) | (rows["action"] >= cells),
+        "outcome is not -1, 0 or 1": np.abs(rows["outcome"]) > 1,
+        "ply is not from 0 to plies": (ply < 0) | (ply > rows["plies"]),
+    }
+    return [f"{problem} (row {int(wrong.argmax())})" for problem, wrong in tests.items() if wrong.any()]
+
+
+def _shape_problems(rows: Mapping[str, np.ndarray], cells: int) -> list[str]:
+    if missing := [name for name in COLUMNS if name not in rows]:
+        return [f"it has no column {', '.join(missing)}"]
+    count = len(rows["game"])
+    shapes = {name: (count, 2, (cells + 7) // 8) if name == "stones" else (count,) for name in COLUMNS}
+    return [
+        f"column {name} is {rows[name].dtype}{list(rows[name].shape)} instead of {dtype}{list(shapes[name])}"
+        for name, dtype in COLUMNS.items()
+        if rows[name].dtype != dtype or rows[name].shape != shapes[name]
+    ]
+
+
+def _read_header(stream: Any, name: str) -> tuple[int, ...]:
+    """Read the .npy header of a column and return its shape. Raises ValueError unless its type is the column's."""
+    version = np.lib.format.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"column {name} has the .npy version {version}")
+    shape, fortran, found = np.lib.format.read_array_header_1_0(stream)
+    if fortran or found != COLUMNS[name]:
+        raise ValueError(f"column {name} is of {found} instead of {COLUMNS[name]}")
+    return shape
+
+
+def _check_digest(path: Path, found: str, info: ShardInfo) -> None:
+    if found != info.digest:
+        raise _damaged(path, f"its digest is {found}, its sidecar says {info.digest}")
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(
+        f"{path} cannot be read", why=why, fix="restore it from a copy, or delete it and run the step again"
+    )
