@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-KERNEL_FOLDERS = ("games", "networks", "search", "inference_server", "replay", "learner")
+KERNEL_FOLDERS = ("games", "networks", "search", "inference_server", "replay", "learner", "pipeline")
 """Folders whose files hold numba kernels."""
 
 
@@ -31,7 +31,7 @@ def kernel_cache() -> Path:
 
     Numba looks at a kernel's own file alone, and would go on using one that was inlined from a file since changed.
     """
-    paths = sorted(path for folder in KERNEL_FOLDERS for path in (CHECKOUT / folder).glob("*.py"))
+    paths = sorted(path for folder in KERNEL_FOLDERS for path in (CHECKOUT / folder).rglob("*.py"))
     sources = (source for path in paths if b"@njit" in (source := path.read_bytes()))
     state = hashlib.blake2b(b"".join(sources), digest_size=8).hexdigest()
     return CHECKOUT / ".cache" / "numba" / state

@@ -1,1 +1,1 @@
-"""Files of games become a trained model: read, checked, cut into positions, shuffled, fitted; resumable at each step."""
+"""Files of games become a trained model: read, cut into positions, shuffled, fitted; resumable at each step."""

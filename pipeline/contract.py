@@ -1,9 +1,9 @@
 """What the steps of a pipeline are given and what they give back.
 
-A step turns the folders of the steps before it into a folder of its own. It cuts its work into tasks: functions of this
-package's top level on small arguments (paths, numbers, strings), each of which writes its files atomically and returns a
-few numbers. What a task's result is depends on its arguments and on the files that they name, never on who runs it or on
-what ran before: so any number of workers, and any number of kills, make the same bytes.
+A step turns the folders of the steps before it into a folder of its own. It cuts its work into tasks: functions of
+this package's top level on small arguments (paths, numbers, strings), each of which writes its files atomically and
+returns a few numbers. What a task's result is depends on its arguments and on the files that they name, never on who
+runs it or on what ran before: so any number of workers, and any number of kills, make the same bytes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +38,7 @@ class Executor(Protocol):
         ...
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 - it is no error
     """A step was asked to stop and did, between two tasks; run again it goes on where it was."""
 
 
