@@ -3,8 +3,9 @@
 from pathlib import Path
 
 PRESETS_FOLDER = Path(__file__).parent / "presets"
+PIPELINES_FOLDER = Path(__file__).parent / "pipelines"
 
 
-def preset_names() -> list[str]:
-    """Return the names that `configs.loading.load` knows; of one family the smaller first."""
-    return sorted((path.stem for path in PRESETS_FOLDER.glob("*.yaml")), key=lambda name: (len(name), name))
+def preset_names(folder: Path = PRESETS_FOLDER) -> list[str]:
+    """Return the names of the presets in `folder`; of one family the smaller first."""
+    return sorted((path.stem for path in folder.glob("*.yaml")), key=lambda name: (len(name), name))
