@@ -29,13 +29,19 @@ COUNTERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("tamen_cache_hits_total", "inference", "cached_rows", {}),
     ("tamen_learner_steps_total", "learner", "learner_steps", {}),
     ("tamen_learner_steps_refused_total", "learner", "batches_set_aside", {}),
+    ("tamen_rows_too_old_total", "learner", "rows_too_old", {}),
     *(
         ("tamen_restarts_total", role, "restarts", {"role": role})
-        for role in ("store", "replay", "learner", "inference", "actor", "evaluator")
+        for role in ("store", "replay", "learner", "colearner", "inference", "actor", "evaluator")
     ),
 )
 """Metric, role, name of the counter in the stats of its parts, and tags."""
-PERSISTENT = (("replay", "games"), ("learner", "learner_steps"))
+PERSISTENT = (
+    ("replay", "games"),
+    ("learner", "learner_steps"),
+    ("learner", "batches_set_aside"),
+    ("learner", "rows_too_old"),
+)
 """Counters of the run, not of a process: a part that died may come back with a little less, never with zero."""
 
 
@@ -86,5 +92,9 @@ def _gauges(snapshot: Snapshot) -> Iterable[tuple[str, float | None, dict[str, s
     if snapshot.rollout is not None:
         yield "tamen_episode_return", snapshot.rollout.training_return, {"of": "training"}
         yield "tamen_episode_return", snapshot.rollout.evaluated_return, {"of": "evaluation"}
+        yield "tamen_policy_entropy", snapshot.rollout.policy_entropy, {}
+        yield "tamen_policy_kl", snapshot.rollout.kl, {}
+        yield "tamen_policy_clip_ratio", snapshot.rollout.clip_share, {}
+        yield "tamen_policy_ratio_error", snapshot.rollout.ratio_error, {}
     for opponent, score in (snapshot.strength or {}).items():
         yield "tamen_strength_score", score.score, {"opponent": opponent}

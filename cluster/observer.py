@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.exporter import PERSISTENT
 from cluster.faults import Faults
+from cluster.lag import LagWatch
 from cluster.snapshot import (
     ActorsPart,
     Event,
@@ -48,6 +49,7 @@ class Observer:
         self._also_tell: Callable[[str], None] = lambda text: None
         self._troubles: dict[tuple[str, str], str] = {}
         self._faults = Faults()
+        self._lag = LagWatch(config.learner.max_lag_versions)
         self._now = 0.0
 
     def note(self, text: str) -> None:
@@ -69,6 +71,8 @@ class Observer:
         faults = self._faults.take(stats)
         if told := self._faults.note(elapsed_seconds):
             self.note(told)
+        for told in self._lag.take(stats, elapsed_seconds):
+            self.note(told)
         replay, learner = stats.get("replay", {}), stats.get("learner", {})
         stop, remaining = self._stop(elapsed_seconds, replay, learner)
         evaluations = newest_evaluations(self._evaluations_file)
@@ -79,7 +83,7 @@ class Observer:
             remaining_seconds=remaining,
             stop=stop,
             games=self._games(replay, last_board),
-            rollout=self._rollout(replay, evaluations) if self._config.environment else None,
+            rollout=self._rollout(replay, learner, evaluations) if self._config.environment else None,
             actors=self._actors(),
             inference=self._inference(),
             learner=self._learner(learner),
@@ -113,7 +117,9 @@ class Observer:
             last_board=last_board,
         )
 
-    def _rollout(self, replay: Mapping[str, Any], evaluations: Mapping[str, Any]) -> RolloutPart:
+    def _rollout(
+        self, replay: Mapping[str, Any], learner: Mapping[str, Any], evaluations: Mapping[str, Any]
+    ) -> RolloutPart:
         evaluated = evaluations.get("returned", {})
         return RolloutPart(
             steps_per_second=self._rate("actor", "moves"),
@@ -121,6 +127,10 @@ class Observer:
             evaluated_return=evaluated.get("mean_return"),
             low=evaluated.get("low"),
             high=evaluated.get("high"),
+            policy_entropy=learner.get("policy_entropy"),
+            kl=learner.get("kl"),
+            clip_share=learner.get("clip_share"),
+            ratio_error=learner.get("ratio_error"),
         )
 
     def _actors(self) -> ActorsPart:
@@ -157,6 +167,7 @@ class Observer:
             value_loss=learner.get("value_loss"),
             lag_versions=learner.get("policy_lag_versions"),
             newest_version=learner.get("version"),
+            rows_too_old=learner.get("rows_too_old"),
         )
 
     def _stop(

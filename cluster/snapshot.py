@@ -33,6 +33,9 @@ class RolloutPart:
         training_return: mean over the last episodes of training, at most 100, with the noise of exploration.
         evaluated_return: mean over the episodes of the newest evaluation, without it; `low` and `high` are the ends of
             its confidence interval.
+        policy_entropy, kl, clip_share: means over the last steps of the learner, see docs/learner.md.
+        ratio_error: of PPO, at the first step of the last lesson: how far the network that learns is from the one that
+            acted.
     """
 
     steps_per_second: Measured = None
@@ -40,6 +43,10 @@ class RolloutPart:
     evaluated_return: Measured = None
     low: Measured = None
     high: Measured = None
+    policy_entropy: Measured = None
+    kl: Measured = None
+    clip_share: Measured = None
+    ratio_error: Measured = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,10 @@ class FaultsPart:
 
 @dataclass(frozen=True, slots=True)
 class LearnerPart:
-    """How the network is fitted. `policy_loss` is in nats; `lag_versions` is the mean age of the sampled rows."""
+    """How the network is fitted. `policy_loss` is in nats; `lag_versions` is the mean age of the sampled rows.
+
+    `rows_too_old` were drawn and dropped.
+    """
 
     steps: Counted = None
     steps_per_second: Measured = None
@@ -101,6 +111,7 @@ class LearnerPart:
     value_loss: Measured = None
     lag_versions: Measured = None
     newest_version: Counted = None
+    rows_too_old: Counted = None
 
 
 @dataclass(frozen=True, slots=True)

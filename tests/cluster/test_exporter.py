@@ -1,10 +1,11 @@
 """From counters of parts to metrics: what grew is counted once, whoever died meanwhile."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from cluster.exporter import COUNTERS, Exporter
-from cluster.snapshot import LearnerPart, ReplayPart, Score, Snapshot
+from cluster.snapshot import LearnerPart, ReplayPart, RolloutPart, Score, Snapshot
 from core.metrics import NoMetrics
 
 PICTURE = Snapshot(
@@ -112,5 +113,26 @@ def test_restarts_are_told_by_role() -> None:
     roles = {tags["role"] for name, _, _, tags in COUNTERS if name == "tamen_restarts_total"}
     metrics = recorded({"learner": {"restarts": 0}}, {"learner": {"restarts": 1}})
 
-    assert roles == {"store", "replay", "learner", "inference", "actor", "evaluator"}
+    assert roles == {"store", "replay", "learner", "colearner", "inference", "actor", "evaluator"}
     assert metrics.counted["tamen_restarts_total", "learner"] == 1
+
+
+def test_what_a_restarted_learner_remembers_of_refused_steps_and_old_rows_is_not_counted_twice() -> None:
+    before, after = (
+        {"batches_set_aside": 5, "rows_too_old": 70},
+        {"batches_set_aside": 3, "rows_too_old": 40},
+    )
+    metrics = recorded({"learner": dict.fromkeys(before, 0)}, {"learner": before}, {"learner": after})
+
+    assert metrics.counted["tamen_learner_steps_refused_total",] == 5
+    assert metrics.counted["tamen_rows_too_old_total",] == 70
+
+
+def test_of_environments_it_is_told_how_the_policy_moves() -> None:
+    metrics = Noted()
+    part = RolloutPart(policy_entropy=0.6, kl=0.01, clip_share=0.2, ratio_error=1e-7)
+    Exporter([metrics]).record({}, replace(PICTURE, rollout=part))
+
+    names = ("entropy", "kl", "clip_ratio", "ratio_error")
+    assert [metrics.gauges[f"tamen_policy_{name}",] for name in names] == [0.6, 0.01, 0.2, 1e-7]
+    assert not [name for name, *_ in recorded({}).gauges if name.startswith("tamen_policy_kl")]

@@ -94,6 +94,8 @@ def test_a_picture_of_the_run_has_returns_instead_of_strength(tmp_path: Path) ->
     assert snapshot.rollout is not None
     assert snapshot.rollout.training_return == stats["replay"]["mean_return"]
     assert snapshot.flat()["rollout/training_return"] == stats["replay"]["mean_return"]
+    assert snapshot.rollout.ratio_error == stats["learner"]["ratio_error"] > 0, "rows are a version old"
+    assert snapshot.flat()["rollout/kl"] == stats["learner"]["kl"] > 0
 
 
 def test_the_evaluator_takes_part_where_episodes_are_asked_for() -> None:
