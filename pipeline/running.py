@@ -1,0 +1,39 @@
+"""How a step has its tasks run: what was done before is left alone, progress is told, a stop is heard."""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import TypeVar
+
+from pipeline.contract import Context, Stopped
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def run_left(
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    left: Sequence[Task],
+    context: Context,
+    *,
+    unit: str,
+) -> None:
+    """Run those of `tasks` that are `left`, and tell how many of all are done, counted in `unit`.
+
+    Raises:
+        Stopped: when the step was asked to stop and tasks are left; those that ran came to their end.
+        TamenError: what a task raised.
+    """
+    done = len(tasks) - len(left)
+    context.progress(done, len(tasks), unit)
+    if not left:
+        return
+    if context.should_stop():
+        raise Stopped
+    results = context.executor.run(function, left)
+    for _ in results:
+        done += 1
+        context.progress(done, len(tasks), unit)
+        if done < len(tasks) and context.should_stop():
+            if isinstance(results, Generator):
+                results.close()
+            raise Stopped
