@@ -1,1 +1,1 @@
-"""Files of games as text: read, written, and what is wrong with a line of them."""
+"""Games of hex as other programs and sites write them: .trmph, HexWorld links and SGF, read and written."""
