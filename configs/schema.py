@@ -179,7 +179,12 @@ class ReplayConfig(Section):
     @model_validator(mode="after")
     def _enough_rows_fit(self) -> "ReplayConfig":
         if self.min_rows > self.capacity_rows:
-            raise ValueError("min_rows must not exceed capacity_rows")
+            raise ValueError(
+                f"min_rows={self.min_rows} is more than capacity_rows={self.capacity_rows}: so many rows could never"
+                " be there, and nothing would be drawn",
+                f"set replay.min_rows to at most {self.capacity_rows},"
+                f" or replay.capacity_rows to at least {self.min_rows}",
+            )
         return self
 
     @model_validator(mode="after")

@@ -282,7 +282,7 @@ class ReplayBuffer:
             problems.append("the sampler knows of other rows than are held")
         if self._live_bytes != sum(chunk.size_bytes for chunk in self._live.values()):
             problems.append("the bytes that are held were counted wrong")
-        return problems + self._sampler.check_valid()
+        return problems + ledger.check_valid() + self._sampler.check_valid()
 
     def _checked(self, data: bytes) -> Chunk:
         """Return the chunk in `data`. Raises DataError unless it is sound and of this run and game."""

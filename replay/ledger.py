@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -29,6 +30,10 @@ class SeenGames:
     def has(self, actor: int, epoch: int, seq: int) -> bool:
         return any(first <= seq <= last for first, last in self._ranges.get((actor, epoch), ()))
 
+    def lives(self) -> Iterable[tuple[int, int]]:
+        """Return the lives, (actor, epoch), of which games were seen."""
+        return self._ranges.keys()
+
     def missing(self) -> int:
         """Return how many games lie between those that came, or before them, and did not come themselves."""
         missing = 0
@@ -46,6 +51,15 @@ class SeenGames:
         """Add the games of an array that `to_array` made."""
         for actor, epoch, first, last in array.tolist():
             self._add_ranges(actor, epoch, [(first, last)])
+
+    def check_valid(self) -> list[str]:
+        """Return what is inconsistent, in words; nothing if all is sound."""
+        return [
+            f"the games seen of actor {actor} in its life {epoch} are no rising ranges with gaps between: {ranges}"
+            for (actor, epoch), ranges in self._ranges.items()
+            if any(first > last or first < 0 for first, last in ranges)
+            or any(before[1] + 1 >= after[0] for before, after in pairwise(ranges))
+        ]
 
     def _add_ranges(self, actor: int, epoch: int, added: list[tuple[int, int]]) -> None:
         merged: list[tuple[int, int]] = []
@@ -95,6 +109,16 @@ class Ledger:
         """Mark what is in a chunk as seen; its actor's life was evidently given out."""
         self.seen.add(chunk.actor, chunk.epoch, chunk.seqs)
         self.next_epochs[chunk.actor] = max(self.next_epochs.get(chunk.actor, 0), chunk.epoch + 1)
+
+    def check_valid(self) -> list[str]:
+        """Return what is inconsistent, in words; nothing if all is sound."""
+        problems = []
+        if min(self.total_rows, self.total_games, self.draws, self.next_number) < 0:
+            problems.append("a counter is below 0")
+        for actor, epoch in self.seen.lives():
+            if epoch >= max(self.next_epochs.get(actor, 0), self.first_epoch):
+                problems.append(f"actor {actor} could be given its life {epoch} again")
+        return problems + self.seen.check_valid()
 
     def encode(self) -> bytes:
         """Return the ledger as sealed bytes."""

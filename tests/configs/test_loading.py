@@ -132,7 +132,9 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     error = refusal("search.simulations=4", "search.cheap_simulations=5")
     assert error.what == "the settings of search do not go together"
     assert error.why == "cheap_simulations must not exceed simulations"
-    assert "min_rows must not exceed capacity_rows" in refusal("replay.capacity_rows=10").why
+    error = refusal("replay.capacity_rows=10")
+    assert "is more than capacity_rows=10: so many rows could never be there" in error.why
+    assert "replay.min_rows to at most 10" in error.fix
 
 
 def test_a_batch_that_could_never_be_drawn_is_refused_with_what_mends_it() -> None:

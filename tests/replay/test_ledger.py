@@ -29,6 +29,7 @@ def test_seen_games_are_those_of_a_plain_set(added: list[tuple[int, int, list[in
     copied = SeenGames()
     copied.add_array(seen.to_array())
     assert {place for place in places if copied.has(*place)} == expected
+    assert seen.check_valid() == copied.check_valid() == []
 
 
 def test_games_in_order_take_one_range_however_many() -> None:
@@ -53,3 +54,15 @@ def test_a_ledger_of_another_form_is_refused() -> None:
     for change in ({"seen": np.zeros((1, 3), np.int64)}, {"seen": np.zeros((1, 4))}, {"draws": "1"}):
         with pytest.raises(DataError, match=r"run/ledger\.sealed is no replay ledger"):
             Ledger.decode(codec.encode({**fields, **change}), source="run/ledger.sealed")
+
+
+def test_an_inconsistent_ledger_is_found_out() -> None:
+    ledger = Ledger("test", "tic_tac_toe", total_rows=4)
+    ledger.seen.add(2, 5, [0, 1, 4])
+    assert ledger.check_valid() == ["actor 2 could be given its life 5 again"]
+    ledger.first_epoch = 6
+    assert ledger.check_valid() == []
+    ledger.seen._ranges[2, 5] = [(0, 4), (4, 6)]
+    (problem,) = ledger.check_valid()
+    assert "actor 2 in its life 5 are no rising ranges" in problem
+    assert Ledger("test", "tic_tac_toe", next_number=-1).check_valid() == ["a counter is below 0"]
