@@ -25,20 +25,25 @@ _BOUNDS = {
 
 def allowed_values(section: type[Section], key: str) -> tuple[str, str]:
     """Return what the setting `key` of `section` may be, in words, and an example as one types it."""
-    schema = section.model_json_schema()["properties"][key]
+    whole = section.model_json_schema()
+    schema = whole["properties"][key]
     default = schema.get("default", "hex5")  # only the game has none
-    return _in_words(schema), default if isinstance(default, str) else json.dumps(default)
+    words = _in_words(schema, whole.get("$defs", {}))
+    return words, default if isinstance(default, str) else json.dumps(default)
 
 
-def _in_words(schema: dict[str, Any]) -> str:
+def _in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    if "$ref" in schema:
+        parts = definitions[schema["$ref"].rpartition("/")[2]]["properties"]
+        return f"{{{', '.join(f'{name}: …' for name in parts)}}}"
     if "anyOf" in schema:
-        return " or ".join(map(_in_words, schema["anyOf"]))
+        return " or ".join(_in_words(each, definitions) for each in schema["anyOf"])
     if "const" in schema:
         return str(schema["const"])
     if "enum" in schema:
         return " or ".join(map(str, schema["enum"]))
     if schema["type"] == "array":
-        return f"a list, each of it {_in_words(schema['items'])}"
+        return f"a list, each of it {_in_words(schema['items'], definitions)}"
     bounds = " and ".join(f"{words} {schema[bound]:g}" for bound, words in _BOUNDS.items() if bound in schema)
     return f"{_KINDS[schema['type']]} ({bounds})" if bounds else _KINDS[schema["type"]]
 
