@@ -8,7 +8,10 @@ Sealed data carries its own length and digest, so damage is found when it is rea
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from core.errors import DataError
 
@@ -23,11 +26,22 @@ def digest(data: bytes) -> str:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, durably and in one step. Raises OSError (a full disk, say) with the old file intact."""
+    with open_atomic(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Write a file too large for memory: once the block has ended it is at `path`, durably and in one step.
+
+    Raises:
+        OSError: with the old file intact, as after any error of the block.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -27,7 +27,8 @@ _LINK = re.compile(
     r"#([0-9]+)(?:x([0-9]+))?(?:r[0-9]+|[mn]|c[0-9]+)*"
     r"(?:,([^\s,]*))?(?:,([^\s,]*))?(?:\s+(\S+))?"
 )
-_MOVE = re.compile(r":[sSp]|:[rf][bw]|[a-z]+[1-9][0-9]*")
+# At most three letters: with any number, a line of letters alone would take time that grows with its square.
+_MOVE = re.compile(r":[sSp]|:[rf][bw]|[a-z]{1,3}[1-9][0-9]*")
 # HexWorld's black is our blue: who moves first and joins top and bottom.
 _WORDS = {
     ":s": Word.SWAP_PIECES,

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from functools import lru_cache
@@ -152,10 +153,8 @@ def read_cells(
     """Return the moves that `tokens` name. Raises GameTextError with the place of the first that is off the board."""
     if width * height <= _TABLED_CELLS:
         cells = cells_by_name(width, height)
-        try:
-            return tuple([cells[token] if token in cells else words[token] for token in tokens])
-        except KeyError:
-            pass  # told below, with its place
+        with suppress(KeyError):  # a word, or what is told below with its place
+            return tuple(map(cells.__getitem__, tokens))
     moves: list[int] = []
     for number, token in enumerate(tokens, start=1):
         move = words[token] if token in words else parse_cell(token, width, height)
@@ -172,7 +171,7 @@ def read_cells(
 def split_moves(moves: str, pattern: re.Pattern[str], *, text: str) -> list[str]:
     """Return the moves that stand without a break in `moves`. Raises GameTextError at the first that is none."""
     tokens = pattern.findall(moves)
-    if sum(map(len, tokens)) == len(moves):
+    if "".join(tokens) == moves:
         return tokens
     place = 0
     for number, token in enumerate([*tokens, ""], start=1):

@@ -21,8 +21,8 @@ from games.formats.record import (
 
 ADDRESS = "http://www.trmph.com/hex/board"
 _LINE = re.compile(r"(?:https?://(?:www\.)?trmph\.com/hex/board)?#([0-9]+),([^\s,]*)(?:\s+(\S+))?")
-# A column may have several letters; that of "swap3" is swap, and no board is that wide.
-_MOVE = re.compile(r"swap(?![0-9])|[a-z]+[1-9][0-9]*")
+# At most three letters: with any number, a line of letters alone would take time that grows with its square.
+_MOVE = re.compile(r"swap(?![0-9])|[a-z]{1,3}[1-9][0-9]*")
 _WORDS = {"swap": Word.SWAP_PIECES}
 
 
