@@ -27,17 +27,22 @@ STEPS_OF_A_TICK = 8
 
 
 class LocalEngine:
-    """Runs a configuration in this process; see `cluster.train.Engine`."""
+    """Runs a configuration in this process; see `cluster.train.Engine`.
 
-    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+    Args:
+        learn: False plays only, with the weights that are in the folder.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, *, learn: bool = True) -> None:
         self._config = config
         self._ticks = 0
         self._started = False
         self._store = parts.make_store(folder)
         clock = {"clock": lambda: float(self._ticks), "sleep": lambda seconds: None}
-        self._replay = parts.make_replay(config, folder, LocalObjects(), limited=True, clock=clock["clock"])
-        self._learner = parts.make_learner(
-            config, folder, _LocalSource(self._replay), _LocalPublisher(self._store), prefetch=0, **clock
+        self._replay = parts.make_replay(config, folder, LocalObjects(), limited=learn, clock=clock["clock"])
+        source, publisher = _LocalSource(self._replay), _LocalPublisher(self._store)
+        self._learner = (
+            parts.make_learner(config, folder, source, publisher, prefetch=0, **clock) if learn else None
         )
         self._host = parts.make_host(config, fetch=self._store.get)
         self._player = parts.make_player(
@@ -52,7 +57,8 @@ class LocalEngine:
         )
 
     def start(self) -> None:
-        self._learner.resume()
+        if self._learner is not None:
+            self._learner.resume()
         self._host.load(self._store.get(MODEL))
         self._started = True
 
@@ -67,7 +73,7 @@ class LocalEngine:
         for _ in range(STEPS_OF_A_TICK):
             self._player.worker.step(timeout_seconds=0.0)
         learnt = True
-        while learnt and not self._finished():
+        while self._learner is not None and learnt and not self._finished():
             learnt = isinstance(self._learner.step_once(), StepReport)
             if self._store.newest_version(MODEL) != self._host.version(MODEL):
                 self._host.load(self._store.get(MODEL))
@@ -76,7 +82,7 @@ class LocalEngine:
         return {
             "store": {"damaged": "; ".join(self._store.skipped[-1:])},
             "replay": parts.replay_stats(self._replay),
-            "learner": self._learner.stats(),
+            "learner": self._learner.stats() if self._learner is not None else {},
             # Without the seconds of each activity: here they are turns of the circle, and would be read as time.
             "actor-0": {name: v for name, v in self._player.stats().items() if not name.endswith("_seconds")},
             "inference-0": {
@@ -93,10 +99,12 @@ class LocalEngine:
             try:
                 self._player.worker.flush(timeout_seconds=10.0)
             finally:
-                self._learner.finish()
+                if self._learner is not None:
+                    self._learner.finish()
 
     def _finished(self) -> bool:
-        stop, learner, replay = self._config.stop, self._learner.stats(), self._replay.stats()
+        stop, replay = self._config.stop, self._replay.stats()
+        learner = self._learner.stats() if self._learner is not None else {}
         steps, games = learner.get("learner_steps", 0), replay["games"]
         return (stop.learner_steps is not None and int(steps) >= stop.learner_steps) or (
             stop.games is not None and games >= stop.games

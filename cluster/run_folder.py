@@ -127,22 +127,33 @@ def open_run(folder: RunFolder, config: RunConfig) -> FileLock:
     Raises:
         UsageError: when the folder belongs to another game or network, or another process runs it.
     """
+    lock = lock_run(folder)
+    try:
+        configure_run(folder, config)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def lock_run(folder: RunFolder) -> FileLock:
+    """Return the lock of a run, which may have to be made yet. Raises UsageError when another process has it."""
     folder.root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.root / ".lock")
     try:
         lock.acquire(timeout=LOCK_SECONDS)
     except Timeout:
         raise _is_being_written(folder) from None
-    try:
-        if folder.exists():
-            _refuse_foreign(folder, config)
-        else:
-            write_atomic(folder.root / "name.txt", f"{folder.root.name}\n".encode())
-        write_atomic(folder.config_file, dump(config).encode())
-    except BaseException:
-        lock.release()
-        raise
     return lock
+
+
+def configure_run(folder: RunFolder, config: RunConfig) -> None:
+    """Write the configuration of a run that is locked. Raises UsageError when it is of another game or network."""
+    if folder.exists():
+        _refuse_foreign(folder, config)
+    else:
+        write_atomic(folder.root / "name.txt", f"{folder.root.name}\n".encode())
+    write_atomic(folder.config_file, dump(config).encode())
 
 
 def check_run(folder: RunFolder, config: RunConfig) -> None:

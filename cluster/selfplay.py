@@ -1,18 +1,17 @@
-"""`tamen selfplay`: games of a given model into a folder, by as many actors as the machine has, without a learner."""
+"""Games of a given model into a folder, by as many actors as the machine has, without a learner."""
 
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
-from cluster import environment
 from cluster.models import FoundModel, find_model
 from cluster.observer import Observer
 from cluster.parts import MODEL, make_store
 from cluster.run_folder import RunFolder, open_run
 from cluster.terminal import console
-from cluster.train import run_engine
+from cluster.train import make_engine, run_engine
 from configs.loading import override
-from configs.schema import RunConfig
 from core.errors import UsageError
 from core.names import checked_name
 
@@ -35,29 +34,60 @@ def play_games(
     plain: bool,
     metrics_port: int | None,
 ) -> None:
-    """Play until `out` holds `games` games; what it holds already counts.
+    """`tamen selfplay`: play until `out` holds `games` games; what it holds already counts.
 
     Raises:
         UsageError: when `out` holds games of other weights.
     """
-    found = find_model(model, runs=runs)
-    config = override(
-        found.config, [*KEEP_EVERYTHING, *overrides, "stop.minutes=null", "stop.learner_steps=null"]
-    )
-    config = override(config, [f"stop.games={games}"])
     folder = RunFolder(out.resolve())
     checked_name(folder.typed, what="folder")
-    lock = open_run(folder, config)
-    try:
-        _place_weights(found, folder)
-        _play(config, folder, address=address, plain=plain, metrics_port=metrics_port)
-    finally:
-        lock.release()
+    found = find_model(model, runs=runs)
+    play_into(
+        folder,
+        found,
+        overrides,
+        games=games,
+        engine="ray",
+        address=address,
+        plain=plain,
+        metrics_port=metrics_port,
+    )
     target = console()
     target.print(
         f"games as text in {folder.games}, with their positions in {folder.root / 'replay'}", markup=False
     )
     target.print("next: the same command with more --games goes on from here", markup=False)
+
+
+def play_into(
+    folder: RunFolder,
+    found: FoundModel,
+    overrides: Sequence[str],
+    *,
+    games: int,
+    engine: Literal["ray", "local"],
+    address: str | None,
+    plain: bool,
+    metrics_port: int | None = None,
+) -> int:
+    """Play with the model `found` until `folder` holds `games` games, or the first Ctrl-C; return how many it holds.
+
+    Raises:
+        UsageError: when it holds games of other weights.
+    """
+    config = override(
+        found.config, [*KEEP_EVERYTHING, *overrides, "stop.minutes=null", "stop.learner_steps=null"]
+    )
+    config = override(config, [f"stop.games={games}"])
+    lock = open_run(folder, config)
+    try:
+        _place_weights(found, folder)
+        observer = Observer(folder.typed, config)
+        chosen = make_engine(engine, config, folder, address=address, report=observer.note, learn=False)
+        snapshot = run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port)
+    finally:
+        lock.release()
+    return 0 if snapshot is None else snapshot.games.played or 0
 
 
 def _place_weights(found: FoundModel, folder: RunFolder) -> None:
@@ -71,14 +101,3 @@ def _place_weights(found: FoundModel, folder: RunFolder) -> None:
             why=f"its weights have the digest {store.get(MODEL).digest}, {found.label} has {found.weights.digest}",
             fix="choose another folder for the games of this model",
         )
-
-
-def _play(
-    config: RunConfig, folder: RunFolder, *, address: str | None, plain: bool, metrics_port: int | None
-) -> None:
-    environment.prepare_ray(address)
-    from cluster.ray_engine import RayEngine
-
-    observer = Observer(folder.typed, config)
-    engine = RayEngine(config, folder, address=address, report=observer.note, learn=False)
-    run_engine(engine, observer, config, folder, plain=plain, metrics_port=metrics_port)

@@ -170,16 +170,17 @@ def make_engine(
     *,
     address: str | None,
     report: Callable[[str], None],
+    learn: bool = True,
 ) -> Engine:
-    """Return the engine called `kind`; only here do ray and torch begin to cost time."""
+    """Return the engine called `kind`, which without `learn` only plays; here ray and torch begin to cost time."""
     if kind == "local":
         from cluster.local import LocalEngine
 
-        return LocalEngine(config, folder)
+        return LocalEngine(config, folder, learn=learn)
     environment.prepare_ray(address)
     from cluster.ray_engine import RayEngine
 
-    return RayEngine(config, folder, address=address, report=report)
+    return RayEngine(config, folder, address=address, report=report, learn=learn)
 
 
 def run_engine(
@@ -199,7 +200,7 @@ def run_engine(
         TamenError: when the engine cannot start or go on; log.txt holds it with its traceback.
     """
     snapshot: Snapshot | None = None
-    log, numbers = _text_log(folder.log_file), RunLog(folder.root, report=observer.note)
+    log, numbers = text_log(folder.log_file), RunLog(folder.root, report=observer.note)
     boards = LastBoard(config.game) if config.environment is None else None
     observer.log_to(log.info)
     with (
@@ -304,7 +305,8 @@ def _served(port: int | None) -> Iterator[list[Metrics]]:
         metrics.close()
 
 
-def _text_log(path: Path) -> logging.Logger:
+def text_log(path: Path) -> logging.Logger:
+    """Return what writes lines with their time into the file `path`, also when the disk has no room for one."""
     log = logging.getLogger(f"tamen.run.{path.parent.name}")
     log.setLevel(logging.INFO)
     log.propagate = False
