@@ -165,30 +165,30 @@ def tower(cells, tiling, weights, scratch, activations, summaries):
     group = scratch.biases.shape[0]
     for start in range(0, cells.shape[0], group):
         n = min(group, cells.shape[0] - start)
-        _stem(cells[start : start + n], tiling, weights, scratch.x)
+        stem(cells[start : start + n], tiling, weights, scratch.x)
         for block in range(weights.pool_of_block.shape[0]):
             pool = weights.pool_of_block[block]
             for b in range(n):
                 scratch.biases[b] = weights.biases[2 * block]
                 if pool >= 0:
-                    _add_pooled(scratch.x, b, tiling, weights.pools[pool], scratch.biases[b])
+                    add_pooled(scratch.x, b, tiling, weights.pools[pool], scratch.biases[b])
             _convolve(scratch.x, scratch.y, n, tiling, weights, 2 * block, scratch, False)
             for b in range(n):
                 scratch.biases[b] = weights.biases[2 * block + 1]
             _convolve(scratch.y, scratch.x, n, tiling, weights, 2 * block + 1, scratch, True)
         for b in range(n):
-            _summarise(scratch.x, b, tiling, channels, summaries[start + b])
-            _take_out(scratch.x, b, tiling, activations[start + b])
+            summarise(scratch.x, b, tiling, channels, summaries[start + b])
+            take_out(scratch.x, b, tiling, activations[start + b])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _convolve(x, y, n, tiling, weights, layer, scratch, add):
     """Write relu(x) convolved with the filters of `layer`, plus the scratch's biases, to y; or `add` it to y."""
     channels, plane = weights.static.shape[2], scratch.plane
-    _spread_tiles(x, n, tiling, channels, scratch.before, plane)
+    spread_tiles(x, n, tiling, channels, scratch.before, plane)
     depth_of_filters = tiling.num_points * channels * channels
     for point in range(tiling.num_points):
-        _multiply_point(
+        multiply_point(
             scratch.before,
             scratch.after,
             point * plane,
@@ -197,11 +197,11 @@ def _convolve(x, y, n, tiling, weights, layer, scratch, add):
             layer * depth_of_filters + point * channels * channels,
             channels,
         )
-    _collect_tiles(scratch.after, n, tiling, channels, plane, scratch.biases, y, add)
+    collect_tiles(scratch.after, n, tiling, channels, plane, scratch.biases, y, add)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _spread_tiles(x, n, tiling, channels, points, plane):
+def spread_tiles(x, n, tiling, channels, points, plane):
     """Transform the inputs of all tiles."""
     height, width = tiling.tile_height, tiling.tile_width
     row = (width * tiling.columns + 2) * channels
@@ -217,7 +217,7 @@ def _spread_tiles(x, n, tiling, channels, points, plane):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _multiply_point(points, products, at, num_tiles, filters, filters_at, channels):
+def multiply_point(points, products, at, num_tiles, filters, filters_at, channels):
     """Multiply [T, C] at `at` of `points` with the filters [C, C] of this point; a few tiles too many do no harm."""
     if channels % LANES_TOGETHER == 0:
         for c in range(0, channels, LANES_TOGETHER):
@@ -234,7 +234,7 @@ def _multiply_point(points, products, at, num_tiles, filters, filters_at, channe
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _collect_tiles(products, n, tiling, channels, plane, biases, y, add):
+def collect_tiles(products, n, tiling, channels, plane, biases, y, add):
     """Make the outputs of all tiles."""
     height, width = tiling.tile_height, tiling.tile_width
     row = (width * tiling.columns + 2) * channels
@@ -267,7 +267,7 @@ def _collect_tiles(products, n, tiling, channels, plane, biases, y, add):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _stem(cells, tiling, weights, x):
+def stem(cells, tiling, weights, x):
     """Write the stem's output: that of an empty board, and what each stone adds to the cells around it."""
     height, width, channels = weights.static.shape
     wide = tiling.tile_width * tiling.columns + 2
@@ -291,7 +291,7 @@ def _stem(cells, tiling, weights, x):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _summarise(x, b, tiling, channels, summary):
+def summarise(x, b, tiling, channels, summary):
     """Write mean and maximum over the board of relu(x) of position `b` to `summary` [2C]."""
     wide = tiling.tile_width * tiling.columns + 2
     origin = (b * tiling.framed_cells + wide + 1) * channels
@@ -305,18 +305,18 @@ def _summarise(x, b, tiling, channels, summary):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_pooled(x, b, tiling, matrix, bias):
+def add_pooled(x, b, tiling, matrix, bias):
     """Add the summary of position `b` times `matrix` [2C, C] to `bias` [C]."""
     channels = matrix.shape[1]
     summary = np.empty(2 * channels, np.float32)
-    _summarise(x, b, tiling, channels, summary)
+    summarise(x, b, tiling, channels, summary)
     for k in range(2 * channels):
         for c in range(channels):
             bias[c] += summary[k] * matrix[k, c]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _take_out(x, b, tiling, activations):
+def take_out(x, b, tiling, activations):
     """Write relu(x) of position `b` without its frame to `activations` [H, W, C]."""
     height, width, channels = activations.shape
     wide = tiling.tile_width * tiling.columns + 2

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from networks.winograd_points import POINTS, input_transform
+from networks.winograd_points import POINTS, Matrix, input_transform, output_transform
 
 LANES = 8
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
@@ -83,6 +83,96 @@ def _collect_tile(
 
     given = (height, width, products, at, plane, biases, bias_at, y, to, row, cell, rows, columns, add)
     return types.void(*given), emit
+
+
+def _raise_tile(typing, height, width, y, at, row, cell, points, to, plane):
+    """Transform 8 channels of the gradient by the outputs of one tile to that by its products: `collect_tile` backwards.
+
+    Args:
+        height, width: of the tile.
+        y, at, row, cell: gradient, where the tile's outputs begin, and the steps between its rows and cells; zeros
+            where the tile is beyond the board.
+        points, to, plane: where the first point goes, and the step to the next.
+    """
+
+    def emit(context, builder, signature, args):
+        height, width, _, at, row, cell, _, to, plane = args
+        source, target = (_data(context, builder, signature, args, k) for k in (2, 6))
+        for tall, broad in _tile_shapes(builder, height, width):
+            lines = []
+            for i in range(tall - 2):
+                places = [_place(builder, at, (row, i), (cell, j)) for j in range(broad - 2)]
+                lines.append(_to_products(builder, [_load(builder, source, place) for place in places]))
+            for j in range(broad):
+                for i, value in enumerate(_to_products(builder, [line[j] for line in lines])):
+                    _store(builder, value, target, _place(builder, to, (plane, i * broad + j)))
+        return context.get_dummy_value()
+
+    return types.void(height, width, y, at, row, cell, points, to, plane), emit
+
+
+def _scatter_tile(typing, height, width, points, at, plane, x, to, row, cell):
+    """Add 8 channels of the gradient by the inputs of one tile to that of the board: `spread_tile` backwards, no relu.
+
+    Args:
+        height, width: of the tile.
+        points, at, plane: gradient by the tile's points, where the first is, and the step to the next.
+        x, to, row, cell: gradient, where the tile's inputs begin, and the steps between rows and cells of it.
+    """
+
+    def emit(context, builder, signature, args):
+        height, width, _, at, plane, _, to, row, cell = args
+        source, target = (_data(context, builder, signature, args, k) for k in (2, 5))
+        for tall, broad in _tile_shapes(builder, height, width):
+            lines = []
+            for i in range(tall):
+                places = [_place(builder, at, (plane, i * broad + j)) for j in range(broad)]
+                lines.append(_from_inputs(builder, [_load(builder, source, place) for place in places]))
+            for j in range(broad):
+                for i, value in enumerate(_from_inputs(builder, [line[j] for line in lines])):
+                    place = _place(builder, to, (row, i), (cell, j))
+                    _store(builder, builder.fadd(value, _load(builder, target, place)), target, place)
+        return context.get_dummy_value()
+
+    return types.void(height, width, points, at, plane, x, to, row, cell), emit
+
+
+def _add_products(typing, rows, vectors, x, x_at, y, y_at, tiles, sums, to, channels):
+    """Add Σ over tiles of x [tiles, rows] transposed times y [tiles, 8 * vectors] to sums [rows, 8 * vectors].
+
+    Args:
+        rows, vectors: literal numbers; their product is the number of registers for sums.
+        x, x_at, y, y_at: the first tile's; the next are `channels` on.
+        tiles: their number.
+        sums, to: where the first row is; the next is `channels` on.
+    """
+
+    def emit(context, builder, signature, args):
+        _, _, _, x_at, _, y_at, tiles, _, to, channels = args
+        left, right, target = (_data(context, builder, signature, args, k) for k in (2, 4, 7))
+        down, across = range(rows.literal_value), range(vectors.literal_value)
+        registers = [[cgutils.alloca_once(builder, _VECTOR) for _ in across] for _ in down]
+        places = [
+            [builder.add(_place(builder, to, (channels, r)), _INDEX(LANES * v)) for v in across] for r in down
+        ]
+        for r in down:
+            for v in across:
+                builder.store(_load(builder, target, places[r][v]), registers[r][v])
+        with cgutils.for_range(builder, tiles) as loop:
+            x_here, y_here = (_place(builder, at, (channels, loop.index)) for at in (x_at, y_at))
+            columns = [_load(builder, right, builder.add(y_here, _INDEX(LANES * v))) for v in across]
+            for r in down:
+                one = builder.load(builder.gep(left, [builder.add(x_here, _INDEX(r))]))
+                same = _broadcast(builder, one)
+                for register, column in zip(registers[r], columns, strict=True):
+                    term = builder.fmul(same, column, flags=_MAY_FUSE)
+                    builder.store(builder.fadd(builder.load(register), term, flags=_MAY_FUSE), register)
+        for r in down:
+            for v in across:
+                _store(builder, builder.load(registers[r][v]), target, places[r][v])
+        return context.get_dummy_value()
+
+    return types.void(rows, vectors, x, x_at, y, y_at, tiles, sums, to, channels), emit
 
 
 def _multiply_tiles(typing, rows, vectors, points, at, filters, filters_at, products, to, channels):
@@ -169,6 +259,9 @@ collect_tile: Any = intrinsic(_collect_tile)
 add_vector: Any = intrinsic(_add_vector)
 sum_and_maximum: Any = intrinsic(_sum_and_maximum)
 multiply_tiles: Any = intrinsic(prefer_literal=True)(_multiply_tiles)
+raise_tile: Any = intrinsic(_raise_tile)
+scatter_tile: Any = intrinsic(_scatter_tile)
+add_products: Any = intrinsic(prefer_literal=True)(_add_products)
 
 
 def _tile_shapes(builder: Any, height: Any, width: Any) -> Iterator[tuple[int, int]]:
@@ -190,11 +283,20 @@ def _put(builder: Any, value: Any, base: Any, at: Any, add: Any) -> None:
 
 
 def _to_points(builder: Any, inputs: list[Any]) -> list[Any]:
-    """Emit the input transform of a line; the rows of opposite points share their even and odd parts."""
-    matrix = input_transform(len(inputs) - 2)
+    """Emit the input transform of a line."""
+    return _at_points(builder, inputs, input_transform(len(inputs) - 2))
+
+
+def _to_products(builder: Any, outputs: list[Any]) -> list[Any]:
+    """Emit the output transform of a line backwards: values of the polynomial that has `outputs` for coefficients."""
+    return _at_points(builder, outputs, tuple(zip(*output_transform(len(outputs)), strict=True)))
+
+
+def _at_points(builder: Any, inputs: list[Any], matrix: Matrix) -> list[Any]:
+    """Emit matrix · inputs; its rows of opposite points share their even and odd parts."""
     even, odd = range(0, len(inputs), 2), range(1, len(inputs), 2)
     values = []
-    for row, point in zip(matrix[:-1], POINTS[len(inputs) - 2], strict=True):
+    for row, point in zip(matrix[:-1], POINTS[len(matrix) - 2], strict=True):
         if point > 0:
             first = _combine(builder, [(row[k], inputs[k]) for k in even])
             second = _combine(builder, [(row[k], inputs[k]) for k in odd])
@@ -202,6 +304,20 @@ def _to_points(builder: Any, inputs: list[Any]) -> list[Any]:
         elif point == 0:
             values.append(_combine(builder, list(zip(row, inputs, strict=True))))
     return [*values, _combine(builder, list(zip(matrix[-1], inputs, strict=True)))]
+
+
+def _from_inputs(builder: Any, values: list[Any]) -> list[Any]:
+    """Emit the input transform of a line backwards; opposite points' values meet in sums and differences."""
+    matrix = input_transform(len(values) - 2)
+    pairs = range(1, len(values) - 1, 2)
+    sums = [builder.fadd(values[p], values[p + 1]) for p in pairs]
+    differences = [builder.fsub(values[p], values[p + 1]) for p in pairs]
+    outputs = []
+    for k in range(len(values)):
+        parts = sums if k % 2 == 0 else differences
+        terms = [(matrix[p][k], part) for p, part in zip(pairs, parts, strict=True)]
+        outputs.append(_combine(builder, [*terms, (matrix[0][k], values[0]), (matrix[-1][k], values[-1])]))
+    return outputs
 
 
 def _from_points(builder: Any, products: list[Any]) -> list[Any]:
