@@ -135,15 +135,23 @@ def load_info(path: Path) -> ShardInfo:
     """Return what the sidecar of the shard at `path` says. Raises DataError."""
     sidecar = sidecar_of(path)
     try:
-        said = json.loads(sidecar.read_bytes())
-    except (OSError, ValueError) as error:
+        return info_from_json(sidecar.read_bytes(), source=str(sidecar))
+    except OSError as error:
         raise _damaged(sidecar, str(error)) from error
+
+
+def info_from_json(data: bytes, *, source: str) -> ShardInfo:
+    """Return what a sidecar says. Raises DataError naming `source`."""
+    try:
+        said = json.loads(data)
+    except ValueError as error:
+        raise _damaged(source, str(error)) from error
     match said:
         case {"schema": int(schema)} if schema != SHARD_SCHEMA:
             raise DataError(
-                f"{path} is of another release",
+                f"{source} is of another release",
                 why=f"its rows have schema {schema}, this release reads schema {SHARD_SCHEMA}",
-                fix="make the rows anew from the games: tamen pipeline",
+                fix="make the rows anew from the games: tamen pipeline --from positions",
             )
         case {
             "schema": int(),
@@ -153,9 +161,9 @@ def load_info(path: Path) -> ShardInfo:
             "size": int(size),
             "digest": str(digest_),
             "sources": list(sources),
-        } if all(isinstance(source, str) for source in sources):
+        } if all(isinstance(name, str) for name in sources):
             return ShardInfo(SHARD_SCHEMA, game, cells, rows, size, digest_, tuple(sources))
-    raise _damaged(sidecar, f"it is no object of {', '.join(ShardInfo.__dataclass_fields__)}")
+    raise _damaged(source, f"it is no object of {', '.join(ShardInfo.__dataclass_fields__)}")
 
 
 def read_shard(path: Path) -> dict[str, np.ndarray]:
@@ -266,7 +274,7 @@ def _check_digest(path: Path, found: str, info: ShardInfo) -> None:
         raise _damaged(path, f"its digest is {found}, its sidecar says {info.digest}")
 
 
-def _damaged(path: Path, why: str) -> DataError:
+def _damaged(path: Path | str, why: str) -> DataError:
     return DataError(
         f"{path} cannot be read", why=why, fix="restore it from a copy, or delete it and run the step again"
     )
