@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +13,7 @@ from cluster.addresses import cluster_to_join
 from cluster.bench_verbs import bench
 from cluster.plan_verbs import plan
 from cluster.verbs import AsJson, Runs, add_verb, print_json
-from configs.names import preset_names
+from configs.names import PIPELINES_FOLDER, preset_names
 
 app = typer.Typer(
     name="tamen",
@@ -29,6 +30,13 @@ Overrides = Annotated[
     typer.Argument(help="section.key=value, such as search.simulations=64", metavar="SETTING"),
 ]
 Preset = Annotated[str, typer.Argument(help=f"one of {', '.join(preset_names())}", metavar="PRESET")]
+PipelinePreset = Annotated[
+    str | None,
+    typer.Argument(
+        help=f"one of {', '.join(preset_names(PIPELINES_FOLDER))} (default: the run's settings, or hex)",
+        metavar="PRESET",
+    ),
+]
 Name = Annotated[
     str | None, typer.Option(help="what the run is called (default: as the preset)", metavar="RUN")
 ]
@@ -160,6 +168,86 @@ def selfplay(
         plain=plain,
         metrics_port=metrics_port,
     )
+
+
+@verb
+def pipeline(
+    preset: PipelinePreset = None,
+    overrides: Overrides = None,
+    name: Name = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(help="a file or folder of games; may be given several times", metavar="FILES"),
+    ] = None,
+    selfplay_dir: Annotated[
+        str | None, typer.Option(help="games that `tamen selfplay` has played", metavar="FOLDER")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="let this model play games first: a run, or a file", metavar="MODEL")
+    ] = None,
+    first: Annotated[
+        str | None, typer.Option("--from", help="begin with this step; use what is there", metavar="STEP")
+    ] = None,
+    last: Annotated[str | None, typer.Option("--to", help="end with this step", metavar="STEP")] = None,
+    skip: Annotated[
+        list[str] | None, typer.Option(help="leave this step out; use what is there", metavar="STEP")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print settings, steps and estimates, and end")
+    ] = False,
+    no_cleanup: Annotated[
+        bool, typer.Option("--no-cleanup", help="keep files that only the next step needs")
+    ] = False,
+    size: Size = "auto",
+    engine: Annotated[
+        Literal["auto", "local", "ray"],
+        typer.Option(help="who does the work: processes here, or Ray; auto: here, Ray for self-play alone"),
+    ] = "auto",
+    address: Address = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+    plain: Plain = False,
+) -> None:
+    """Make a model from files of games, in steps.
+
+    The steps are selfplay (with --model), preprocess, positions, shuffle, train. Interrupt it as you like: the same
+    command goes on, and does nothing twice.
+    """
+    from cluster.pipeline import DEFAULT_PRESET, Asked, resolve_pipeline, run_pipeline, show_plan
+    from cluster.program import Machine
+    from cluster.run_folder import run_folder
+    from cluster.train import fitting_size
+
+    folder = run_folder(runs, name or preset or DEFAULT_PRESET)
+    config = resolve_pipeline(
+        preset,
+        overrides or [],
+        folder,
+        data=data or [],
+        selfplay_dir=selfplay_dir,
+        model=model,
+        size=fitting_size(size, Machine.here()),
+        cleanup=not no_cleanup,
+    )
+    asked = Asked(
+        first=first,
+        last=last,
+        skip=tuple(skip or ()),
+        engine=None if engine == "auto" else engine,
+        address=cluster_to_join(address) if engine != "local" else None,
+        plain=plain,
+        quiet=as_json,
+    )
+    if dry_run:
+        planned = show_plan(config, folder, runs, asked)
+        if as_json:
+            print_json(planned)
+        return
+    told = run_pipeline(config, folder, runs, asked)
+    if as_json:
+        print_json({"run": folder.typed, "folder": str(folder.root), **asdict(told)})
+    if told.stopped:
+        raise typer.Exit(130)
 
 
 @verb

@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,18 +53,24 @@ class Record:
         state: "cleaned": finished, and its passing files deleted.
         fingerprint: of the step's settings and all before.
         settings: the step's own.
+        read: what each step that it reads had made, see `made`.
         counts: what the step returned; of one that makes other files each time "digest" tells them apart.
     """
 
     state: Literal["begun", "finished", "cleaned"]
     fingerprint: str
     settings: dict[str, Any]
+    read: dict[str, str]
     counts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def made(self) -> str:
         """What steps that read this one depend on."""
         return _digest([self.fingerprint, self.counts.get("digest")])
+
+    def has_read(self, name: str, record: "Record") -> bool:
+        """Whether the step has finished with what the step `name` has made."""
+        return self.state != "begun" and self.read.get(name) == record.made
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +198,8 @@ class Pipeline:
         elif record is None and folder.exists() and any(folder.iterdir()):
             self._set_aside(stage.name, "it says nowhere what made it", say)
         folder.mkdir(parents=True, exist_ok=True)
-        self._write(stage.name, Record("begun", fingerprint, settings))
+        record = Record("begun", fingerprint, settings, self._read(stage))
+        self._write(stage.name, record)
 
         def log(line: str) -> None:
             context.log(f"{stage.name}: {line}")
@@ -209,7 +216,7 @@ class Pipeline:
         except (TamenError, OSError) as error:
             log(f"failed: {error!r}")
             raise _of_step(stage.name, error) from error
-        self._write(stage.name, Record("finished", fingerprint, settings, counts))
+        self._write(stage.name, replace(record, state="finished", counts=counts))
         log(f"finished: {json.dumps(counts)}")
         return counts
 
@@ -250,8 +257,11 @@ class Pipeline:
         return record.settings != settings and stage.goes_on_from(record.settings)
 
     def _fingerprint(self, stage: Stage) -> str:
-        made = {name: record.made if (record := self._record(name)) else None for name in stage.step.needs}
-        return _digest([SCHEMA, stage.name, _plain(stage.step.settings), made])
+        return _digest([SCHEMA, stage.name, _plain(stage.step.settings), self._read(stage)])
+
+    def _read(self, stage: Stage) -> dict[str, str]:
+        """Return what each step that this one reads has made, as things stand."""
+        return {name: record.made if (record := self._record(name)) else "" for name in stage.step.needs}
 
     def _set_aside(self, name: str, why: str, say: Callable[[str], None]) -> None:
         folder = self.folder_of(name)
@@ -262,16 +272,16 @@ class Pipeline:
 
     def _clean(self, say: Callable[[str], None]) -> None:
         """Delete the passing files of steps that all who read them have finished with."""
-        finished = {stage.name for stage in self._stages if self._is_finished(stage)}
+        records = dict(self._records())
         for stage in self._stages:
-            readers = {other.name for other in self._stages if stage.name in other.step.needs}
-            record = self._record(stage.name)
-            if not stage.passing or not readers or not readers <= finished:
+            record = records.get(stage.name)
+            if record is None or record.state == "begun" or not stage.passing:
                 continue
-            if record is None or record.state == "begun":
+            readers = [records.get(other.name) for other in self._stages if stage.name in other.step.needs]
+            if not readers or not all(reader and reader.has_read(stage.name, record) for reader in readers):
                 continue
             if record.state == "finished":
-                self._write(stage.name, Record("cleaned", record.fingerprint, record.settings, record.counts))
+                self._write(stage.name, replace(record, state="cleaned"))
             # After that, so that one who is killed meanwhile leaves nothing that looks whole.
             files = [path for pattern in stage.passing for path in self.folder_of(stage.name).glob(pattern)]
             freed = sum(path.stat().st_size for path in files)
@@ -282,13 +292,6 @@ class Pipeline:
                     f"{stage.name}: {len(files)} files of {freed / 1e6:,.0f} MB deleted, nobody needs them any more"
                 )
 
-    def _is_finished(self, stage: Stage) -> bool:
-        """Whether the step has been finished with its present settings, and with what it reads as it is now."""
-        record = self._record(stage.name)
-        return (
-            record is not None and record.state != "begun" and record.fingerprint == self._fingerprint(stage)
-        )
-
     def _records(self) -> Iterator[tuple[str, Record]]:
         for stage in self._stages:
             if record := self._record(stage.name):
@@ -298,7 +301,7 @@ class Pipeline:
         file = self.folder_of(name) / "step.json"
         try:
             about = json.loads(file.read_bytes())
-            return Record(about["state"], about["fingerprint"], about["settings"], about["counts"])
+            return Record(**{each.name: about[each.name] for each in fields(Record)})
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -309,14 +312,7 @@ class Pipeline:
             ) from error
 
     def _write(self, name: str, record: Record) -> None:
-        about = {
-            "schema": SCHEMA,
-            "step": name,
-            "state": record.state,
-            "fingerprint": record.fingerprint,
-            "settings": record.settings,
-            "counts": record.counts,
-        }
+        about = {"schema": SCHEMA, "step": name, **asdict(record)}
         write_atomic(self.folder_of(name) / "step.json", json.dumps(about, indent=1).encode())
 
 

@@ -158,6 +158,23 @@ def test_steps_are_chosen_and_what_others_made_is_used_as_it_is(tmp_path: Path, 
     assert actions(stages, tmp_path, skip=["mix"]) == {"cut": "finished", "mix": "skipped", "fit": "finished"}
 
 
+def test_what_a_skipped_step_was_made_from_may_be_gone(tmp_path: Path, around: Around) -> None:
+    class Gone(SmallStep):
+        @property
+        def settings(self) -> dict[str, object]:
+            raise UsageError("there is no file games.trmph", why="a test", fix="none")
+
+        @settings.setter
+        def settings(self, settings: dict[str, object]) -> None:
+            pass
+
+    around.run(Pipeline(chain(), tmp_path, last="cut"))
+    stages = chain(cut=Gone("cut"))
+    around.run(Pipeline(stages, tmp_path, first="mix"))
+    assert begun(stages) == [0, 1, 1]
+    assert not (tmp_path / "cut" / "0.txt").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "state"),
     [
