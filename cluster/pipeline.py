@@ -289,6 +289,7 @@ def _estimates(
         "train": to_fit / FITTED_ROWS_PER_SECOND,
     }
     left = sum(seconds.get(one.name, 0.0) for one in plan if one.action in ("run", "go on"))
+    files = "1 file" if about.files == 1 else f"{about.files} files"
     megabytes = rows * about.row_bytes / 1e6
     peak = megabytes * (2 if config.cleanup else 3)
     result = {

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -164,25 +164,27 @@ class Pipeline:
             Stopped: when asked to; what is left is done by the next call.
             TamenError: naming the step that could not be done.
         """
-        planned = {plan.name: plan for plan in self.plan()}
+        left = {plan.name for plan in self.plan() if plan.action in ("run", "go on")}
         for stage in self._stages:
             if stage.name not in self._chosen:
                 continue
             record = self._record(stage.name)
             if record and record.fingerprint == self._fingerprint(stage):
-                again = record.state == "cleaned" and planned[stage.name].action == "run"
+                again = record.state == "cleaned" and stage.name in left
                 if record.state != "begun" and not again:
+                    left.discard(stage.name)
                     say(f"{stage.name}: finished before{_told(record.counts)}")
                     continue
             if context.should_stop():
                 raise Stopped
             begin(stage.name)
             counts = self._run(stage, record, context, say)
+            left.discard(stage.name)
             say(f"{stage.name}: finished{_told(counts)}")
             if cleanup:
-                self._clean(say)
+                self._clean(left, say)
         if cleanup:
-            self._clean(say)
+            self._clean(left, say)
         return {name: record.counts for name, record in self._records() if record.state != "begun"}
 
     def _run(
@@ -270,15 +272,18 @@ class Pipeline:
         folder.rename(aside)
         say(f"{name}: begins anew, {why}; what was there is now {aside.name}")
 
-    def _clean(self, say: Callable[[str], None]) -> None:
-        """Delete the passing files of steps that all who read them have finished with."""
+    def _clean(self, left: Collection[str], say: Callable[[str], None]) -> None:
+        """Delete the passing files of steps that all who read them have finished with, and are not `left` to be run."""
         records = dict(self._records())
         for stage in self._stages:
             record = records.get(stage.name)
             if record is None or record.state == "begun" or not stage.passing:
                 continue
-            readers = [records.get(other.name) for other in self._stages if stage.name in other.step.needs]
-            if not readers or not all(reader and reader.has_read(stage.name, record) for reader in readers):
+            names = [other.name for other in self._stages if stage.name in other.step.needs]
+            readers = [records[name] for name in names if name in records and name not in left]
+            if not names or len(readers) < len(names):
+                continue
+            if not all(reader.has_read(stage.name, record) for reader in readers):
                 continue
             if record.state == "finished":
                 self._write(stage.name, replace(record, state="cleaned"))
