@@ -302,7 +302,7 @@ def _estimates(
         "seconds": round(left, 1),
     }
     lines = [
-        f"data: {about.files} {'file' if about.files == 1 else 'files'} of {about.size / 1e6:,.1f} MB, about {whole(about.games)} games"
+        f"data: {files} of {about.size / 1e6:,.1f} MB, about {whole(about.games)} games"
         f" on {about.board}×{about.board}, {whole(rows)} rows",
         f"disk: {megabytes:,.0f} MB of shuffled rows, up to {peak:,.0f} MB on the way",
         f"time: about {duration(left)} with {cores} workers; fitting is the most of it and depends on the network",

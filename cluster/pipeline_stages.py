@@ -11,6 +11,7 @@ from core.errors import UsageError
 from pipeline.orchestrator import Stage
 from pipeline.positions import PositionsStep, Selection
 from pipeline.preprocess import PreprocessStep
+from pipeline.shuffle import ShuffleStep, Shuffling
 
 STEPS = ("selfplay", "preprocess", "positions", "shuffle", "train")
 
@@ -76,7 +77,11 @@ def build_stages(
         repeated_cell=config.preprocess.repeated_cell,
     )
     positions = PositionsStep(Selection(**config.positions.model_dump()))
-    return [*stages, Stage(preprocess), Stage(positions, passing=("*.npz", "*.npz.json"))]
+    shuffling = Shuffling(
+        buckets=config.shuffle.buckets, validation_share=config.shuffle.validation_share, seed=config.seed
+    )
+    shuffle = ShuffleStep(shuffling, target=config.shuffle.target, keep_pieces=not config.cleanup)
+    return [*stages, Stage(preprocess), Stage(positions, passing=("*.npz", "*.npz.json")), Stage(shuffle)]
 
 
 def _selfplay(

@@ -54,11 +54,13 @@ class PositionsSettings(Section):
 class ShuffleSettings(Section):
     """How rows are shuffled: through `buckets`, each of which must fit in memory, and becomes a file of the result.
 
-    `validation_share` of the games are kept apart, to be judged by.
+    `validation_share` of the games are kept apart, to be judged by. The files go to the folder or URL `target`, such as
+    s3://bucket/rows; without one they stay in the step's own folder.
     """
 
     buckets: Annotated[int, Field(ge=1, le=10_000)] = 100
     validation_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    target: str | None = None
 
 
 class PipelineConfig(Section):

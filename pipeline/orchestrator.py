@@ -10,6 +10,7 @@ has to be.
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ from core.files import write_atomic
 from pipeline.contract import Argument, Context, Executor, Result, Step, Stopped
 
 SCHEMA = 1
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""Of a function that a task is given, in its repr: another in each process."""
+
 Action = Literal["run", "go on", "finished", "skipped"]
 
 
@@ -338,7 +342,7 @@ class _Noted:
             contextlib.closing(self._executor.run(function, arguments)) as results,  # pyright: ignore
         ):
             for number, result in results:
-                what = f"{function.__name__} {arguments[number]!r}"
+                what = _ADDRESS.sub("", f"{function.__name__} {arguments[number]!r}")
                 note = {
                     "at": round(time.time(), 3),
                     "step": self._step,
