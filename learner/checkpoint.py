@@ -26,7 +26,7 @@ from core.errors import DataError, TamenError
 from core.files import digest, sync_folder, write_atomic
 from networks.weights import Weights
 
-FORMAT = 3
+FORMAT = 4
 WEIGHTS_FILE = "model.safetensors"
 TRAINER_FILE = "trainer.pt"
 STATE_FILE = "state.json"

@@ -13,6 +13,7 @@ from configs.schema import LearnerConfig, NetworkConfig
 from core.environments import NetSpec
 from core.errors import DataError
 from core.seeds import derive_seed
+from learner.adam import Adam
 from learner.average import WeightsAverage
 from learner.flat_parameters import FlatParameters
 from learner.objective import ROW_ID, Columns, Objective, StepReport
@@ -60,8 +61,8 @@ class Trainer:
         self._objective = objective
         self._config = config
         self.precision = precision
-        # Decay is AdamW's, and is done beside it: a group of parameters that do not decay would be a second call.
-        self._optimizer = torch.optim.AdamW([self._parameters.all], weight_decay=0.0, fused=True)
+        # The decay of AdamW is done beside it: a group of parameters that do not decay would be a second call.
+        self._optimizer: Any = Adam(self._parameters.all)  # no torch.optim.Optimizer, which GradScaler asks for
         self._scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.use_grad_scaler)
         self._faults_in_a_row = 0
         self.average = WeightsAverage(net, config.ema_decay)
@@ -132,7 +133,7 @@ class Trainer:
             "net": self._net.state_dict(),
             "average": self.average.state_dict(),
             "objective": self._objective.state_dict(),
-            "optimizer": self._optimizer.state_dict()["state"],
+            "optimizer": self._optimizer.state_dict(),
             "scaler": self._scaler.state_dict(),
             "steps": self.steps,
             "faults_in_a_row": self._faults_in_a_row,
@@ -145,9 +146,8 @@ class Trainer:
         self._net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self._objective.load_state_dict(state["objective"])
+        self._optimizer.load_state_dict(state["optimizer"])
         # A run that is resumed with another precision shall have it.
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         if state["scaler"] and self._scaler.is_enabled():
             self._scaler.load_state_dict(state["scaler"])
         self.steps = state["steps"]
