@@ -18,6 +18,7 @@ from typing import BinaryIO, TypeAlias, cast
 from core.errors import UsageError
 from games.formats.reading import is_header
 from games.formats.record import Reason, shorten
+from pipeline.storage import is_url, list_files, open_binary
 
 PIECE_BYTES = 4 << 20
 """About 45,000 games of 10×10, which take a second to read."""
@@ -79,15 +80,11 @@ class Piece:
     stop: int | None = None
 
 
-def open_local(file: str) -> BinaryIO:
-    """Open a file on this machine; see `Opener`."""
-    return open(file, "rb")
-
-
 def find_files(paths: Sequence[str]) -> list[str]:
     """Return the files that `paths` name, those in folders and in folders below them by their names in order.
 
-    Of a folder only files that are called `.trmph` or `.sgf`, or so and `.gz`, are taken.
+    Of a folder only files that are called `.trmph` or `.sgf`, or so and `.gz`, are taken. A URL that is called
+    otherwise is a folder, and those below it are not searched.
 
     Raises:
         UsageError: when there is no such file or folder, or no game file in a folder.
@@ -96,19 +93,23 @@ def find_files(paths: Sequence[str]) -> list[str]:
     for path in paths:
         if Path(path).is_dir():
             inside = sorted(str(file) for file in Path(path).rglob("*") if _is_game_file(file))
-            if not inside:
-                raise UsageError(
-                    f"there are no files of games in {path}",
-                    why=f"they are called {', '.join(GAME_SUFFIXES)}, or so and .gz",
-                    fix="name the files themselves if they are called otherwise",
-                )
-            found += inside
-        elif os.path.lexists(path) or "://" in path:
-            found.append(path)
+        elif is_url(path) and not path.removesuffix(".gz").endswith(GAME_SUFFIXES):
+            inside = [file for file in list_files(path) if file.removesuffix(".gz").endswith(GAME_SUFFIXES)]
+        elif os.path.lexists(path) or is_url(path):
+            inside = [path]
         else:
             raise UsageError(
-                f"there is no file or folder {path}", why="nothing has this name", fix="mend the name"
+                f"there is no file or folder {path}",
+                why=f"nothing has this name, seen from {Path.cwd()}",
+                fix="mend the name",
             )
+        if not inside:
+            raise UsageError(
+                f"there are no files of games in {path}",
+                why=f"they are called {', '.join(GAME_SUFFIXES)}, or so and .gz",
+                fix="name the files themselves if they are called otherwise",
+            )
+        found += inside
     return found
 
 
@@ -116,7 +117,7 @@ def cut_into_pieces(file: str, *, piece_bytes: int = PIECE_BYTES) -> list[Piece]
     """Return the pieces of a file, which can be read side by side; a packed, distant or SGF file is one."""
     try:
         size = os.path.getsize(file)
-        with open_local(file) as opened:
+        with open(file, "rb") as opened:
             packed = opened.read(len(_GZIP)) == _GZIP
     except OSError:
         return [Piece(file)]
@@ -132,7 +133,7 @@ class LineReader:
         lines_passed: of the file, once all is read: also blank lines, headers and what was set aside.
     """
 
-    def __init__(self, piece: Piece, opener: Opener = open_local) -> None:
+    def __init__(self, piece: Piece, opener: Opener = open_binary) -> None:
         self._piece = piece
         self._opener = opener
         self.lines_passed = 0
