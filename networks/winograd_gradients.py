@@ -8,7 +8,8 @@ in the inputs d, so its gradients are exact and cost as many products each:
     inputs' gradient    B[dM ⊙ (G g Gᵀ)]Bᵀ, overlapping tiles added up
 
 A group of positions goes through the tower at a time, forwards and later backwards. In between a record keeps what the
-way back needs: the points of every convolution's inputs, what stood before every relu, and the pooled summaries.
+way back needs: what stood before every relu, and the pooled summaries. The points of a convolution's inputs are made
+anew from that, which costs less than to write and read them: they are two and a half times as many.
 
 Shapes as in `winograd_kernels`; `L` convolutions, two a block; `n` positions of a group.
 """
@@ -38,12 +39,10 @@ class Record(NamedTuple):
     """What a group of positions leaves behind on its way through the tower.
 
     Attributes:
-        points: float32 [L, points · plane], the transformed inputs of each convolution.
         before: float32 [L, n · framed cells · C], what each convolution was given, before its relu.
         summaries: float32 [blocks, n, 2C], means and maxima of what each block was given; only of those that pool.
     """
 
-    points: np.ndarray
     before: np.ndarray
     summaries: np.ndarray
 
@@ -52,12 +51,14 @@ class Workspace(NamedTuple):
     """Memory of one thread for one group.
 
     Attributes:
-        raised, lowered: float32 flat, points of gradients by outputs and by inputs, or of products.
+        points, raised, lowered: float32 flat [points · plane]: of inputs; of gradients by outputs; and of those by inputs,
+            or of products.
         x, y: float32 flat [n · framed cells · C], with a frame of zeros.
         biases: float32 [n, C].
         plane: floats from one point to the next.
     """
 
+    points: np.ndarray
     raised: np.ndarray
     lowered: np.ndarray
     x: np.ndarray
@@ -101,7 +102,7 @@ def forward(cells, tiling: Tiling, weights: TowerWeights, record: Record, work: 
                     summary = record.summaries[block, b]
                     summarise(x, b, tiling, channels, summary)
                     _add_product(weights.pools[pool], summary, work.biases[b])
-        points = record.points[layer]
+        points = work.points
         spread_tiles(record.before[layer], n, tiling, channels, points, work.plane)
         for point in range(tiling.num_points):
             at = layer * per_layer + point * channels * channels
@@ -146,16 +147,12 @@ def backward(
         first, second, pool = 2 * block, 2 * block + 1, weights.pool_of_block[block]
         _back_through(gradient, inner, n, second, tiling, weights, turned, record, work, sums)
         _mask(inner, record.before[second], n, tiling, channels)
-        # The first convolution's outputs have their gradient in `inner`; its inputs' goes to `lowered`'s neighbour.
-        for b in range(n):
-            work.biases[b] = 0.0
-            _add_cells(inner, b, tiling, channels, work.biases[b])
-        outputs = inner
-        _back_through_in_place(outputs, n, first, tiling, weights, turned, record, work, sums)
+        # Into the same memory, for that by the outputs is not needed once it is raised.
+        _back_through(inner, inner, n, first, tiling, weights, turned, record, work, sums)
         if pool >= 0:
             for b in range(n):
                 _back_through_pool(
-                    outputs,
+                    inner,
                     b,
                     record.before[first],
                     record.summaries[block, b],
@@ -164,8 +161,8 @@ def backward(
                     weights.pools[pool],
                     sums.pools[pool],
                 )
-        _mask(outputs, record.before[first], n, tiling, channels)
-        _add(outputs, gradient, n * tiling.framed_cells * channels)
+        _mask(inner, record.before[first], n, tiling, channels)
+        _add(inner, gradient, n * tiling.framed_cells * channels)
     _back_through_stem(cells, gradient, tiling, sums)
 
 
@@ -173,24 +170,18 @@ def backward(
 def _back_through(outputs, inputs, n, layer, tiling, weights, turned, record, work, sums):
     """Add to the filters' and biases' gradients of a layer, and write that by relu of its inputs to `inputs`."""
     channels = weights.static.shape[2]
-    for b in range(n):
-        _add_cells(outputs, b, tiling, channels, sums.biases[layer])
     _raise_tiles(outputs, n, tiling, channels, work.raised, work.plane)
+    _sum_tiles(work.raised, n, tiling, channels, work.plane, work.biases, sums.biases[layer])
     _multiply_back(n, layer, tiling, channels, turned, record, work, sums)
     inputs[: n * tiling.framed_cells * channels] = 0.0
     _scatter_tiles(work.lowered, n, tiling, channels, inputs, work.plane)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _back_through_in_place(gradient, n, layer, tiling, weights, turned, record, work, sums):
-    """`_back_through` from and to the same memory: that by the outputs is not needed once it is raised."""
-    _back_through(gradient, gradient, n, layer, tiling, weights, turned, record, work, sums)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
 def _multiply_back(n, layer, tiling, channels, turned, record, work, sums):
     per_layer, tiles = tiling.num_points * channels * channels, n * tiling.num_tiles
-    points, total = record.points[layer], sums.filters[layer]
+    points, total = work.points, sums.filters[layer]
+    spread_tiles(record.before[layer], n, tiling, channels, points, work.plane)
     for point in range(tiling.num_points):
         at, matrix = point * work.plane, point * channels * channels
         if channels % TOGETHER == 0:
@@ -223,9 +214,7 @@ def _multiply_back(n, layer, tiling, channels, turned, record, work, sums):
                         matrix + i * channels + o,
                         channels,
                     )
-        multiply_point(
-            work.raised, work.lowered, at, tiles, turned, layer * per_layer + matrix, channels
-        )
+        multiply_point(work.raised, work.lowered, at, tiles, turned, layer * per_layer + matrix, channels)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -272,15 +261,20 @@ def _add(x, y, size):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _add_cells(x, b, tiling, channels, total):
-    """Add x of position `b`, all cells of it, to `total` [C]."""
-    wide = tiling.tile_width * tiling.columns + 2
-    for i in range(tiling.height):
-        at = (b * tiling.framed_cells + (i + 1) * wide + 1) * channels
-        for j in range(tiling.width):
-            cell = x[at + j * channels : at + (j + 1) * channels]
+def _sum_tiles(raised, n, tiling, channels, plane, biases, total):
+    """Write the sum over the cells of each position of a gradient to `biases` [n, C], and add that to `total` [C].
+
+    The value of a tile's polynomial at the point 1 of both directions is the sum of the tile.
+    """
+    start = ((tiling.tile_width + 2) + 1) * plane
+    for b in range(n):
+        biases[b] = 0.0
+        for tile in range(b * tiling.num_tiles, (b + 1) * tiling.num_tiles):
+            at = start + tile * channels
             for c in range(channels):
-                total[c] += cell[c]
+                biases[b, c] += raised[at + c]
+        for c in range(channels):
+            total[c] += biases[b, c]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -184,6 +184,7 @@ class _Kernels:
         return Workspace(
             _zeros(points),
             _zeros(points),
+            _zeros(points),
             _zeros(framed),
             _zeros(framed),
             _zeros(GROUP_POSITIONS, self._channels),
@@ -193,7 +194,6 @@ class _Kernels:
     def _new_record(self) -> Record:
         layers, framed = 2 * self._blocks, GROUP_POSITIONS * self._tiling.framed_cells * self._channels
         return Record(
-            points=_zeros(layers, self._tiling.num_points * self._plane),
             before=_zeros(layers, framed),
             summaries=_zeros(self._blocks, GROUP_POSITIONS, 2 * self._channels),
         )
