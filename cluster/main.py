@@ -11,6 +11,7 @@ import typer
 from cluster import environment
 from cluster.addresses import cluster_to_join
 from cluster.bench_verbs import bench
+from cluster.data_verbs import data as data_app
 from cluster.plan_verbs import plan
 from cluster.verbs import AsJson, Runs, add_verb, print_json
 from configs.names import PIPELINES_FOLDER, preset_names
@@ -63,6 +64,7 @@ ModelSimulations = Annotated[
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="plain lines instead of the live panel")]
 app.add_typer(bench, name="bench")
+app.add_typer(data_app, name="data")
 app.add_typer(plan, name="plan")
 verb = functools.partial(add_verb, app)
 

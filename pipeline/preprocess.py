@@ -316,7 +316,7 @@ def _counts(everything: _Everything, verdict: _Verdict, reasons: Counter[str]) -
         "unfinished": int((everything.column("finished")[kept] == 0).sum()),
         "swapped": int(everything.column("swapped")[kept].sum()),
         "won": {name: int((winners == winner).sum()) for winner, name in _WINNERS.items()},
-        "plies": _lengths(plies),
+        "lengths": _lengths(plies),
         "by_size": {str(size): int(games) for size, games in zip(sizes, games_of, strict=True)},
     }
 

@@ -61,8 +61,8 @@ def test_the_slice_of_real_games_is_counted(tmp_path: Path) -> None:
     }
     assert counts["rejected_reasons"] == {"not a game": 3}
     assert counts["won"] == {"blue": 1232, "red": 459, "unknown": 0}
-    assert (counts["plies"]["min"], counts["plies"]["max"]) == (21, 71)
-    assert sum(counts["plies"]["histogram"].values()) == 1691
+    assert (counts["lengths"]["min"], counts["lengths"]["max"]) == (21, 71)
+    assert sum(counts["lengths"]["histogram"].values()) == 1691
     text = gzip.decompress(SLICE.read_bytes()).decode()
     original = [line for line in text.splitlines() if line.startswith("#10,")]
     assert games_in(tmp_path / "out") == {"hex10_000.trmph": list(dict.fromkeys(original))}
@@ -301,5 +301,5 @@ def test_no_files_are_a_usage_error(tmp_path: Path) -> None:
 def test_what_is_not_a_number_of_lines_is_not_counted_as_one(tmp_path: Path) -> None:
     counts = run(tmp_path / "out", write(tmp_path / "a.trmph", "# header", "", "?"))
     assert (counts["lines"], counts["games"], counts["rejected"]) == (1, 0, 1)
-    assert counts["plies"] == {"min": 0, "mean": 0.0, "median": 0.0, "max": 0, "histogram": {}}
+    assert counts["lengths"] == {"min": 0, "mean": 0.0, "median": 0.0, "max": 0, "histogram": {}}
     assert games_in(tmp_path / "out") == {}
