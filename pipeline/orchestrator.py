@@ -230,9 +230,12 @@ class Pipeline:
         record = self._record(stage.name)
         if stage.name not in self._chosen:
             return "skipped", "not asked for"
+        fingerprint = self._fingerprint(
+            stage
+        )  # also of a new one: what it reads from elsewhere must be there
         if record is None:
             return "run", "not done before"
-        same = record.fingerprint == self._fingerprint(stage)
+        same = record.fingerprint == fingerprint
         if same and record.state == "begun":
             return "go on", "was interrupted"
         if remade := [name for name, action in before.items() if action in ("run", "go on")]:
