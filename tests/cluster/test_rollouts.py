@@ -13,6 +13,7 @@ from cluster.run_folder import RunFolder
 from configs.loading import load
 from configs.schema import RunConfig
 from core.errors import UsageError
+from learner.feed import Waited
 from tests.cluster.tiny import newest_digest, tiny_run
 
 LONG_SECONDS = 120.0
@@ -67,6 +68,23 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert second["learner"]["learner_steps"] == 48
     assert second["learner"]["version"] > first["learner"]["version"]
     assert second["learner"]["reward_scale"] > 1.0
+
+
+def test_while_the_learner_stands_still_actors_wait_and_nothing_grows(tmp_path: Path) -> None:
+    config = small("replay.capacity_rows=100000")
+    engine = LocalEngine(config, tiny_run(tmp_path / "run", config))
+    engine.start()
+    engine._learner.step_once = lambda: Waited(0.0, "it stands still")  # pyright: ignore[reportAttributeAccessIssue]
+    rows, moves = [], []
+    for _ in range(20):
+        for _ in range(10):
+            engine.turn()
+        rows.append(engine.stats()["replay"]["rows"])
+        moves.append(engine.stats()["actor-0"]["moves"])
+    # The limiter lets in min_rows, or the slack above them, and then one chunk of what is under way.
+    assert rows[-1] <= config.replay.min_rows + config.replay.samples_per_insert_slack_rows + 2 * 16
+    assert rows[-1] == rows[9]
+    assert 0 < moves[9] == moves[-1]
 
 
 def test_vtrace_learns_from_rows_of_any_age(tmp_path: Path) -> None:
