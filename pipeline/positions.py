@@ -22,7 +22,7 @@ from numba import njit
 from core.errors import DataError, UsageError
 from games.hex import LARGEST, SMALLEST, Hex
 from pipeline.contract import Context
-from pipeline.running import run_left
+from pipeline.running import remove_torn, run_left
 from replay.shards import ShardAbout, is_complete, load_info, write_shard
 
 Selector = Literal["all", "final", "penultimate"]
@@ -93,6 +93,7 @@ class PositionsStep:
     def run(self, inputs: dict[str, Path], folder: Path, context: Context) -> dict[str, Any]:
         """Return {"rows", "shards", "rows_of": {game: rows}}. Raises what the contract says."""
         tasks = _tasks(inputs["preprocess"], folder, self._selection)
+        remove_torn(folder)
         left = [task for task in tasks if not is_complete(task.shard)]
         run_left(cut_shard, tasks, left, context, unit="files")
         rows_of: dict[str, int] = {}

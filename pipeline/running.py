@@ -1,6 +1,7 @@
 """How a step has its tasks run: what was done before is left alone, progress is told, a stop is heard."""
 
 from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from pipeline.contract import Context, Stopped
@@ -37,3 +38,9 @@ def run_left(
             if isinstance(results, Generator):
                 results.close()
             raise Stopped
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove what a killed task leaves under its temporary name."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)

@@ -31,8 +31,13 @@ def line_of(size: int, moves: list[int], winner: int) -> str:
 
 
 def random_text(games: int, *, size: int = 5, seed: int = 0) -> bytes:
+    """Return the lines of so many different games."""
     rng = derive_rng(seed, "text")
-    return "".join(line_of(size, *random_game(size, rng)) for _ in range(games)).encode()
+    lines: dict[tuple[int, ...], str] = {}
+    while len(lines) < games:
+        moves, winner = random_game(size, rng)
+        lines[tuple(moves)] = line_of(size, moves, winner)
+    return "".join(lines.values()).encode()
 
 
 def write_cleaned(folder: Path, texts: dict[str, bytes]) -> None:
