@@ -18,12 +18,18 @@ class BoardObjective:
     Args:
         config: weights of its parts.
         prioritised: whether rows are drawn by how much was to be learnt from them.
+        some_unknown: whether the outcome of some rows is not known: "value_weight" [R] then says of each how much it
+            counts for the value.
     """
 
-    def __init__(self, config: LearnerConfig, *, prioritised: bool = False) -> None:
+    def __init__(
+        self, config: LearnerConfig, *, prioritised: bool = False, some_unknown: bool = False
+    ) -> None:
         self._config = config
+        self._some_unknown = some_unknown
         of_all = ("cells", "policy", "policy_weight", "outcome", "search_value")
-        self.columns = (*of_all, "importance") if prioritised else of_all
+        more = {"importance": prioritised, "value_weight": some_unknown}
+        self.columns = (*of_all, *(name for name, wanted in more.items() if wanted))
 
     def lesson(self, drawn: Columns) -> Lesson:
         yield drawn
@@ -33,10 +39,9 @@ class BoardObjective:
         return {"cells": part["cells"]}
 
     def totals(self, batch: Columns) -> dict[str, float]:
-        return {
-            "rows": len(batch["cells"]),
-            "policy_weight": float(batch["policy_weight"].sum(dtype=np.float64)),
-        }
+        sums = {"policy_weight": float(batch["policy_weight"].sum(dtype=np.float64))}
+        known = batch["value_weight"].sum(dtype=np.float64) if self._some_unknown else len(batch["cells"])
+        return sums | {"value_weight": float(known)}
 
     def losses(
         self, outputs: Mapping[str, Tensor], part: Mapping[str, Tensor], totals: Mapping[str, float]
@@ -45,8 +50,9 @@ class BoardObjective:
             outputs,
             part,
             config=self._config,
-            batch_rows=int(totals["rows"]),
+            batch_value_weight=totals["value_weight"],
             batch_policy_weight=totals["policy_weight"],
+            soft_policy_weight=self._config.soft_policy_weight,
         )
 
     def before_publishing(self, net: Net) -> bool:

@@ -21,16 +21,17 @@ def alphazero_losses(
     targets: Mapping[str, Tensor],
     *,
     config: LearnerConfig,
-    batch_rows: int,
+    batch_value_weight: float,
     batch_policy_weight: float,
     soft_policy_weight: float = 0.0,
 ) -> dict[str, Tensor]:
     """Return the share that these rows have in the losses of their batch, float32, scalars but for one.
 
-    With weights w of `policy_weight`, targets p, network policies q = softmax(policy) and values v:
+    With weights w of `policy_weight` and u of `value_weight` (1 where there is none), targets p, network policies
+    q = softmax(policy) and values v:
 
         policy_loss = Σ w · (-Σ_a p log q) / Σ_batch w
-        value_loss  = Σ (v - z)² / rows of the batch,    z = (1 - value_mix) outcome + value_mix search_value
+        value_loss  = Σ u (v - z)² / Σ_batch u,    z = (1 - value_mix) outcome + value_mix search_value
         loss        = config.policy_weight · policy_loss + config.value_weight · value_loss
 
     This is the loss of AlphaZero (Silver et al. 2018) with its L2 term left to the optimiser. The
@@ -49,9 +50,10 @@ def alphazero_losses(
     Args:
         outputs: "policy" [R, A] logits and "value" [R], of any float dtype; "soft_policy" [R, A] logits of a head
             of its own, if there is one.
-        targets: "policy" [R, A], "policy_weight", "outcome" and "search_value" [R]; "importance" [R], or none.
+        targets: "policy" [R, A], "policy_weight", "outcome" and "search_value" [R]; "importance" and "value_weight"
+            [R], or none.
         config: weights and value_mix.
-        batch_rows: rows of the whole batch.
+        batch_value_weight: sum of `value_weight` over the whole batch; without any the number of its rows.
         batch_policy_weight: sum of `policy_weight` over the whole batch; 0 if no row has a policy.
         soft_policy_weight: of "soft_policy_loss" in the loss; KataGo's is 8.
     """
@@ -63,12 +65,14 @@ def alphazero_losses(
 
     value = outputs["value"].float()
     goal = torch.lerp(targets["outcome"], targets["search_value"], config.value_mix)
-    value_loss = (importance * (value - goal).square()).sum() / batch_rows
+    known = targets.get("value_weight", 1.0)
+    share = importance * known / max(batch_value_weight, _TINY)
+    value_loss = (share * (value - goal).square()).sum()
 
     with torch.no_grad():
         policy_entropy = -(weight * (log_q.exp() * log_q).sum(1)).sum()
         target_entropy = -(weight * torch.xlogy(p, p).sum(1)).sum()
-        value_error = (value - targets["outcome"]).abs().sum() / batch_rows
+        value_error = (known * (value - targets["outcome"]).abs()).sum() / max(batch_value_weight, _TINY)
     losses = {
         "loss": config.policy_weight * policy_loss + config.value_weight * value_loss,
         "policy_loss": policy_loss,

@@ -1,13 +1,13 @@
 """One optimiser step: microbatches accumulated, autocast, scaled, clipped, guarded, averaged."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from configs.schema import LearnerConfig, NetworkConfig
 from core.environments import NetSpec
@@ -25,6 +25,22 @@ from networks.precision import Precision, resolve
 MAX_FAULTS_IN_A_ROW = 10
 
 
+class Optimizer(Protocol):
+    """What steps the parameters; see `learner.adam.Adam`, which is one.
+
+    Attributes:
+        param_groups: one group, with the rate "lr" of the next step.
+    """
+
+    param_groups: list[dict[str, Any]]
+
+    def step(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
 class Trainer:
     """Fits a network, one batch a step.
 
@@ -38,6 +54,8 @@ class Trainer:
         config: of the learner.
         precision: arithmetic of forward and backward.
         team: the other learners that work on each batch.
+        optimizer: steps the parameters; None: Adam.
+        forward: what is called instead of `net`, with the parameters of `net`; None: `net` itself.
 
     Attributes:
         precision: as given.
@@ -53,16 +71,22 @@ class Trainer:
         config: LearnerConfig,
         precision: Precision,
         team: Team = ALONE,
+        *,
+        optimizer: Callable[[Net, FlatParameters], Optimizer] | None = None,
+        forward: nn.Module | None = None,
     ) -> None:
         self._net = net.train()
         self._parameters = FlatParameters(net)
         self._team = team
-        self._module = team.joined(net)
+        self._module = forward or team.joined(net)
         self._objective = objective
         self._config = config
         self.precision = precision
         # The decay of AdamW is done beside it: a group of parameters that do not decay would be a second call.
-        self._optimizer: Any = Adam(self._parameters.all)  # no torch.optim.Optimizer, which GradScaler asks for
+        # Any, for it is no torch.optim.Optimizer, which GradScaler asks for.
+        self._optimizer: Any = (
+            Adam(self._parameters.all) if optimizer is None else optimizer(net, self._parameters)
+        )
         self._scaler = torch.amp.GradScaler(precision.device.type, enabled=precision.use_grad_scaler)
         self._faults_in_a_row = 0
         self.average = WeightsAverage(net, config.ema_decay)
@@ -70,16 +94,20 @@ class Trainer:
         self.batches_set_aside = 0
         self.rows_set_aside = 0
 
-    def step(self, batch: Columns) -> StepReport:
+    def step(self, batch: Columns, *, rate: float | None = None) -> StepReport:
         """Take one step on a batch, with the team, unless its loss or gradient is not finite.
 
         An overflow of fp16's loss scale is no fault of the rows: the scale is halved and the step left out.
+
+        Args:
+            batch: its rows.
+            rate: the learning rate; None: that of the configuration's schedule, which a team's other members have.
 
         Raises:
             DataError: when `MAX_FAULTS_IN_A_ROW` batches in a row had to be set aside.
         """
         totals = self._objective.totals(batch)
-        report = self._step(self._team.handed_out(batch, totals), totals, batch)
+        report = self._step(self._team.handed_out(batch, totals), totals, batch, rate)
         self._team.confirm()
         return report
 
@@ -87,9 +115,11 @@ class Trainer:
         """Take the step of a batch of which this learner was given a part."""
         self._step(part, totals, part)
 
-    def _step(self, part: Columns, totals: Mapping[str, float], batch: Columns) -> StepReport:
+    def _step(
+        self, part: Columns, totals: Mapping[str, float], batch: Columns, rate: float | None = None
+    ) -> StepReport:
         self._parameters.gradient.zero_()
-        rate, rows = learning_rate(self._config, self.steps), _num_rows(batch)
+        rate, rows = learning_rate(self._config, self.steps) if rate is None else rate, _num_rows(batch)
         losses, row_errors = self._accumulate(part, totals)
         if math.isfinite(losses["loss"]):
             verdict = self._apply(rate)

@@ -53,10 +53,13 @@ class BoardNet(nn.Module):
         self.blocks = nn.ModuleList(Block(channels, pools=index % 2 == 1) for index in range(config.blocks))
         self.policy_head = PolicyHead(spec, channels)
         self.value_head = ValueHead(channels)
+        self.soft_policy_head = PolicyHead(spec, channels) if config.soft_policy else None
         initialise(self, seed)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return {"policy": logits [B, A], "value": [B] in [-1, 1]}, both in the dtype of the computation.
+
+        In training a net that has the head for it also returns "soft_policy": logits [B, A].
 
         Args:
             inputs: {"cells": int8 [B, H*W]} from the view of the player to move: 1 own, -1 other, 0 empty.
@@ -66,9 +69,15 @@ class BoardNet(nn.Module):
         x = self.stem(self._planes(inputs["cells"]))
         for block in self.blocks:
             x = block(x)
-        x = functional.relu_(x)
+        return self.heads(functional.relu_(x))
+
+    def heads(self, x: Tensor) -> dict[str, Tensor]:
+        """Return what `forward` does from `x` [B, C, H, W], the relu of the last block."""
         summary = pooled(x)
-        return {"policy": self.policy_head(x, summary), "value": self.value_head(summary)}
+        outputs = {"policy": self.policy_head(x, summary), "value": self.value_head(summary)}
+        if self.soft_policy_head is not None and self.training:  # nobody who plays has a use for it
+            outputs["soft_policy"] = self.soft_policy_head(x, summary)
+        return outputs
 
     def accepts(self, weights: Weights) -> bool:
         """Return whether `weights` are of this very architecture and board."""
@@ -151,7 +160,9 @@ def initialise(net: BoardNet, seed: int) -> None:
             for layer in _layers(block):
                 if layer is not block.first:
                     nn.init.zeros_(layer.weight)
-        for layer in (net.policy_head.board, net.policy_head.extras, net.value_head.value):
+        policies = [head for head in (net.policy_head, net.soft_policy_head) if head is not None]
+        last = [layer for head in policies for layer in (head.board, head.extras)]
+        for layer in (*last, net.value_head.value):
             if layer is not None:
                 layer.weight.mul_(0.1)
 

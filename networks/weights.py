@@ -141,6 +141,7 @@ def network_description(spec: NetSpec, config: NetworkConfig) -> dict[str, Any]:
             "kind": "board tower",
             "blocks": config.blocks,
             "channels": config.channels,
+            **({"soft_policy": True} if config.soft_policy else {}),
             "board": asdict(spec),
         }
     return {
@@ -167,7 +168,8 @@ def network_parts(network: Mapping[str, Any]) -> tuple[NetSpec, NetworkConfig]:
             spec, config = _environment(network["environment"]), NetworkConfig(layers=network["layers"])
         else:
             spec = BoardSpec(**network["board"])
-            config = NetworkConfig(blocks=network["blocks"], channels=network["channels"])
+            size = {name: network[name] for name in ("blocks", "channels")}
+            config = NetworkConfig(**size, soft_policy=network.get("soft_policy", False))
     except (KeyError, TypeError, ValueError) as error:
         raise _damaged("the description of a network", f"{type(error).__name__}: {error}") from error
     if network_description(spec, config) != network:

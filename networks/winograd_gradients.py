@@ -1,7 +1,7 @@
 """The tower of a board net forwards and backwards, for training on a CPU: `winograd_kernels` and its adjoint.
 
-What a convolution is by Winograd's minimal filtering, outputs = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, is linear in the filters g and
-in the inputs d, so its gradients are exact and cost as many products each:
+A convolution by Winograd's minimal filtering, outputs = Aᵀ[(G g Gᵀ) ⊙ (Bᵀ d B)]A, is linear in the filters g and in
+the inputs d, so its gradients are exact and cost as many products each:
 
     products' gradient  dM = A dY Aᵀ
     filters' gradient   Gᵀ[Σ over tiles (Bᵀ d B) ⊙ dM]G
@@ -51,8 +51,8 @@ class Workspace(NamedTuple):
     """Memory of one thread for one group.
 
     Attributes:
-        points, raised, lowered: float32 flat [points · plane]: of inputs; of gradients by outputs; and of those by inputs,
-            or of products.
+        points, raised, lowered: float32 flat [points · plane]: of inputs; of gradients by outputs; and of those by
+            inputs, or of products.
         x, y: float32 flat [n · framed cells · C], with a frame of zeros.
         biases: float32 [n, C].
         plane: floats from one point to the next.

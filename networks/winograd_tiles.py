@@ -86,7 +86,7 @@ def _collect_tile(
 
 
 def _raise_tile(typing, height, width, y, at, row, cell, points, to, plane):
-    """Transform 8 channels of the gradient by the outputs of one tile to that by its products: `collect_tile` backwards.
+    """Transform 8 channels of the gradient by one tile's outputs to that by its products: `collect_tile` backwards.
 
     Args:
         height, width: of the tile.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from networks.build import Net
-from networks.tower import BoardNet, pooled
+from networks.tower import BoardNet
 from networks.winograd import WinogradForward
 from networks.winograd_gradients import Gradients, Record, Workspace, backward, forward
 from networks.winograd_kernels import Tiling, TowerWeights, transform_filters
@@ -55,9 +55,7 @@ class WinogradNet(nn.Module):
         stacked = torch.stack(pools) if pools else biases.new_zeros(0, 2 * biases.shape[1], biases.shape[1])
         x = _Tower.apply(self._kernels, inputs["cells"], static, stones, taps, biases, stacked)
         assert isinstance(x, Tensor)
-        x = x.permute(0, 3, 1, 2)
-        summary = pooled(x)
-        return {"policy": net.policy_head(x, summary), "value": net.value_head(summary)}
+        return net.heads(x.permute(0, 3, 1, 2))
 
 
 class _Tower(torch.autograd.Function):
