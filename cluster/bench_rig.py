@@ -24,7 +24,7 @@ from configs.loading import override
 from configs.schema import RunConfig
 from core.errors import ClusterError
 from games.catalog import make_game
-from networks.weights import Weights
+from networks.weights import Weights, network_parts
 
 WARM_UP_SECONDS = 5.0
 PUBLISH_SECONDS = 10.0
@@ -112,7 +112,8 @@ def with_model(config: RunConfig, model: str | None, *, runs: Path) -> tuple[Run
     if model is None:
         return config, untrained_weights(config)
     weights = find_model(model, runs=runs).weights
-    network = {name: weights.network[name] for name in ("blocks", "channels")}
+    _, shape = network_parts(weights.network)
+    network = shape.model_dump(include={"blocks", "channels", "soft_policy"})
     changed = {"game": weights.game, "network": config.network.model_dump() | network}
     return RunConfig.model_validate(config.model_dump() | changed), weights
 

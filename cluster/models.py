@@ -7,7 +7,7 @@ from cluster.parts import MODEL, make_store
 from cluster.run_folder import named_runs, nearest_run, run_folder
 from configs.schema import RunConfig
 from core.errors import UsageError
-from networks.weights import Weights
+from networks.weights import Weights, network_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,5 @@ def _from_file(path: Path) -> FoundModel:
             why=f"it was trained on {weights.game}, which nobody plays against",
             fix="name a model of a board game",
         )
-    network = {"blocks": weights.network["blocks"], "channels": weights.network["channels"]}
-    return FoundModel(
-        path.stem, weights, RunConfig.model_validate({"game": weights.game, "network": network})
-    )
+    _, network = network_parts(weights.network)
+    return FoundModel(path.stem, weights, RunConfig(game=weights.game, network=network))

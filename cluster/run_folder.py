@@ -205,6 +205,7 @@ def _refuse_foreign(folder: RunFolder, config: RunConfig) -> None:
         ("game", before.game, config.game),
         ("network.blocks", before.network.blocks, config.network.blocks),
         ("network.channels", before.network.channels, config.network.channels),
+        ("network.soft_policy", before.network.soft_policy, config.network.soft_policy),
         ("network.layers", list(before.network.layers), list(config.network.layers)),
         ("rollout.unroll_steps", before.rollout.unroll_steps, config.rollout.unroll_steps),
     ):

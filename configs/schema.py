@@ -30,11 +30,12 @@ class NetworkConfig(Section):
     """Shape and arithmetic of the network. `precision` "auto" takes the fastest that the device has.
 
     A board's network has `blocks` of `channels`; an environment's has `layers` of so many units, twice: for the policy
-    and for the value.
+    and for the value. With `soft_policy` a board's has a third head, for the learner alone: see docs/learner.md.
     """
 
     blocks: Positive = 3
     channels: Positive = 32
+    soft_policy: bool = False
     layers: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=8)] = (64, 64)
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
 
@@ -205,7 +206,8 @@ class LearnerConfig(Section):
 
     `batch_rows` is the rows of one draw: of a board game those of one optimiser step, of an environment unrolls.
     Microbatches have at most `microbatch_rows` rows (of PPO steps). `value_mix` blends the search's own value into the
-    target (0: the game's outcome alone). `num_learners` share each batch, a process (and GPU) each.
+    target (0: the game's outcome alone). `soft_policy_weight` is that of the head which `network.soft_policy` adds.
+    `num_learners` share each batch, a process (and GPU) each.
     """
 
     batch_rows: Positive = 512
@@ -221,6 +223,7 @@ class LearnerConfig(Section):
     policy_weight: Real = 1.0
     value_weight: Real = 1.0
     value_mix: Share = 0.0
+    soft_policy_weight: Real = 8.0
     publish_every_steps: Positive = 50
     checkpoint_every_seconds: PositiveReal = 60.0
     checkpoints_kept: Annotated[int, Field(ge=2)] = 4

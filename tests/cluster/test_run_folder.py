@@ -69,6 +69,7 @@ def test_a_run_has_one_writer_at_a_time(tmp_path: Path) -> None:
         ({"game": "hex3"}, "game=hex3"),
         ({"network__blocks": 2}, "network.blocks=2"),
         ({"network__channels": 4}, "network.channels=4"),
+        ({"network__soft_policy": "true"}, "network.soft_policy=True"),
     ],
 )
 def test_what_does_not_fit_the_weights_is_refused_and_changes_nothing(

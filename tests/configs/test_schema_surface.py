@@ -5,7 +5,7 @@ from configs.schema import RunConfig, Section
 
 SETTINGS = """
 game seed
-network.blocks network.channels network.layers network.precision
+network.blocks network.channels network.soft_policy network.layers network.precision
 search.algorithm search.simulations search.cheap_simulations search.full_share search.root_symmetry
 search.gumbel_considered_actions search.gumbel_visit_offset search.gumbel_value_scale
 search.puct_exploration search.dirichlet_alpha search.dirichlet_share search.minimax_widths
@@ -24,7 +24,7 @@ replay.persisted
 learner.batch_rows learner.microbatch_rows learner.learning_rate learner.weight_decay
 learner.warmup_steps learner.schedule learner.schedule_steps learner.final_learning_rate_share
 learner.clip_norm learner.ema_decay learner.policy_weight learner.value_weight learner.value_mix
-learner.publish_every_steps learner.checkpoint_every_seconds learner.checkpoints_kept
+learner.soft_policy_weight learner.publish_every_steps learner.checkpoint_every_seconds learner.checkpoints_kept
 learner.max_lag_versions learner.num_learners
 policy_gradient.algorithm policy_gradient.epochs policy_gradient.minibatch_steps policy_gradient.gae_lambda
 policy_gradient.ratio_clip policy_gradient.value_clip policy_gradient.target_kl
