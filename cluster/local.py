@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from cluster import parts
+from cluster.fit_step import StorePublisher
 from cluster.parts import MODEL
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
 from core.metrics import NoMetrics
 from inference_server.client import InlineClient
-from inference_server.weights_store import WeightsStore
 from learner.objective import StepReport
-from networks.weights import Weights
 from replay.buffer import LocalObjects, ReplayBuffer
 from replay.drawing import Drawn, draw
 from replay.records import Ack
@@ -40,7 +39,7 @@ class LocalEngine:
         self._store = parts.make_store(folder)
         clock = {"clock": lambda: float(self._ticks), "sleep": lambda seconds: None}
         self._replay = parts.make_replay(config, folder, LocalObjects(), limited=learn, clock=clock["clock"])
-        source, publisher = _LocalSource(self._replay), _LocalPublisher(self._store)
+        source, publisher = _LocalSource(self._replay), StorePublisher(self._store)
         self._learner = (
             parts.make_learner(config, folder, source, publisher, prefetch=0, **clock) if learn else None
         )
@@ -144,16 +143,3 @@ class _LocalSource:
 
     def restore_counters(self, draws: int, sampled_rows: int) -> None:
         self._replay.restore_counters(draws, sampled_rows)
-
-
-class _LocalPublisher:
-    """The weights store as the learner sees it."""
-
-    def __init__(self, store: WeightsStore) -> None:
-        self._store = store
-
-    def publish(self, weights: Weights) -> None:
-        self._store.publish(weights)
-
-    def newest_version(self) -> int | None:
-        return self._store.highest_version(MODEL)

@@ -24,7 +24,7 @@ from cluster.pipeline_stages import STEPS, build_stages, first_and_last, sources
 from cluster.program import Machine
 from cluster.run_folder import RunFolder, lock_run
 from cluster.stopping import stop_request
-from cluster.terminal import console, duration, whole
+from cluster.terminal import console, duration, percent, whole
 from cluster.train import text_log
 from configs.loading import dump
 from configs.pipeline import PIPELINES, PipelineConfig
@@ -40,6 +40,14 @@ POSITION_ROWS_PER_SECOND = 300_000
 SHUFFLED_ROWS_PER_SECOND = 300_000
 FITTED_ROWS_PER_SECOND = 4_000
 """Of one core each, the last of a net of 5 blocks of 48 channels on 10×10 on two cores; for estimates only."""
+
+VALIDATED = {
+    "policy_top1": "move found",
+    "policy_top3": "among three",
+    "value_accuracy": "winner found",
+    "value_accuracy_second_half": "in second halves",
+}
+"""What is told of a network at the end, and how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,15 @@ class Told:
     counts: dict[str, dict[str, Any]] = field(default_factory=dict)
     stopped: bool = False
     seconds: float = 0.0
+
+    @property
+    def unreadable(self) -> list[dict[str, str]]:
+        """Files of games that could not be read to their end: file, reason, detail."""
+        return self.counts.get("preprocess", {}).get("files_set_aside", [])
+
+    @property
+    def exit_code(self) -> int:
+        return 130 if self.stopped else int(bool(self.unreadable))
 
 
 def resolve_pipeline(
@@ -319,9 +336,14 @@ def _say_goodbye(told: Told, folder: RunFolder, config: PipelineConfig) -> None:
     if told.stopped:
         say(f"stopped; what was done is kept, and `tamen pipeline --name {folder.typed}` goes on from here")
         return
+    for file in told.unreadable:
+        say(f"{file['file']} was not read to its end: {file['reason']}, {file['detail']}")
     aside = folder.root / "pipeline" / "preprocess" / "rejected.jsonl"
     if told.counts.get("preprocess", {}).get("rejected"):
         say(f"what was set aside, and why: {aside}")
+    if validation := told.counts.get("train", {}).get("validation"):
+        shares = [f"{words} {percent(validation[name], 1)}" for name, words in VALIDATED.items()]
+        say(f"on games kept apart: {', '.join(shares)}")
     say(f"done in {duration(told.seconds)}; everything is in {folder.root}")
     if "train" in told.counts:
         games = sources_of(config)

@@ -1,6 +1,7 @@
 """How far a step is: a bar on a terminal, elsewhere a line now and then; with the rate and the time that is left."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Self
 
@@ -9,6 +10,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from cluster.terminal import UNKNOWN, duration, is_live, short, whole
+
+
+RATE_SECONDS = 30.0
+"""Over which a rate is taken: what was first loaded or compiled is soon forgotten."""
 
 
 class StepDisplay:
@@ -37,7 +42,7 @@ class StepDisplay:
         self._clock = clock
         self._name = ""
         self._unit = ""
-        self._first: tuple[float, float] | None = None
+        self._seen: deque[tuple[float, float]] = deque()
         self._next_line = float("inf")
         self._bar: tuple[Progress, TaskID] | None = None
 
@@ -57,7 +62,8 @@ class StepDisplay:
         """Take what is shown off the terminal."""
         if self._bar is not None:
             self._bar[0].stop()
-        self._bar, self._first, self._unit = None, None, ""
+        self._bar, self._unit = None, ""
+        self._seen.clear()
 
     def say(self, line: str) -> None:
         """Print a line, above what is shown."""
@@ -69,19 +75,22 @@ class StepDisplay:
     def progress(self, done: float, total: float, unit: str) -> None:
         """Take how much of a step is done."""
         now = self._clock()
-        if self._first is None or unit != self._unit or done < self._first[1]:  # a step may have parts
-            self._first, self._unit = (now, done), unit
-        words = self._words(done, total, now)
+        if unit != self._unit or (self._seen and done < self._seen[-1][1]):  # a step may have parts
+            self._seen.clear()
+        self._unit = unit
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] > RATE_SECONDS:
+            self._seen.popleft()
+        words = self._words(done, total)
         if self._live:
             self._draw(done, total, words)
         elif now >= self._next_line:
             self._next_line = now + self._line_seconds
             self._console.print(Text(f"{self._name}: {words}"), soft_wrap=True)
 
-    def _words(self, done: float, total: float, now: float) -> str:
-        """Say how much is done, how fast, and how long the rest takes at that rate."""
-        assert self._first is not None
-        began, before = self._first
+    def _words(self, done: float, total: float) -> str:
+        """Say how much is done, how fast of late, and how long the rest takes at that rate."""
+        (began, before), (now, _) = self._seen[0], self._seen[-1]
         elapsed, since = now - began, done - before
         rate = since / elapsed if elapsed > 0 and since > 0 else None
         left = duration((total - done) / rate) if rate else UNKNOWN

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from cluster.fit_step import FitStep
 from cluster.run_folder import RunFolder
 from configs.pipeline import PipelineConfig
 from configs.words import did_you_mean
@@ -81,7 +82,16 @@ def build_stages(
         buckets=config.shuffle.buckets, validation_share=config.shuffle.validation_share, seed=config.seed
     )
     shuffle = ShuffleStep(shuffling, target=config.shuffle.target, keep_pieces=not config.cleanup)
-    return [*stages, Stage(preprocess), Stage(positions, passing=("*.npz", "*.npz.json")), Stage(shuffle)]
+    # Nothing of this run's own is needed by who names rows that are there, and leaves out what would make others.
+    own = "shuffle" in chosen or (steps / "shuffle").exists() or not config.fit.sources
+    train = FitStep(config, folder, needs=("shuffle",) if own else ())
+    return [
+        *stages,
+        Stage(preprocess),
+        Stage(positions, passing=("*.npz", "*.npz.json")),
+        Stage(shuffle),
+        Stage(train, goes_on_from=train.goes_on_from),
+    ]
 
 
 def _selfplay(

@@ -37,7 +37,8 @@ class Stage:
     Attributes:
         step: the step.
         passing: patterns of files in its folder that nobody needs once all who read it have finished.
-        goes_on_from: whether a folder made under these other settings may be gone on with.
+        goes_on_from: whether a folder made under these settings may be gone on with, now that they, or what the step
+            reads, are others.
     """
 
     step: Step
@@ -199,7 +200,7 @@ class Pipeline:
             self._fingerprint(stage),
             _plain(stage.step.settings),
         )
-        if record and record.fingerprint != fingerprint and not self._goes_on(stage, record):
+        if record and record.fingerprint != fingerprint and not stage.goes_on_from(record.settings):
             self._set_aside(stage.name, _changes(record.settings, settings), say)
         elif record is None and folder.exists() and any(folder.iterdir()):
             self._set_aside(stage.name, "it says nowhere what made it", say)
@@ -243,7 +244,9 @@ class Pipeline:
         if same:
             return "finished", "nothing changed"
         settings = _plain(stage.step.settings)
-        return ("go on" if self._goes_on(stage, record) else "run"), _changes(record.settings, settings)
+        return ("go on" if stage.goes_on_from(record.settings) else "run"), _changes(
+            record.settings, settings
+        )
 
     def _needed(self, name: str, action: tuple[Action, str], reader: str) -> tuple[Action, str]:
         """Return what is to be done about step `name`, since `reader` will run."""
@@ -260,10 +263,6 @@ class Pipeline:
             why=f"{name} is skipped, and what it makes {state} in {self.folder_of(name)}",
             fix=f"let {name} run too, e.g. with --from {name}",
         )
-
-    def _goes_on(self, stage: Stage, record: Record) -> bool:
-        settings = _plain(stage.step.settings)
-        return record.settings != settings and stage.goes_on_from(record.settings)
 
     def _fingerprint(self, stage: Stage) -> str:
         return _digest([SCHEMA, stage.name, _plain(stage.step.settings), self._read(stage)])
