@@ -1,24 +1,28 @@
 """The step `train` of a pipeline: a network fitted to shuffled rows, published as the newest weights of its run."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.program import Machine
 from cluster.run_folder import RunFolder, configure_run
-from configs.pipeline import PipelineConfig
+from configs.pipeline import PIPELINES, PipelineConfig
 from configs.schema import RunConfig
 from core.errors import UsageError
+from core.files import write_atomic
 from pipeline.contract import Context, Stopped
 from pipeline.shuffle import data_sets
 from pipeline.storage import is_url
 
 if TYPE_CHECKING:
     from inference_server.weights_store import WeightsStore
+    from learner.loop import Publisher
     from learner.mixing import DataSet
     from networks.weights import Weights
 
-_NOT_OF_THE_RESULT = {"sources", "sweep", "sweep_method", "sweep_trials", "accept_changes"}
+_NOT_OF_THE_RESULT = {"sources", "accept_changes"}
 
 
 class FitStep:
@@ -62,43 +66,32 @@ class FitStep:
         return settings != self.settings or self._config.fit.accept_changes
 
     def run(self, inputs: dict[str, Path], folder: Path, context: Context) -> dict[str, Any]:
-        """Return what `learner.offline.fit` does, but whether it finished. Raises what the contract says."""
+        """Return what `learner.offline.fit` does, but whether it finished. Raises what the contract says.
+
+        Of a sweep the best network is published, and "sweep" has a line for each experiment.
+        """
         import torch
 
-        from cluster.parts import MODEL, device, make_store
-        from games.catalog import make_game
-        from learner.offline import Around, Fitting, fit
+        from cluster.parts import MODEL, make_store
 
         config = self._config
-        name, sets = self._sets(inputs)
-        game = make_game(name)
+        game, sets = self._sets(inputs)
+        torch.set_num_threads(Machine.here().cpus if config.workers == "auto" else config.workers)
+        store = StorePublisher(make_store(self._folder))
+        fitter = _Fitter(game, sets, context)
+        swept: dict[str, Any] = {}
+        if config.fit.sweep:
+            config, folder, swept = _sweep(config, fitter, folder, _Unpublished(store.newest_version()))
         configure_run(
             self._folder,
-            RunConfig(game=name, seed=config.seed, network=config.network, learner=config.learner),
+            RunConfig(game=game, seed=config.seed, network=config.network, learner=config.learner),
         )
-        torch.set_num_threads(Machine.here().cpus if config.workers == "auto" else config.workers)
-        store = make_store(self._folder)
-        fitting = Fitting(
-            game=game,
-            sets=sets,
-            settings=config.fit,
-            network=config.network,
-            learner=config.learner,
-            seed=config.seed,
-            model=MODEL,
-        )
-        around = Around(
-            publisher=StorePublisher(store),
-            progress=context.progress,
-            should_stop=context.should_stop,
-            log=context.log,
-            device=device(),
-        )
-        counts = fit(fitting, folder, around)
+        # Of the best experiment only its publication is left.
+        counts = fitter.fit(config, folder, store)
         if not counts.pop("finished"):
             raise Stopped
         self._write_card(store.get(MODEL), counts)
-        return counts
+        return counts | swept
 
     def _sets(self, inputs: Mapping[str, Path]) -> "tuple[str, list[DataSet]]":
         """Return the name of the game, and all data sets of it.
@@ -136,11 +129,107 @@ class FitStep:
         save_model(self._folder.root / "model", weights, facts=facts)
 
 
+@dataclass(frozen=True, slots=True)
+class _Fitter:
+    """Fits networks to the same rows under the configurations of pipelines."""
+
+    game: str
+    sets: "Sequence[DataSet]"
+    context: Context
+
+    def fit(
+        self, config: PipelineConfig, folder: Path, publisher: "Publisher", *, name: str = ""
+    ) -> dict[str, Any]:
+        """Return what `learner.offline.fit` does; progress tells the `name` of an experiment."""
+        from cluster.parts import MODEL, device
+        from games.catalog import make_game
+        from learner.offline import Around, Fitting, fit
+
+        def progress(done: float, total: float, unit: str) -> None:
+            self.context.progress(done, total, f"{unit} of {name}" if name else unit)
+
+        fitting = Fitting(
+            game=make_game(self.game),
+            sets=self.sets,
+            settings=config.fit,
+            network=config.network,
+            learner=config.learner,
+            seed=config.seed,
+            model=MODEL,
+        )
+        around = Around(
+            publisher=publisher,
+            progress=progress,
+            should_stop=self.context.should_stop,
+            log=lambda line: self.context.log(f"{name}: {line}" if name else line),
+            device=device(),
+        )
+        return fit(fitting, folder, around)
+
+
+def _sweep(
+    config: PipelineConfig, fitter: _Fitter, folder: Path, publisher: "Publisher"
+) -> tuple[PipelineConfig, Path, dict[str, Any]]:
+    """Fit a network for each experiment, in folders of their own.
+
+    Returns:
+        Configuration and folder of the best, and {"experiments", "best", "sweep": see `learner.sweep.table`}.
+
+    Raises:
+        Stopped: when it was asked to stop.
+        UsageError: when a setting cannot be swept over.
+    """
+    from learner.sweep import check_settings, run_grid, run_optuna, table
+
+    settings = config.fit
+    known = [
+        name for name in PIPELINES.setting_names() if name.partition(".")[0] in ("fit", "network", "learner")
+    ]
+    check_settings(settings.sweep, known)
+    plain = config.model_copy(update={"fit": settings.model_copy(update={"sweep": {}})})
+
+    def with_values(values: Mapping[str, Any]) -> PipelineConfig:
+        return PIPELINES.override(plain, [f"{name}={json.dumps(value)}" for name, value in values.items()])
+
+    def run(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        counts = fitter.fit(with_values(values), folder / name, publisher, name=name)
+        if not counts["finished"]:
+            raise Stopped
+        return counts
+
+    if settings.sweep_method == "optuna":
+        outcomes = run_optuna(settings.sweep, run, trials=settings.sweep_trials, seed=config.seed)
+    else:
+        outcomes = run_grid(settings.sweep, run)
+    rows = table(outcomes)
+    write_atomic(folder / "sweep.json", (json.dumps(rows, indent=1) + "\n").encode())
+    best = outcomes[0]
+    swept = {"experiments": len(outcomes), "best": best.name, "sweep": rows}
+    return with_values(best.values), folder / best.name, swept
+
+
+class _Unpublished:
+    """Keeps the weights of experiments to themselves, and their versions above `newest`."""
+
+    def __init__(self, newest: int | None) -> None:
+        self._newest = newest
+
+    def publish(self, weights: "Weights") -> None:
+        pass
+
+    def newest_version(self) -> int | None:
+        return self._newest
+
+
 class StorePublisher:
     """The weights store as a learner in the same process sees it."""
 
     def __init__(self, store: "WeightsStore") -> None:
         self._store = store
+
+    def get(self, model: str) -> "Weights":
+        return self._store.get(model)
 
     def publish(self, weights: "Weights") -> None:
         self._store.publish(weights)

@@ -38,6 +38,28 @@ PipelinePreset = Annotated[
         metavar="PRESET",
     ),
 ]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(help="a file or folder of games; may be given several times", metavar="FILES"),
+]
+SelfplayDir = Annotated[
+    str | None, typer.Option(help="games that `tamen selfplay` has played", metavar="FOLDER")
+]
+PlayingModel = Annotated[
+    str | None, typer.Option(help="let this model play games first: a run, or a file", metavar="MODEL")
+]
+First = Annotated[
+    str | None, typer.Option("--from", help="begin with this step; use what is there", metavar="STEP")
+]
+Last = Annotated[str | None, typer.Option("--to", help="end with this step", metavar="STEP")]
+Skip = Annotated[
+    list[str] | None, typer.Option(help="leave this step out; use what is there", metavar="STEP")
+]
+NoCleanup = Annotated[bool, typer.Option("--no-cleanup", help="keep files that only the next step needs")]
+PipelineEngine = Annotated[
+    Literal["auto", "local", "ray"],
+    typer.Option(help="who does the work: processes here, or Ray; auto: here, Ray for self-play alone"),
+]
 Name = Annotated[
     str | None, typer.Option(help="what the run is called (default: as the preset)", metavar="RUN")
 ]
@@ -177,34 +199,18 @@ def pipeline(
     preset: PipelinePreset = None,
     overrides: Overrides = None,
     name: Name = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(help="a file or folder of games; may be given several times", metavar="FILES"),
-    ] = None,
-    selfplay_dir: Annotated[
-        str | None, typer.Option(help="games that `tamen selfplay` has played", metavar="FOLDER")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="let this model play games first: a run, or a file", metavar="MODEL")
-    ] = None,
-    first: Annotated[
-        str | None, typer.Option("--from", help="begin with this step; use what is there", metavar="STEP")
-    ] = None,
-    last: Annotated[str | None, typer.Option("--to", help="end with this step", metavar="STEP")] = None,
-    skip: Annotated[
-        list[str] | None, typer.Option(help="leave this step out; use what is there", metavar="STEP")
-    ] = None,
+    data: Data = None,
+    selfplay_dir: SelfplayDir = None,
+    model: PlayingModel = None,
+    first: First = None,
+    last: Last = None,
+    skip: Skip = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print settings, steps and estimates, and end")
     ] = False,
-    no_cleanup: Annotated[
-        bool, typer.Option("--no-cleanup", help="keep files that only the next step needs")
-    ] = False,
+    no_cleanup: NoCleanup = False,
     size: Size = "auto",
-    engine: Annotated[
-        Literal["auto", "local", "ray"],
-        typer.Option(help="who does the work: processes here, or Ray; auto: here, Ray for self-play alone"),
-    ] = "auto",
+    engine: PipelineEngine = "auto",
     address: Address = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
@@ -213,7 +219,7 @@ def pipeline(
     """Make a model from files of games, in steps.
 
     The steps are selfplay (with --model), preprocess, positions, shuffle, train. Interrupt it as you like: the same
-    command goes on, and does nothing twice.
+    command goes on, and does nothing twice. Exit code 1 when a file could not be read whole; the rest was.
     """
     from cluster.pipeline import DEFAULT_PRESET, Asked, resolve_pipeline, run_pipeline, show_plan
     from cluster.program import Machine
@@ -311,6 +317,33 @@ def match(
     )
     if as_json:
         print_json(result)
+
+
+@verb
+def evaluate(
+    model: Annotated[str, typer.Argument(help="a run, RUN@VERSION or a .safetensors file", metavar="MODEL")],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            help="a file or folder of games, or a folder of shuffled rows; may be given several times",
+            metavar="FILES",
+        ),
+    ],
+    max_rows: Annotated[
+        int | None, typer.Option(help="judge by at most so many positions", min=1, metavar="N")
+    ] = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Judge a model by games: which moves and winners it foretells.
+
+    Moves count from ply 2 on. Of shuffled rows those count that were kept apart for validation.
+    """
+    from cluster.evaluate import evaluate_model
+
+    report = evaluate_model(model, data, runs=runs, as_json=as_json, max_rows=max_rows)
+    if as_json:
+        print_json(report)
 
 
 @verb

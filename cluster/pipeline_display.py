@@ -11,7 +11,6 @@ from rich.text import Text
 
 from cluster.terminal import UNKNOWN, duration, is_live, short, whole
 
-
 RATE_SECONDS = 30.0
 """Over which a rate is taken: what was first loaded or compiled is soon forgotten."""
 

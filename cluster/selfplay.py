@@ -69,8 +69,8 @@ def play_into(
     address: str | None,
     plain: bool,
     metrics_port: int | None = None,
-) -> int:
-    """Play with the model `found` until `folder` holds `games` games, or the first Ctrl-C; return how many it holds.
+) -> None:
+    """Play with the model `found` until `folder` holds `games` games, or the first Ctrl-C.
 
     Raises:
         UsageError: when it holds games of other weights.
@@ -84,10 +84,9 @@ def play_into(
         _place_weights(found, folder)
         observer = Observer(folder.typed, config)
         chosen = make_engine(engine, config, folder, address=address, report=observer.note, learn=False)
-        snapshot = run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port)
+        run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port)
     finally:
         lock.release()
-    return 0 if snapshot is None else snapshot.games.played or 0
 
 
 def _place_weights(found: FoundModel, folder: RunFolder) -> None:

@@ -62,7 +62,7 @@ class SelfplayStep:
     def run(self, inputs: dict[str, Path], folder: Path, context: Context) -> dict[str, Any]:
         """Return {"games", "digest"}; the games lie in folders below `folder`. Raises what the contract says."""
         played_in = RunFolder(folder / f"{self._run}-selfplay")
-        games = play_into(
+        play_into(
             played_in,
             self._found,
             search_overrides(self._settings, seed=context.seed),
@@ -71,9 +71,12 @@ class SelfplayStep:
             address=self._address,
             plain=self._plain,
         )
+        games, digest = _count(
+            sorted(played_in.games.iterdir())
+        )  # also those that came when it was told to end
         if games < self._settings.games:
             raise Stopped
-        return {"games": games, "digest": _digest(sorted(played_in.games.iterdir()))}
+        return {"games": games, "digest": digest}
 
 
 def search_overrides(settings: SelfplaySettings, *, seed: int) -> list[str]:
@@ -95,8 +98,11 @@ def search_overrides(settings: SelfplaySettings, *, seed: int) -> list[str]:
     ]
 
 
-def _digest(files: Iterable[Path]) -> str:
-    content = hashlib.blake2b(digest_size=16)
+def _count(files: Iterable[Path]) -> tuple[int, str]:
+    """Return how many games as text are in `files`, and their digest."""
+    games, content = 0, hashlib.blake2b(digest_size=16)
     for file in files:
-        content.update(file.read_bytes())
-    return content.hexdigest()
+        text = file.read_bytes()
+        games += sum(not line.startswith(b"# ") for line in text.splitlines())
+        content.update(text)
+    return games, content.hexdigest()

@@ -148,11 +148,13 @@ class OfflineLearner:
         checkpoint = self._checkpoints.load_newest()
         if checkpoint is None:
             return
-        self._refuse_changes(checkpoint)
+        changed = self._refuse_changes(checkpoint)
         state = checkpoint.state
         self._trainer.load_state_dict(checkpoint.trainer_state)
         self._drawn, self._history = state["drawn"], state["history"]
-        self._version, self._seconds_before = state["version"], state["seconds"]
+        self._seconds_before = state["seconds"]
+        if not changed:  # else what it was to be may have been published already
+            self._version = state["version"]
         self._losses = list(state["losses"])
         for sentence in checkpoint.skipped:
             self._around.log(sentence)
@@ -283,7 +285,7 @@ class OfflineLearner:
         fitting = self._fitting
         settings = self._settings.model_dump(mode="json", exclude=set(_UNCOMPARED))
         learner = fitting.learner.model_dump(mode="json", include=set(_LEARNER_SETTINGS))
-        network = fitting.network.model_dump(mode="json", include={"blocks", "channels", "precision"})
+        network = fitting.network.model_dump(mode="json", include=set(_NETWORK_SETTINGS))
         data = {
             f"data.{number}": {
                 "rows": digest(identity.encode()),
@@ -301,15 +303,16 @@ class OfflineLearner:
             **data,
         }
 
-    def _refuse_changes(self, checkpoint: Checkpoint) -> None:
+    def _refuse_changes(self, checkpoint: Checkpoint) -> bool:
+        """Return whether settings have changed, as a person accepts. Raises UsageError when nobody does."""
         before, now = checkpoint.state["settings"], self._compared()
         names = [name for name in (before | now) if before.get(name) != now.get(name)]
         changes = [f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names]
-        fatal = [name for name in names if name in ("game", "network.blocks", "network.channels")]
+        fatal = [name for name in names if name in _OF_THE_NET]
         if not names or (self._settings.accept_changes and not fatal):
             for change in changes:
                 self._around.log(f"goes on with a changed setting, {change}")
-            return
+            return bool(changes)
         raise UsageError(
             f"{self._folder} cannot be gone on with",
             why=f"it was begun with other settings: {', '.join(changes)}",
@@ -342,7 +345,10 @@ _LEARNER_SETTINGS = (
     "ema_decay",
     "policy_weight",
     "value_weight",
+    "soft_policy_weight",
 )
+_NETWORK_SETTINGS = ("blocks", "channels", "soft_policy", "precision")
+_OF_THE_NET = {"game", "network.blocks", "network.channels", "network.soft_policy"}
 
 
 def judge(

@@ -10,8 +10,25 @@ from configs.names import preset_names
 from tests.cluster.commands import run_here
 
 Capsys = pytest.CaptureFixture[str]
-VERBS = ("demo", "doctor", "train", "selfplay", "pipeline", "play", "match", "bench", "plan", "status")
-NESTED = {"bench": ("inference", "selfplay", "search", "phases"), "plan": ("capacity",)}
+VERBS = (
+    "demo",
+    "doctor",
+    "train",
+    "selfplay",
+    "pipeline",
+    "play",
+    "match",
+    "evaluate",
+    "bench",
+    "plan",
+    "data",
+    "status",
+)
+NESTED = {
+    "bench": ("inference", "selfplay", "search", "phases"),
+    "plan": ("capacity",),
+    "data": ("import", "stats", "check", "export"),
+}
 
 
 def helped(capsys: Capsys, *arguments: str) -> str:

@@ -1,0 +1,153 @@
+"""From real games to a model that plays: the step `train` of a pipeline, and `selfplay` before it."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from cluster.models import find_model
+from cluster.run_folder import RunFolder
+from tests.cluster.commands import Said, assert_three_lines, run_here
+
+SLICE = Path(__file__).parents[1] / "data" / "wolve_slice.trmph.gz"
+SMALL = (
+    "debug",
+    "shuffle.buckets=2",
+    "shuffle.validation_share=0.1",
+    "fit.max_rows=1500",
+    "fit.mini_epoch_rows=500",
+    "network.blocks=1",
+    "network.channels=8",
+    "learner.batch_rows=100",
+)
+
+Capsys = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def shuffled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs with one, `rows`, that has shuffled rows of some real games and no model."""
+    folder = tmp_path_factory.mktemp("shuffled")
+    with gzip.open(SLICE, "rt") as file:
+        (folder / "games.trmph").write_text("".join(file.readlines()[:300]))
+    return folder
+
+
+@pytest.fixture
+def runs(shuffled: Path, capsys: Capsys) -> Path:
+    said = pipeline(
+        capsys, shuffled, *SMALL, "--data", shuffled / "games.trmph", "--name", "rows", "--to", "shuffle"
+    )
+    assert said.code == 0, said
+    return shuffled
+
+
+def pipeline(capsys: Capsys, runs: Path, *words: object) -> Said:
+    return run_here(capsys, "pipeline", *words, "--runs", runs)
+
+
+def sources(runs: Path, *more: str) -> str:
+    inside = ", ".join([f"path: {runs / 'rows' / 'pipeline' / 'shuffle'}", *more])
+    return f"fit.sources=[{{{inside}}}]"
+
+
+def test_a_model_comes_out_that_plays_and_is_told_of(runs: Path, capsys: Capsys) -> None:
+    said = pipeline(capsys, runs, "--name", "rows", "--json")
+    told = json.loads(said.out)
+    assert (said.code, said.out.count("\n")) == (0, 1)
+    assert told["counts"]["train"]["rows"] == 1500
+    assert told["counts"]["train"]["validation"]["positions"] > 300
+    found = find_model("rows", runs=runs)
+    assert (found.config.game, found.config.network.channels, found.weights.version) == ("hex10", 8, 1)
+    assert "fitted to rows" in (runs / "rows" / "model" / "README.md").read_text()
+
+    said = run_here(
+        capsys,
+        "match",
+        "rows",
+        "random",
+        "--games",
+        2,
+        "--engine",
+        "local",
+        "--simulations",
+        0,
+        "--runs",
+        runs,
+        "--json",
+    )
+    assert json.loads(said.out.splitlines()[-1])["games"] == 2
+    again = pipeline(capsys, runs, "--name", "rows")
+    assert "train: finished before" in again.out
+    assert "on games kept apart: move found " in again.out
+    assert again.out.splitlines()[-1].startswith("next: tamen play rows   or   tamen evaluate rows --data ")
+
+
+def test_other_hyper_parameters_are_refused_until_they_are_accepted(runs: Path, capsys: Capsys) -> None:
+    words = (*SMALL, "--name", "changed", "--from", "train", sources(runs))
+    assert pipeline(capsys, runs, *words).code == 0
+    said = pipeline(capsys, runs, *words, "fit.epochs=2")
+    assert_three_lines(said, code=2, mentions=["train: ", "fit.epochs: 1 -> 2", "fit.accept_changes=true"])
+    said = pipeline(capsys, runs, *words, "fit.epochs=2", "fit.accept_changes=true", "--json")
+    assert said.code == 0, said
+    assert json.loads(said.out)["counts"]["train"]["rows"] == 3000
+
+
+def test_old_rows_are_mixed_in_as_they_are(runs: Path, capsys: Capsys) -> None:
+    data = ("--data", runs / "games.trmph")
+    said = pipeline(
+        capsys,
+        runs,
+        *SMALL,
+        *data,
+        "--name",
+        "mixed",
+        sources(runs, "weight: 0.5", "skip_files: 1"),
+        "--json",
+    )
+    counts = json.loads(said.out)["counts"]
+    assert set(counts) == {"preprocess", "positions", "shuffle", "train"}
+    assert 0 < counts["train"]["rows"] <= 1500
+    games = counts["shuffle"]["games"]
+    assert 0 < counts["train"]["validation"]["games"] < games
+
+
+def test_a_sweep_publishes_the_best_of_its_experiments(runs: Path, capsys: Capsys) -> None:
+    words = (*SMALL, "--name", "swept", "--from", "train", sources(runs))
+    sweep = "fit.sweep={learner.learning_rate: [0.00001, 0.003], network.channels: [8]}"
+    said = pipeline(capsys, runs, *words, sweep, "--json")
+    counts = json.loads(said.out)["counts"]["train"]
+    folder = runs / "swept" / "pipeline" / "train"
+    rows = json.loads((folder / "sweep.json").read_text())
+    assert [row["name"] for row in rows] == [counts["best"], *[row["name"] for row in rows[1:]]]
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {row["name"] for row in rows}
+    assert (counts["experiments"], counts["version"]) == (2, 1)
+    assert rows[0]["score"] > rows[1]["score"]
+    assert RunFolder(runs / "swept").config().learner.learning_rate == rows[0]["learner.learning_rate"]
+    said = pipeline(capsys, runs, *words, "fit.sweep={learner.learing_rate: [1]}")
+    assert_three_lines(said, code=2, mentions=["learner.learing_rate"])
+
+
+def test_a_model_plays_and_another_is_fitted_to_its_games(runs: Path, capsys: Capsys) -> None:
+    assert pipeline(capsys, runs, "--name", "rows").code == 0
+    words = (
+        "--name",
+        "played",
+        "--model",
+        "rows",
+        "--engine",
+        "local",
+        "--json",
+        "selfplay.minimax_widths=[2, 1]",
+    )
+    said = pipeline(capsys, runs, *SMALL, *words, "selfplay.games=4")
+    counts = json.loads(said.out.splitlines()[-1])["counts"]
+    assert counts["selfplay"]["games"] >= 4
+    assert counts["preprocess"]["lines"] == counts["selfplay"]["games"]
+    assert counts["train"]["rows"] > 0
+    more = pipeline(capsys, runs, *SMALL, *words, "selfplay.games=16", "--to", "preprocess")
+    told = json.loads(more.out.splitlines()[-1])["counts"]
+    assert told["selfplay"]["games"] >= 16
+    assert told["preprocess"]["games"] > counts["preprocess"]["games"]
+    assert not (runs / "played" / "pipeline" / "selfplay.old").exists()
