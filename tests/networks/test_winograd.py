@@ -27,9 +27,9 @@ boards = st.builds(
 )
 
 
-def an_awake_net(spec: BoardSpec, *, blocks: int, channels: int) -> BoardNet:
+def an_awake_net(spec: BoardSpec, *, blocks: int, channels: int, soft_policy: bool = False) -> BoardNet:
     """Return a net none of whose parameters is zero, its activations about as large as a trained one's."""
-    net = new_net(spec, NetworkConfig(blocks=blocks, channels=channels), seed=1)
+    net = new_net(spec, NetworkConfig(blocks=blocks, channels=channels, soft_policy=soft_policy), seed=1)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in net.parameters():
