@@ -2,15 +2,22 @@
 
 Usage: python benchmarks/learner_step.py [DEVICE] [BLOCKS] [CHANNELS]
 Prints one JSON object. Speed: rows a second of steps on 1,024 rows of 13×13 hex, the precisions in turn, each compared
-with fp32 of the same round. Memory: what steps add to what a process (on a GPU, the device) takes at its highest, for a
-batch of four microbatches of 256 rows and for one of a single such.
+with fp32 of the same round. Memory: what steps add to what a process (on a GPU, the device) takes at its highest, for
+batches of four microbatches of 256 rows and for ones of a single such, as many microbatches of each. On a CPU every
+tensor is given pages of its own, for what the C library's heap keeps of what was freed is more than the difference.
+
+By itself a CPU takes 3 blocks × 32 channels, shorter rounds, and one to two minutes: without instructions for bf16
+torch emulates it, and one step of 6 × 64 then takes half a minute. Seconds are of the processor there, so that
+neighbours matter less. `auto_precision` says what a run would take here.
 """
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster import environment
@@ -25,12 +32,16 @@ from games.catalog import make_game  # noqa: E402
 from learner.board_objective import BoardObjective  # noqa: E402
 from learner.objective import Columns  # noqa: E402
 from learner.step import Trainer, new_trainer  # noqa: E402
+from networks.precision import resolve  # noqa: E402
 
 GAME = "hex13"
 MICROBATCH_ROWS = 256
 BATCH_ROWS = 4 * MICROBATCH_ROWS
-ROUNDS = 5
-SECONDS = 6.0
+CPU_NETWORK, NETWORK = (3, 32), (6, 64)
+CPU_SECONDS, SECONDS = 3.0, 6.0
+CPU_ROUNDS, ROUNDS = 3, 5
+MICROBATCHES = 20
+"""Of each of the two processes whose memory is compared."""
 
 
 def main() -> None:
@@ -39,11 +50,17 @@ def main() -> None:
         sys.stdout.write(str(memory_of_steps(int(rows), device, int(blocks), int(channels))))
         return
     device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+    network = CPU_NETWORK if device == "cpu" else NETWORK
     blocks, channels = (
-        int(sys.argv[k]) if len(sys.argv) > k else default for k, default in ((2, 6), (3, 64))
+        int(sys.argv[k]) if len(sys.argv) > k else default for k, default in zip((2, 3), network, strict=True)
     )
     torch.set_num_threads(1)
-    report: dict[str, object] = {"device": device, "network": {"blocks": blocks, "channels": channels}}
+    fastest = resolve("auto", device)
+    report: dict[str, object] = {
+        "device": device,
+        "auto_precision": f"{fastest.name}: {fastest.why}",
+        "network": {"blocks": blocks, "channels": channels},
+    }
     report |= speeds(device, blocks, channels) | memory(device, blocks, channels)
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
 
@@ -53,13 +70,14 @@ def speeds(device: str, blocks: int, channels: int) -> dict[str, object]:
     names = ("fp32", "bf16", "fp16") if device != "cpu" else ("fp32", "bf16")
     trainers = {name: trainer(name, device, blocks, channels) for name in names}
     batch = random_batch(BATCH_ROWS)
+    rounds, seconds = (CPU_ROUNDS, CPU_SECONDS) if device == "cpu" else (ROUNDS, SECONDS)
+    clock = time.process_time if device == "cpu" else time.perf_counter
     for each in trainers.values():
-        for _ in range(3):
-            each.step(batch)
+        each.step(batch)  # makes what the others find made
     rates: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, each in trainers.items():
-            rates[name].append(rows_per_second(each, batch))
+            rates[name].append(rows_per_second(each, batch, seconds, clock))
     ratios = {
         f"{name}_over_fp32": [fast / slow for fast, slow in zip(rates[name], rates["fp32"], strict=True)]
         for name in names[1:]
@@ -71,13 +89,13 @@ def speeds(device: str, blocks: int, channels: int) -> dict[str, object]:
     }
 
 
-def rows_per_second(each: Trainer, batch: Columns) -> float:
+def rows_per_second(each: Trainer, batch: Columns, seconds: float, clock: Callable[[], float]) -> float:
     """Take steps for a while. Every step ends with numbers on the host, so the device is done with it."""
-    began, steps = time.perf_counter(), 0
-    while time.perf_counter() - began < SECONDS:
+    began, steps = clock(), 0
+    while clock() - began < seconds:
         each.step(batch)
         steps += 1
-    return steps * BATCH_ROWS / (time.perf_counter() - began)
+    return steps * BATCH_ROWS / (clock() - began)
 
 
 def memory(device: str, blocks: int, channels: int) -> dict[str, float]:
@@ -85,7 +103,8 @@ def memory(device: str, blocks: int, channels: int) -> dict[str, float]:
     taken = {
         rows: int(
             subprocess.check_output(
-                [sys.executable, __file__, "--memory", str(rows), device, str(blocks), str(channels)]
+                [sys.executable, __file__, "--memory", str(rows), device, str(blocks), str(channels)],
+                env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
             )
         )
         for rows in (MICROBATCH_ROWS, BATCH_ROWS)
@@ -99,11 +118,11 @@ def memory(device: str, blocks: int, channels: int) -> dict[str, float]:
 
 
 def memory_of_steps(rows: int, device: str, blocks: int, channels: int) -> int:
-    """Return the bytes that five steps take at their highest beyond what was taken before."""
+    """Return the bytes that steps take at their highest beyond what was taken before."""
     torch.set_num_threads(1)
     each, batch = trainer("fp32", device, blocks, channels), random_batch(rows)
     before = highest_bytes(device)
-    for _ in range(5):
+    for _ in range(MICROBATCHES * MICROBATCH_ROWS // rows):
         each.step(batch)
     return highest_bytes(device) - before
 
