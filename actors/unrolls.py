@@ -40,11 +40,6 @@ class Unrolls:
     def num_rows(self) -> int:
         return len(self.columns["weights_version"])
 
-    @property
-    def num_steps(self) -> int:
-        """Steps of episodes."""
-        return int(np.count_nonzero(self.columns["valid"]))
-
 
 class Recording:
     """The unrolls of G environments while they happen, time first: each step is written at `t`, in one piece.
@@ -126,7 +121,7 @@ class UnrollHarvest:
     Attributes:
         rows_waiting: for the next chunk.
         games: episodes that ended.
-        plies: steps of episodes, ended or not.
+        plies: steps of those episodes.
         game_seconds: how long the episodes took that ended, summed.
     """
 
@@ -147,8 +142,8 @@ class UnrollHarvest:
         self._waiting.append(unrolls)
         self.rows_waiting += unrolls.num_rows
         self.games += len(unrolls.ended)
-        self.plies += unrolls.num_steps
         for episode in unrolls.ended:
+            self.plies += episode.steps
             self.game_seconds += episode.seconds
             self._metrics.observe("tamen_game_duration_seconds", episode.seconds)
             self._metrics.observe("tamen_game_plies", episode.steps)
