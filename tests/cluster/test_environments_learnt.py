@@ -35,7 +35,7 @@ def evaluated(config: RunConfig, run: RunFolder) -> float:
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(
-    ("preset", "steps", "bound"), [("acrobot", 1600, -100.0), ("pendulum", 3200, -250.0)]
+    ("preset", "steps", "bound"), [("acrobot", 1600, -100.0), ("pendulum", 6400, -250.0)]
 )
 def test_a_preset_reaches_what_its_environment_asks_for(
     preset: str, steps: int, bound: float, seed: int, tmp_path: Path
