@@ -23,6 +23,7 @@ from benchmarks.peers.environments import make_environments
 from benchmarks.peers.measuring import ROOT, say
 
 OURS = "tamen"
+PEERS = ["sb3", "rllib"]
 FIGURES = ("env_steps_per_s", "solved_s", "solved_env_steps")
 
 
@@ -54,6 +55,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--environments", help="folder of the peers' environments, made when missing")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
     parser.add_argument("--env", default="CartPole-v1")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=90.0, help="after which a run is given up")
@@ -61,7 +63,7 @@ def main() -> None:
     given = parser.parse_args()
     pythons: dict[str, str | None] = {}
     if given.environments:
-        pythons = make_environments(Path(given.environments), ["sb3", "rllib"])
+        pythons = make_environments(Path(given.environments), given.peers)
     taking_part = sides(pythons, env=given.env, seconds=given.seconds)
     said: dict[str, list[dict[str, Any]]] = {side.name: [] for side in taking_part}
     for seed in range(given.seeds):
