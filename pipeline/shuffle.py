@@ -16,8 +16,10 @@ What is made depends on the shards and the settings, not on who makes it: bucket
     manifest.json                    written last: schema, game, rows, games, seed, files
 """
 
+import io
 import json
 import shutil
+import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -42,13 +44,14 @@ from replay.shards import (
     info_from_json,
     load_info,
     read_blocks,
+    write_shard,
 )
 
 MANIFEST_SCHEMA = 1
 PLAN, MANIFEST, PIECES = "plan.json", "manifest.json", "pieces"
 SIDES: tuple["Side", "Side"] = ("train", "validation")
-BLOCK_ROWS = 1 << 16
-"""Rows that distributing holds at a time: 2.7 MB of 10×10."""
+BLOCK_ROWS = 1 << 15
+"""Rows that distributing holds at a time: 1.3 MB of 10×10."""
 
 Side = Literal["train", "validation"]
 
@@ -59,7 +62,7 @@ class Shuffling:
 
     Attributes:
         buckets: files of rows for training; memory holds a few times one of them.
-        validation_share: of the games, kept apart in a like share of as many buckets more.
+        validation_share: of the games, which are kept apart, in more buckets of about the same size.
         seed: of the order.
     """
 
@@ -185,7 +188,7 @@ def shuffle_rows(
     manifest = _read_json(join(target, MANIFEST))
     if left or manifest is None:
         spread = [DistributeTask(*pair, shuffling) for pair in zip(shards, pieces, strict=True)]
-        undone = [task for task in spread if not _is_piece(task.piece)]
+        undone = [task for task in spread if _index(task.piece) is None]
         run_left(distribute, spread, undone, context, unit="files")
         run_left(consolidate, buckets, left, context, unit="buckets")
         manifest = _manifest(buckets, pieces, about, shuffling)
@@ -222,13 +225,16 @@ def distribute(task: DistributeTask) -> int:
             for side, chosen in rows_of.items():
                 games[side] = np.union1d(games[side], block["game"][chosen])
         size = file.tell()
-    index = {
-        "size": size,
-        "games": {side: len(games[side]) for side in SIDES},
-        "counts": [block.tolist() for block in counts],
-        "crc32": checksums,
-    }
-    write_atomic(_index_of(task.piece), json.dumps(index).encode())
+    index = io.BytesIO()
+    np.savez(
+        index,
+        allow_pickle=False,
+        size=np.int64(size),
+        counts=np.array(counts, np.int64).reshape(-1, num_buckets),
+        checksums=np.array(checksums, np.uint32).reshape(-1, num_buckets),
+        games=np.array([len(games[side]) for side in SIDES]),
+    )
+    write_atomic(_index_of(task.piece), index.getvalue())
     return size // record.itemsize
 
 
@@ -240,11 +246,10 @@ def consolidate(task: ConsolidateTask) -> int:
         OSError: when the shard cannot be written.
     """
     bucket = task.number + (0 if task.side == "train" else task.shuffling.buckets)
-    records = _read_bucket(bucket, task.pieces, task.about.cells)
     rng = derive_rng(task.shuffling.seed, "shuffle", task.side, task.number)
-    order = rng.permutation(len(records))
-    rows = {name: records[name][order] for name in COLUMNS}
-    del records
+    rows = _read_bucket(bucket, task.pieces, task.about.cells, rng)
+    if not is_url(task.location):
+        return write_shard(Path(task.location), rows, task.about).rows
     data, info = encode_shard(rows, task.about)
     write_atomic_at(task.location, data)
     write_atomic_at(f"{task.location}.json", info.to_json())
@@ -336,28 +341,38 @@ def _buckets(
     return buckets
 
 
-def _read_bucket(bucket: int, pieces: Sequence[Path], cells: int) -> np.ndarray:
-    """Return the records of a bucket, in the order of pieces and blocks. Raises DataError when one is damaged."""
-    indices = [_index(piece) for piece in pieces]
-    total = sum(counts[bucket] for index in indices for counts in index["counts"])
-    records = np.empty(total, _record(cells))
-    place = 0
+def _read_bucket(
+    bucket: int, pieces: Sequence[Path], cells: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Return the columns of a bucket, in random order. Raises DataError when a piece is damaged.
+
+    Records go to their places as they are read, so that no row is in memory twice.
+    """
+    indices = [_sure_index(piece) for piece in pieces]
+    places = rng.permutation(sum(int(index["counts"][:, bucket].sum()) for index in indices))
+    record = _record(cells)
+    rows = {name: np.empty((len(places), *record[name].shape), record[name].base) for name in COLUMNS}
+    done = 0
     for piece, index in zip(pieces, indices, strict=True):
         with piece.open("rb") as file:
-            begin = 0
-            for counts, checksums in zip(index["counts"], index["crc32"], strict=True):
-                part = records[place : place + counts[bucket]]
-                file.seek((begin + sum(counts[:bucket])) * records.itemsize)
-                file.readinto(_bytes_of(part))
-                if zlib.crc32(_bytes_of(part)) != checksums[bucket]:
-                    raise DataError(
-                        f"{piece} is damaged",
-                        why=f"the rows of bucket {bucket} do not match their checksum",
-                        fix="delete it and run the step again",
-                    )
-                place += len(part)
-                begin += sum(counts)
-    return records
+            counts = index["counts"]
+            begins = (counts.cumsum() - counts.ravel()).reshape(counts.shape)[:, bucket]
+            for begin, count, checksum in zip(
+                begins.tolist(),
+                counts[:, bucket].tolist(),
+                index["checksums"][:, bucket].tolist(),
+                strict=True,
+            ):
+                file.seek(begin * record.itemsize)
+                data = file.read(count * record.itemsize)
+                if zlib.crc32(data) != checksum:
+                    raise _damaged(piece, f"the rows of bucket {bucket} do not match their checksum")
+                part = np.frombuffer(data, record)
+                taken = places[done : done + len(part)]
+                for name in COLUMNS:
+                    rows[name][taken] = part[name]
+                done += len(part)
+    return rows
 
 
 def _manifest(
@@ -371,7 +386,8 @@ def _manifest(
         if info.rows:
             files.append({"name": _name(task.side, task.number), "rows": info.rows, "digest": info.digest})
     rows = {side: sum(file["rows"] for file in files if file["name"].startswith(side)) for side in SIDES}
-    games = {side: sum(_index(piece)["games"][side] for piece in pieces) for side in SIDES}
+    per_side = sum(_sure_index(piece)["games"] for piece in pieces)
+    games = dict(zip(SIDES, np.asarray(per_side).tolist(), strict=True))
     return {
         "schema": MANIFEST_SCHEMA,
         "game": about.game,
@@ -413,24 +429,48 @@ def _bytes_of(records: np.ndarray) -> memoryview:
 
 
 def _index_of(piece: Path) -> Path:
-    return piece.with_name(f"{piece.name}.json")
+    return piece.with_name(f"{piece.name}.index.npz")
 
 
-def _index(piece: Path) -> dict[str, Any]:
-    return json.loads(_index_of(piece).read_bytes())
+def _index(piece: Path) -> dict[str, np.ndarray] | None:
+    """Return what is where in a piece, None unless it is there and as long as its index says. Raises DataError.
+
+    counts: int64 [blocks, buckets], rows of each bucket in each block; they follow each other.
+    checksums: uint32 [blocks, buckets], the CRC-32 of those rows.
+    games: int64 [2], games for training and for validation.
+    size: int64, bytes of the piece.
+    """
+    try:
+        with np.load(_index_of(piece), allow_pickle=False) as file:
+            index = {name: file[name] for name in ("counts", "checksums", "games", "size")}
+    except FileNotFoundError:
+        return None
+    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(_index_of(piece), str(error)) from error
+    return index if size_of(str(piece)) == index["size"] else None
 
 
-def _is_piece(piece: Path) -> bool:
-    index = _read_json(str(_index_of(piece)))
-    return index is not None and size_of(str(piece)) == index["size"]
+def _sure_index(piece: Path) -> dict[str, np.ndarray]:
+    """Return what is where in a piece. Raises DataError when it is not as it was written."""
+    if (index := _index(piece)) is None:
+        raise _damaged(piece, "it is not there, or its length is not what it was")
+    return index
+
+
+def _damaged(file: Path, why: str) -> DataError:
+    return DataError(f"{file} is damaged", why=why, fix="delete it and run the step again")
 
 
 def _read_json(location: str) -> dict[str, Any] | None:
-    """Return what a file of ours holds, None if it is not there."""
+    """Return what a file of ours holds, None if it is not there. Raises DataError when it is damaged."""
     try:
         return json.loads(read_bytes(location))
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise DataError(
+            f"{location} is damaged", why=str(error), fix="delete its folder and run the step again"
+        ) from error
 
 
 def _to_json(value: Mapping[str, Any]) -> bytes:

@@ -18,14 +18,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from core.errors import DataError
-from core.files import digest, write_atomic
+from core.files import digest, open_atomic, write_atomic
 
 SHARD_SCHEMA = 1
+_DIGEST_SIZE = len(digest(b"")) // 2
 
 COLUMNS = {
     "stones": np.dtype("uint8"),
@@ -97,30 +98,22 @@ def write_shard(path: Path, rows: Mapping[str, np.ndarray], about: ShardAbout) -
         ValueError: when the rows are not sound, see `check_valid`.
         OSError: when it cannot be written; then there is no shard.
     """
-    data, info = encode_shard(rows, about)
+    _refuse_unsound(rows, about)
     sidecar_of(path).unlink(missing_ok=True)
-    write_atomic(path, data)
+    with open_atomic(path) as file:
+        _save(file, rows)
+    info = _info(rows, about, size=path.stat().st_size, digest=_digest_of(path))
     write_atomic(sidecar_of(path), info.to_json())
     return info
 
 
 def encode_shard(rows: Mapping[str, np.ndarray], about: ShardAbout) -> tuple[bytes, ShardInfo]:
-    """Return the bytes of a shard, the same for equal rows, and what is to be said of them. Raises ValueError."""
-    if problems := check_valid(rows, about.cells):
-        raise ValueError(f"rows of {about.game} are not sound: {'; '.join(problems)}")
+    """Return the bytes that `write_shard` writes, and what it says of them. Raises ValueError."""
+    _refuse_unsound(rows, about)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{name: rows[name] for name in COLUMNS})
+    _save(buffer, rows)
     data = buffer.getvalue()
-    info = ShardInfo(
-        schema=SHARD_SCHEMA,
-        game=about.game,
-        cells=about.cells,
-        rows=len(rows["game"]),
-        size=len(data),
-        digest=digest(data),
-        sources=tuple(about.sources),
-    )
-    return data, info
+    return data, _info(rows, about, size=len(data), digest=digest(data))
 
 
 def is_complete(path: Path) -> bool:
@@ -193,10 +186,7 @@ def read_blocks(path: Path, block_rows: int) -> Iterator[dict[str, np.ndarray]]:
     """Yield the columns of a shard in blocks of `block_rows` rows, and never hold more. Raises DataError."""
     info = load_info(path)
     try:
-        with path.open("rb") as file:
-            # `core.files.digest` would need all of it in memory.
-            found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=len(info.digest) // 2))
-        _check_digest(path, found.hexdigest(), info)
+        _check_digest(path, _digest_of(path), info)
         with ExitStack() as stack:
             archive = stack.enter_context(zipfile.ZipFile(path))
             streams = {name: stack.enter_context(archive.open(f"{name}.npy")) for name in COLUMNS}
@@ -244,6 +234,33 @@ def check_valid(rows: Mapping[str, np.ndarray], cells: int) -> list[str]:
         "ply is not from 0 to plies": (ply < 0) | (ply > rows["plies"]),
     }
     return [f"{problem} (row {int(wrong.argmax())})" for problem, wrong in tests.items() if wrong.any()]
+
+
+def _refuse_unsound(rows: Mapping[str, np.ndarray], about: ShardAbout) -> None:
+    if problems := check_valid(rows, about.cells):
+        raise ValueError(f"rows of {about.game} are not sound: {'; '.join(problems)}")
+
+
+def _save(file: BinaryIO, rows: Mapping[str, np.ndarray]) -> None:
+    np.savez(file, allow_pickle=False, **{name: rows[name] for name in COLUMNS})
+
+
+def _info(rows: Mapping[str, np.ndarray], about: ShardAbout, *, size: int, digest: str) -> ShardInfo:
+    return ShardInfo(
+        schema=SHARD_SCHEMA,
+        game=about.game,
+        cells=about.cells,
+        rows=len(rows["game"]),
+        size=size,
+        digest=digest,
+        sources=tuple(about.sources),
+    )
+
+
+def _digest_of(path: Path) -> str:
+    """Return what `core.files.digest` says of a file, without having it in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_SIZE)).hexdigest()
 
 
 def _shape_problems(rows: Mapping[str, np.ndarray], cells: int) -> list[str]:
