@@ -16,6 +16,8 @@ def prepare() -> None:
         "NUMBA_CACHE_DIR": str(kernel_cache()),
         # One thread a process: two torch threads on a busy 2-core machine fell to 440 positions/s from 9,900.
         "OMP_NUM_THREADS": "1",
+        # Fitting uses two. On a busy machine those that waited by spinning made a step of it five times as long.
+        "OMP_WAIT_POLICY": "PASSIVE",
         # Under `uv run` Ray would pack and upload the working folder to every worker.
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
