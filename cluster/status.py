@@ -1,5 +1,6 @@
 """`tamen status`: how runs stand, read from their folders; needs neither torch nor ray, and disturbs nobody."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,25 @@ def _status(folder: RunFolder) -> dict[str, Any]:
         "games_per_hour": last.get("games/per_hour"),
         "perfect_share": evaluations.get("perfect_share"),
         "strength": {name: score.score for name, score in (evaluations.get("strength") or {}).items()},
+        **_fitted(folder),
+    }
+
+
+def _fitted(folder: RunFolder) -> dict[str, Any]:
+    """Return what differs in the status of a run that `tamen pipeline` has made; nothing of any other."""
+    train, shuffle = (folder.root / "pipeline" / step / "step.json" for step in ("train", "shuffle"))
+    if not train.exists():
+        return {}
+    counts = json.loads(train.read_bytes())["counts"]
+    shuffled = json.loads(shuffle.read_bytes())["counts"] if shuffle.exists() else {}
+    judged = counts.get("validation") or {}
+    told = {"moves": judged.get("policy_top1"), "winners": judged.get("value_accuracy")}
+    return {
+        "written": train.stat().st_mtime,
+        "games": shuffled.get("games"),
+        "learner_steps": counts.get("steps"),
+        "version": counts.get("version"),
+        "strength": {name: share for name, share in told.items() if share is not None},
     }
 
 

@@ -78,6 +78,12 @@ def test_a_model_comes_out_that_plays_and_is_told_of(runs: Path, capsys: Capsys)
         "--json",
     )
     assert json.loads(said.out.splitlines()[-1])["games"] == 2
+    said = run_here(capsys, "evaluate", "rows", "--data", runs / "games.trmph", "--runs", runs, "--json")
+    assert json.loads(said.out.splitlines()[-1])["positions"] > 5000
+    (status,) = json.loads(run_here(capsys, "status", "rows", "--runs", runs, "--json").out.splitlines()[-1])
+    assert (status["learner_steps"], status["version"]) == (15, 1)
+    assert status["games"] > 200
+    assert set(status["strength"]) == {"moves", "winners"}
     again = pipeline(capsys, runs, "--name", "rows")
     assert "train: finished before" in again.out
     assert "on games kept apart: move found " in again.out
