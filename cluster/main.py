@@ -254,8 +254,8 @@ def pipeline(
     told = run_pipeline(config, folder, runs, asked)
     if as_json:
         print_json({"run": folder.typed, "folder": str(folder.root), **asdict(told)})
-    if told.stopped:
-        raise typer.Exit(130)
+    if told.exit_code:
+        raise typer.Exit(told.exit_code)
 
 
 @verb

@@ -38,8 +38,8 @@ from pipeline.reading import find_files
 DEFAULT_PRESET = "hex"
 POSITION_ROWS_PER_SECOND = 300_000
 SHUFFLED_ROWS_PER_SECOND = 300_000
-FITTED_ROWS_PER_SECOND = 4_000
-"""Of one core each, the last of a net of 5 blocks of 48 channels on 10×10 on two cores; for estimates only."""
+FITTED_WORK_PER_SECOND = 500 * 5 * 48**2 * 10**2
+"""Of a core, for estimates: rows, and rows of a network times its blocks, channels squared and cells."""
 
 VALIDATED = {
     "policy_top1": "move found",
@@ -300,10 +300,11 @@ def _estimates(
     if config.positions.selector != "all":
         rows = about.games
     to_fit = min(rows, config.fit.max_rows or rows) * config.fit.epochs
+    work = to_fit * config.network.blocks * config.network.channels**2 * about.board**2
     seconds = {
         "positions": rows / POSITION_ROWS_PER_SECOND / cores,
         "shuffle": 2 * rows / SHUFFLED_ROWS_PER_SECOND / cores,
-        "train": to_fit / FITTED_ROWS_PER_SECOND,
+        "train": min(work / FITTED_WORK_PER_SECOND / cores, 60 * (config.fit.minutes or float("inf"))),
     }
     left = sum(seconds.get(one.name, 0.0) for one in plan if one.action in ("run", "go on"))
     files = "1 file" if about.files == 1 else f"{about.files} files"
@@ -322,7 +323,7 @@ def _estimates(
         f"data: {files} of {about.size / 1e6:,.1f} MB, about {whole(about.games)} games"
         f" on {about.board}×{about.board}, {whole(rows)} rows",
         f"disk: {megabytes:,.0f} MB of shuffled rows, up to {peak:,.0f} MB on the way",
-        f"time: about {duration(left)} with {cores} workers; fitting is the most of it and depends on the network",
+        f"time: about {duration(left)} with {cores} workers and no GPU",
     ]
     return result, lines
 

@@ -128,7 +128,7 @@ def test_killed_twenty_times_it_makes_the_same_bytes_and_does_nothing_twice(tmp_
 def test_a_signal_stops_it_between_two_tasks_and_it_goes_on(
     number: signal.Signals, tmp_path: Path, capsys: Capsys
 ) -> None:
-    settings = ("preprocess.chunk_games=10", "shuffle.buckets=200", "workers=1")
+    settings = ("preprocess.chunk_games=40", "shuffle.buckets=40", "workers=1")
     words = ("pipeline", "debug", *settings, "--data", SLICE, "--to", "shuffle", "--runs", tmp_path / "runs")
     program = Program(tmp_path / "out.txt", *words)
     tasks = tmp_path / "runs" / "debug" / "pipeline" / "tasks.jsonl"
@@ -195,6 +195,22 @@ def test_a_run_of_another_kind_or_of_another_process_is_left_alone(
     said = pipeline(capsys, tmp_path, "--data", games, "--name", "busy")
     lock.release()
     assert_three_lines(said, code=2, mentions=["is being written by another process"])
+
+
+def test_a_file_that_cannot_be_read_whole_is_told_and_the_rest_is_used(
+    games: Path, tmp_path: Path, capsys: Capsys
+) -> None:
+    short = tmp_path / "short.trmph.gz"
+    short.write_bytes(SLICE.read_bytes()[:5000])
+    (tmp_path / "empty.trmph").touch()
+    data = [word for path in (short, tmp_path / "empty.trmph", games) for word in ("--data", path)]
+    said = pipeline(capsys, tmp_path / "runs", *SMALL, *data, "--to", "shuffle")
+    assert (said.code, said.err) == (1, "")
+    assert "short.trmph.gz was not read to its end: file cut short" in said.out
+    assert "empty.trmph was not read to its end: empty file" in said.out
+    assert "shuffle: finished" in said.out
+    said = pipeline(capsys, tmp_path / "runs", "--data", tmp_path / "empty.trmph", "--name", "nothing")
+    assert_three_lines(said, code=1, mentions=["positions: ", "no games"])
 
 
 def test_an_error_names_its_step_and_the_log(games: Path, tmp_path: Path, capsys: Capsys) -> None:
