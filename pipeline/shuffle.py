@@ -16,11 +16,8 @@ What is made depends on the shards and the settings, not on who makes it: bucket
     manifest.json                    written last: schema, game, rows, games, seed, files
 """
 
-import io
 import json
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, gcd
@@ -30,14 +27,13 @@ from typing import Any, Literal
 import numpy as np
 
 from core.errors import DataError
-from core.files import open_atomic, write_atomic
 from core.seeds import derive_rng, derive_seed, mix_keys
 from pipeline.contract import Context
+from pipeline.pieces import read_bucket, read_index, sure_index, write_blocks, write_index
 from pipeline.running import remove_torn, run_left
 from pipeline.splitting import is_validation
 from pipeline.storage import is_url, join, read_bytes, size_of, write_atomic_at
 from replay.shards import (
-    COLUMNS,
     ShardAbout,
     ShardInfo,
     encode_shard,
@@ -188,7 +184,7 @@ def shuffle_rows(
     manifest = _read_json(join(target, MANIFEST))
     if left or manifest is None:
         spread = [DistributeTask(*pair, shuffling) for pair in zip(shards, pieces, strict=True)]
-        undone = [task for task in spread if _index(task.piece) is None]
+        undone = [task for task in spread if read_index(task.piece) is None]
         run_left(distribute, spread, undone, context, unit="files")
         run_left(consolidate, buckets, left, context, unit="buckets")
         manifest = _manifest(buckets, pieces, about, shuffling)
@@ -205,37 +201,20 @@ def distribute(task: DistributeTask) -> int:
         DataError: when the shard is damaged.
         OSError: when the piece cannot be written.
     """
-    record = _record(load_info(task.shard).cells)
-    num_buckets = sum(task.shuffling.buckets_of.values())
-    counts, checksums = [], []
     games: dict[Side, np.ndarray] = {side: np.zeros(0, np.uint64) for side in SIDES}
-    with open_atomic(task.piece) as file:
+
+    def blocks() -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         for block, second in _with_seconds(read_blocks(task.shard, BLOCK_ROWS)):
-            apart = is_validation(block["game"], task.shuffling.validation_share)
-            rows_of: dict[Side, np.ndarray] = {"train": ~apart, "validation": apart}
-            buckets = _buckets(block, second, rows_of, task.shuffling)
-            order = np.argsort(buckets, kind="stable")
-            records = np.empty(len(order), record)
-            for name in COLUMNS:
-                records[name] = block[name][order]
-            counts.append(np.bincount(buckets, minlength=num_buckets))
-            parts = np.split(records, np.cumsum(counts[-1])[:-1])
-            checksums.append([zlib.crc32(_bytes_of(part)) for part in parts])
-            file.write(_bytes_of(records))
-            for side, chosen in rows_of.items():
-                games[side] = np.union1d(games[side], block["game"][chosen])
-        size = file.tell()
-    index = io.BytesIO()
-    np.savez(
-        index,
-        allow_pickle=False,
-        size=np.int64(size),
-        counts=np.array(counts, np.int64).reshape(-1, num_buckets),
-        checksums=np.array(checksums, np.uint32).reshape(-1, num_buckets),
-        games=np.array([len(games[side]) for side in SIDES]),
-    )
-    write_atomic(_index_of(task.piece), index.getvalue())
-    return size // record.itemsize
+            runs, buckets = _buckets(block, second, task.shuffling)
+            apart = is_validation(runs, task.shuffling.validation_share)
+            games["train"] = np.union1d(games["train"], runs[~apart])
+            games["validation"] = np.union1d(games["validation"], runs[apart])
+            yield block, buckets
+
+    cells, num_buckets = load_info(task.shard).cells, sum(task.shuffling.buckets_of.values())
+    index = write_blocks(task.piece, blocks(), cells=cells, num_buckets=num_buckets)
+    write_index(task.piece, index, games=[len(games[side]) for side in SIDES])
+    return int(index.counts.sum())
 
 
 def consolidate(task: ConsolidateTask) -> int:
@@ -247,10 +226,10 @@ def consolidate(task: ConsolidateTask) -> int:
     """
     bucket = task.number + (0 if task.side == "train" else task.shuffling.buckets)
     rng = derive_rng(task.shuffling.seed, "shuffle", task.side, task.number)
-    rows = _read_bucket(bucket, task.pieces, task.about.cells, rng)
+    rows = read_bucket(task.pieces, bucket, cells=task.about.cells, rng=rng)
     if not is_url(task.location):
-        return write_shard(Path(task.location), rows, task.about).rows
-    data, info = encode_shard(rows, task.about)
+        return write_shard(Path(task.location), rows, task.about, known_sound=True).rows
+    data, info = encode_shard(rows, task.about, known_sound=True)
     write_atomic_at(task.location, data)
     write_atomic_at(f"{task.location}.json", info.to_json())
     return info.rows
@@ -311,68 +290,30 @@ def _with_seconds(
 
 
 def _buckets(
-    block: Mapping[str, np.ndarray],
-    second: np.ndarray,
-    rows_of: Mapping[Side, np.ndarray],
-    shuffling: Shuffling,
-) -> np.ndarray:
-    """Return uint16 [R]: the bucket of each row, those of validation behind those of training.
+    block: Mapping[str, np.ndarray], second: np.ndarray, shuffling: Shuffling
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (the game of each run of rows of one game, uint16 [R] the bucket of each row).
 
     Row k of a game goes to bucket (offset + stride·k) mod B. Its number and the seed determine the offset and a stride
-    that has no divisor in common with B: so any B rows that follow each other are in B buckets.
+    that has no divisor in common with B: so any B rows that follow each other are in B buckets. The buckets of
+    validation come behind those of training.
     """
+    begins = np.flatnonzero(np.diff(block["game"], prepend=~block["game"][:1]))
+    games = block["game"][begins]
+    apart = is_validation(games, shuffling.validation_share)
+    drawn = [mix_keys(games, derive_seed(shuffling.seed, "shuffle", what)) for what in ("offset", "stride")]
+    plan = np.empty((4, len(games)), np.int64)  # first bucket, B, offset, stride
+    first = 0
+    for count, chosen in zip(shuffling.buckets_of.values(), (~apart, apart), strict=True):
+        strides = np.array([stride for stride in range(1, count + 1) if gcd(stride, count) == 1])
+        if chosen.any():
+            plan[0, chosen], plan[1, chosen] = first, count
+            plan[2, chosen] = drawn[0][chosen] % np.uint64(count)
+            plan[3, chosen] = strides[drawn[1][chosen] % np.uint64(len(strides))]
+        first += count
+    base, count, offset, stride = np.repeat(plan, np.diff(begins, append=len(second)), axis=1)
     place = block["ply"] + second * (block["plies"].astype(np.int64) + 1)
-    buckets = np.empty(len(place), np.uint16)
-    begin = 0
-    for side, chosen in rows_of.items():
-        count = shuffling.buckets_of[side]
-        rows = np.flatnonzero(chosen)
-        if len(rows):
-            games = block["game"][rows]
-            strides = np.array([stride for stride in range(1, count + 1) if gcd(stride, count) == 1])
-            drawn = [
-                mix_keys(games, derive_seed(shuffling.seed, "shuffle", what)) >> np.uint64(1)
-                for what in ("offset", "stride")
-            ]
-            offset = (drawn[0] % np.uint64(count)).astype(np.int64)
-            stride = strides[drawn[1] % np.uint64(len(strides))]
-            buckets[rows] = begin + (offset + stride * place[rows]) % count
-        begin += count
-    return buckets
-
-
-def _read_bucket(
-    bucket: int, pieces: Sequence[Path], cells: int, rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Return the columns of a bucket, in random order. Raises DataError when a piece is damaged.
-
-    Records go to their places as they are read, so that no row is in memory twice.
-    """
-    indices = [_sure_index(piece) for piece in pieces]
-    places = rng.permutation(sum(int(index["counts"][:, bucket].sum()) for index in indices))
-    record = _record(cells)
-    rows = {name: np.empty((len(places), *record[name].shape), record[name].base) for name in COLUMNS}
-    done = 0
-    for piece, index in zip(pieces, indices, strict=True):
-        with piece.open("rb") as file:
-            counts = index["counts"]
-            begins = (counts.cumsum() - counts.ravel()).reshape(counts.shape)[:, bucket]
-            for begin, count, checksum in zip(
-                begins.tolist(),
-                counts[:, bucket].tolist(),
-                index["checksums"][:, bucket].tolist(),
-                strict=True,
-            ):
-                file.seek(begin * record.itemsize)
-                data = file.read(count * record.itemsize)
-                if zlib.crc32(data) != checksum:
-                    raise _damaged(piece, f"the rows of bucket {bucket} do not match their checksum")
-                part = np.frombuffer(data, record)
-                taken = places[done : done + len(part)]
-                for name in COLUMNS:
-                    rows[name][taken] = part[name]
-                done += len(part)
-    return rows
+    return games, (base + (offset + stride * place) % count).astype(np.uint16)
 
 
 def _manifest(
@@ -386,8 +327,8 @@ def _manifest(
         if info.rows:
             files.append({"name": _name(task.side, task.number), "rows": info.rows, "digest": info.digest})
     rows = {side: sum(file["rows"] for file in files if file["name"].startswith(side)) for side in SIDES}
-    per_side = sum(_sure_index(piece)["games"] for piece in pieces)
-    games = dict(zip(SIDES, np.asarray(per_side).tolist(), strict=True))
+    per_side = [sure_index(piece).games for piece in pieces]
+    games = dict(zip(SIDES, (sum(counts) for counts in zip(*per_side, strict=True)), strict=True))
     return {
         "schema": MANIFEST_SCHEMA,
         "game": about.game,
@@ -416,49 +357,6 @@ def _info_at(location: str) -> ShardInfo | None:
     except (FileNotFoundError, DataError):
         return None
     return info if size_of(location) == info.size else None
-
-
-def _record(cells: int) -> np.dtype:
-    """Return the type of a row in a piece: all its columns, without gaps."""
-    shapes = {"stones": (2, (cells + 7) // 8)}
-    return np.dtype([(name, dtype, shapes.get(name, ())) for name, dtype in COLUMNS.items()])
-
-
-def _bytes_of(records: np.ndarray) -> memoryview:
-    return records.view(np.uint8).data
-
-
-def _index_of(piece: Path) -> Path:
-    return piece.with_name(f"{piece.name}.index.npz")
-
-
-def _index(piece: Path) -> dict[str, np.ndarray] | None:
-    """Return what is where in a piece, None unless it is there and as long as its index says. Raises DataError.
-
-    counts: int64 [blocks, buckets], rows of each bucket in each block; they follow each other.
-    checksums: uint32 [blocks, buckets], the CRC-32 of those rows.
-    games: int64 [2], games for training and for validation.
-    size: int64, bytes of the piece.
-    """
-    try:
-        with np.load(_index_of(piece), allow_pickle=False) as file:
-            index = {name: file[name] for name in ("counts", "checksums", "games", "size")}
-    except FileNotFoundError:
-        return None
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise _damaged(_index_of(piece), str(error)) from error
-    return index if size_of(str(piece)) == index["size"] else None
-
-
-def _sure_index(piece: Path) -> dict[str, np.ndarray]:
-    """Return what is where in a piece. Raises DataError when it is not as it was written."""
-    if (index := _index(piece)) is None:
-        raise _damaged(piece, "it is not there, or its length is not what it was")
-    return index
-
-
-def _damaged(file: Path, why: str) -> DataError:
-    return DataError(f"{file} is damaged", why=why, fix="delete it and run the step again")
 
 
 def _read_json(location: str) -> dict[str, Any] | None:

@@ -306,14 +306,29 @@ def test_it_stops_between_two_tasks_and_goes_on(
     assert files_in(tmp_path / "a") == files_in(whole)
 
 
-def test_a_damaged_piece_is_found(positions: Path, tmp_path: Path) -> None:
+def test_a_damaged_piece_is_found_and_made_again(positions: Path, whole: Path, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(positions, tmp_path / "a", Here(lives=4))
     piece = tmp_path / "a" / PIECES / "hex5_001.piece"
     data = piece.read_bytes()
     piece.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(DataError, match=r"hex5_001\.piece is damaged"):
+    with pytest.raises(DataError, match=r"hex5_001\.piece is damaged\n.*\n.*run the step again"):
         run(positions, tmp_path / "a")
+    run(positions, tmp_path / "a")
+    assert files_in(tmp_path / "a") == files_in(whole)
+
+
+@pytest.mark.parametrize("name", ["hex5_001.piece", "hex5_001.piece.index.npz"])
+def test_a_piece_that_a_loss_of_power_cut_short_is_made_again(
+    positions: Path, whole: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(Killed):
+        run(positions, tmp_path / "a", Here(lives=4))
+    os.truncate(tmp_path / "a" / PIECES / name, 50)
+    executor = Here()
+    run(positions, tmp_path / "a", executor)
+    assert len(executor.ran) == TASKS - 4 + 1
+    assert files_in(tmp_path / "a") == files_in(whole)
 
 
 def test_a_damaged_shard_of_positions_is_found(tmp_path: Path) -> None:
