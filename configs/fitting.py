@@ -34,9 +34,10 @@ class FitSettings(Section):
     its end. After each `mini_epoch_rows` the network is judged by up to `validation_rows` of games kept apart, and a
     checkpoint is written.
 
-    `half_turns` shows every second row turned by 180°. With the optimiser "muon" the filters of the tower are stepped
-    by Muon at `filter_rate_ratio` times the learning rate, and all else by AdamW. `label_smoothing` is the share of the
-    policy's target that is spread over all moves.
+    `half_turns` says what is made of a board and the same board turned by 180° being alike: "shown" turns every second
+    row, "tied" makes a net for which they are the same, "unused" does neither. With the optimiser "muon" the filters of
+    the tower are stepped by Muon at `filter_rate_ratio` times the learning rate, and all else by AdamW.
+    `label_smoothing` is the share of the policy's target that is spread over all moves.
 
     `sweep` has lists of values for settings, such as learner.learning_rate; each combination is an experiment of its
     own, or, with "optuna", `sweep_trials` of them are chosen by what came of those before. What a run was begun with it
@@ -49,7 +50,7 @@ class FitSettings(Section):
     epochs: Positive = 2
     minutes: PositiveReal | None = None
     validation_rows: Count = 137_000
-    half_turns: bool = True
+    half_turns: Literal["tied", "shown", "unused"] = "tied"
     optimizer: Literal["muon", "adam"] = "muon"
     filter_rate_ratio: PositiveReal = 10.0
     warmup_share: Share = 0.03

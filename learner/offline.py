@@ -22,14 +22,16 @@ from core.files import digest, write_atomic
 from core.seeds import derive_seed
 from games.game import Game
 from learner.accuracy import Accuracy
+from learner.adam import Adam
 from learner.board_objective import BoardObjective
 from learner.checkpoint import Checkpoint, CheckpointStore
 from learner.flat_parameters import FlatParameters
+from learner.half_turn import TiedToTwins
 from learner.loop import Publisher
 from learner.mixing import DataSet, MixedRows, Targets, learning_columns, validation_rows
 from learner.muon import Muon
 from learner.objective import Columns, StepReport
-from learner.step import Trainer
+from learner.step import Optimizer, Trainer
 from networks.build import Net, new_net, to_weights
 from networks.precision import Precision, resolve
 from networks.tower import BoardNet
@@ -127,7 +129,7 @@ class OfflineLearner:
             fitting.game,
             seed=fitting.seed,
             max_rows=self._settings.max_rows,
-            targets=Targets(self._settings.half_turns, self._settings.label_smoothing),
+            targets=Targets(self._settings.half_turns == "shown", self._settings.label_smoothing),
         )
         self._total_rows = self._rows.rows_per_epoch * self._settings.epochs
         self._trainer = _new_trainer(fitting, around.device)
@@ -395,17 +397,30 @@ def _new_trainer(fitting: Fitting, device: str) -> Trainer:
     net = precision.place(new_net(fitting.game.board, fitting.network, seed=seed))
     settings = fitting.settings
 
-    def muon(net: Net, parameters: FlatParameters) -> Muon:
+    tied = settings.half_turns == "tied"
+    if tied and fitting.network.channels % 2:
+        raise UsageError(
+            f"half of {fitting.network.channels} channels cannot be twins of the other half",
+            why="fit.half_turns=tied takes an even number of them",
+            fix="set network.channels to an even number, or fit.half_turns=shown",
+        )
+
+    def optimizer(net: Net, parameters: FlatParameters) -> Optimizer:
         assert isinstance(net, BoardNet)
         filters = [parameter for parameter in net.blocks.parameters() if parameter.ndim == 4]
-        return Muon(parameters.all, filters, rate_ratio=settings.filter_rate_ratio)
+        made = (
+            Muon(parameters.all, filters, rate_ratio=settings.filter_rate_ratio)
+            if settings.optimizer == "muon"
+            else Adam(parameters.all)
+        )
+        return TiedToTwins(made, net, parameters) if tied else made
 
     return Trainer(
         net,
         BoardObjective(fitting.learner, some_unknown=True),
         fitting.learner,
         precision,
-        optimizer=muon if settings.optimizer == "muon" else None,
+        optimizer=optimizer,
         forward=fastest_trainable(net) if precision.name == "fp32" else None,
     )
 

@@ -25,7 +25,7 @@ from tests.learner.shuffled import make_data_set
 GAME = Hex(5)
 NETWORK = NetworkConfig(blocks=2, channels=16, precision="fp32")
 LEARNER = LearnerConfig(batch_rows=64, microbatch_rows=64, learning_rate=4e-3, ema_decay=0.9)
-SETTINGS = FitSettings(epochs=2, mini_epoch_rows=500, half_turns=False)
+SETTINGS = FitSettings(epochs=2, mini_epoch_rows=500, half_turns="unused")
 
 
 @pytest.fixture(autouse=True)
@@ -244,5 +244,5 @@ def spoiled(monkeypatch: pytest.MonkeyPatch) -> Callable[[set[int]], None]:
 
 
 def test_settings_can_be_adam_and_smoothed(rows: Path, tmp_path: Path) -> None:
-    settings = {"optimizer": "adam", "label_smoothing": 0.1, "half_turns": True, "epochs": 1}
+    settings = {"optimizer": "adam", "label_smoothing": 0.1, "half_turns": "shown", "epochs": 1}
     assert fit(fitting(rows, settings=settings), tmp_path, Told().around())["finished"]
