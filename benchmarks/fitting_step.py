@@ -1,8 +1,8 @@
 """What a step of fitting costs on a CPU: the tower in kernels beside eager torch, and Muon beside Adam.
 
 Usage: python benchmarks/fitting_step.py [BLOCKS] [CHANNELS] [BATCH_ROWS] [SECONDS]
-Prints one JSON object: rows a second of steps on 10×10 hex, by one thread and by as many as there are cores, the ways in
-turn, each compared with eager torch and Adam of the same round.
+Prints one JSON object: rows a second of steps on 10×10 hex, by one thread and by as many as there are cores, the ways
+in turn, each compared with eager torch and Adam of the same round.
 """
 
 import json
