@@ -1,14 +1,13 @@
 """What lies between the two phases of the shuffle: rows of a shard as records, sorted by bucket in each block.
 
     hex10_000.piece              blocks, one after the other
-    hex10_000.piece.index.npz    what is where in them; a piece is there when its index is
+    hex10_000.piece.index.npy    what is where in them; a piece is there when its index is
 
 Nothing waits for the disk here: a process that is killed loses nothing that it has written. What a loss of power leaves
 of a piece is found by its checksums, and made again.
 """
 
 import contextlib
-import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,9 @@ import numpy as np
 from core.errors import DataError
 from replay.shards import COLUMNS
 
+# Of the vector that an index is written as: size of the piece, games for training, for validation, blocks.
+_HEAD = 4
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
@@ -27,8 +29,8 @@ class Index:
 
     Attributes:
         counts: int64 [blocks, buckets], rows of each bucket in each block; they follow each other.
-        checksums: uint32 [blocks, buckets], the CRC-32 of those rows.
-        games: of which rows are in the piece: for training, for validation.
+        checksums: int64 [blocks, buckets], the CRC-32 of those rows.
+        games: how many have rows in the piece, for training and for validation.
     """
 
     counts: np.ndarray
@@ -58,25 +60,26 @@ def write_blocks(
             file.write(_bytes_of(records))
     return Index(
         np.array(counts, np.int64).reshape(-1, num_buckets),
-        np.array(checksums, np.uint32).reshape(-1, num_buckets),
+        np.array(checksums, np.int64).reshape(-1, num_buckets),
     )
 
 
 def write_index(piece: Path, index: Index, *, games: Sequence[int]) -> None:
     """Say of a piece what is in it: from now on it is there. Raises OSError."""
-    arrays = {"counts": index.counts, "checksums": index.checksums, "games": np.array(games, np.int64)}
+    head = [piece.stat().st_size, *games, len(index.counts)]
+    # One plain vector: each bucket reads the indices of all pieces, and an archive takes ten times as long to open.
     with _replacing(_index_of(piece)) as file:
-        np.savez(file, allow_pickle=False, size=np.int64(piece.stat().st_size), **arrays)
+        np.save(file, np.concatenate([head, index.counts.ravel(), index.checksums.ravel()]).astype(np.int64))
 
 
 def read_index(piece: Path) -> Index | None:
     """Return the index of a piece, None unless the piece is there, as long as its index says."""
     try:
-        with np.load(_index_of(piece), allow_pickle=False) as file:
-            size, games = int(file["size"]), tuple(file["games"].tolist())
-            index = Index(file["counts"], file["checksums"], games)
-        return index if piece.stat().st_size == size else None
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        vector = np.load(_index_of(piece), allow_pickle=False)
+        size, *games, blocks = vector[:_HEAD].tolist()
+        counts, checksums = vector[_HEAD:].reshape(2, blocks, -1)
+        return Index(counts, checksums, tuple(games)) if piece.stat().st_size == size else None
+    except (OSError, ValueError, EOFError):
         return None
 
 
@@ -142,7 +145,7 @@ def _bytes_of(records: np.ndarray) -> memoryview:
 
 
 def _index_of(piece: Path) -> Path:
-    return piece.with_name(f"{piece.name}.index.npz")
+    return piece.with_name(f"{piece.name}.index.npy")
 
 
 @contextlib.contextmanager

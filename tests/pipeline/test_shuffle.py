@@ -318,7 +318,7 @@ def test_a_damaged_piece_is_found_and_made_again(positions: Path, whole: Path, t
     assert files_in(tmp_path / "a") == files_in(whole)
 
 
-@pytest.mark.parametrize("name", ["hex5_001.piece", "hex5_001.piece.index.npz"])
+@pytest.mark.parametrize("name", ["hex5_001.piece", "hex5_001.piece.index.npy"])
 def test_a_piece_that_a_loss_of_power_cut_short_is_made_again(
     positions: Path, whole: Path, tmp_path: Path, name: str
 ) -> None:
