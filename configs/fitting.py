@@ -55,7 +55,7 @@ class FitSettings(Section):
     filter_rate_ratio: PositiveReal = 10.0
     warmup_share: Share = 0.03
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    sweep: dict[str, tuple[Setting, ...]] = {}
+    sweep: dict[str, tuple[Setting, ...]] = Field(default_factory=dict)
     sweep_method: Literal["grid", "optuna"] = "grid"
     sweep_trials: Positive = 20
     accept_changes: bool = False
