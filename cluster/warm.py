@@ -115,19 +115,23 @@ def _judge_choices() -> None:
     )
 
 
-def _think() -> None:
+def _think_and_learn() -> None:
     import torch
 
     from configs.schema import NetworkConfig
     from games.catalog import make_game
     from networks.build import new_net
     from networks.winograd import fastest_forward
+    from networks.winograd_training import fastest_trainable
 
+    cells = {"cells": torch.zeros(1, 9, dtype=torch.int8)}
     for channels in (8, 16):  # each has a kernel of its own
         board = make_game("tic_tac_toe").board
         net = new_net(board, NetworkConfig(blocks=2, channels=channels), seed=0)
         with torch.inference_mode():
-            fastest_forward(net)({"cells": torch.zeros(1, 9, dtype=torch.int8)})
+            fastest_forward(net)(cells)
+        outputs = fastest_trainable(net)(cells)
+        (outputs["policy"].sum() + outputs["value"].sum()).backward()
 
 
 def main() -> None:
@@ -141,7 +145,7 @@ def main() -> None:
     _draw_by_priority()
     _judge_choices()
     print("compiling networks", flush=True)
-    _think()
+    _think_and_learn()
 
 
 if __name__ == "__main__":
