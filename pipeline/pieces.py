@@ -8,6 +8,7 @@ of a piece is found by its checksums, and made again.
 """
 
 import contextlib
+import mmap
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,10 @@ def read_bucket(
     """
     indices = [sure_index(piece) for piece in pieces]
     places = rng.permutation(sum(int(index.counts[:, bucket].sum()) for index in indices))
-    records = np.empty(len(places), _record(cells))
+    record = _record(cells)
+    # A map of its own, which goes back to the system at once: malloc would keep as much again.
+    memory = mmap.mmap(-1, max(1, len(places) * record.itemsize))
+    records = np.frombuffer(memory, record, count=len(places))
     done = 0
     for piece, index in zip(pieces, indices, strict=True):
         counts = index.counts

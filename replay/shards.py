@@ -26,6 +26,7 @@ from core.errors import DataError
 from core.files import digest, open_atomic, write_atomic
 
 SHARD_SCHEMA = 1
+_SAVED_ROWS = 1 << 14
 _DIGEST_SIZE = len(digest(b"")) // 2
 
 COLUMNS = {
@@ -253,13 +254,17 @@ def _refuse_unsound(rows: Mapping[str, np.ndarray], about: ShardAbout, *, shapes
 
 
 def _save(file: BinaryIO, rows: Mapping[str, np.ndarray]) -> None:
-    """Write what numpy.savez writes, byte for byte, holding a copy of no more than one column."""
+    """Write what numpy.savez writes, byte for byte, holding a copy of no more than some rows."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in COLUMNS:
-            column = np.ascontiguousarray(rows[name])
+            column = rows[name]
+            # What would be written of a column that lies in memory by itself, also where it is a field of records.
+            header = {"descr": column.dtype.str, "fortran_order": False, "shape": column.shape}
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(column))
-                member.write(column.reshape(-1).view(np.uint8).data)
+                np.lib.format.write_array_header_1_0(member, header)
+                for begin in range(0, len(column), _SAVED_ROWS):
+                    some = np.ascontiguousarray(column[begin : begin + _SAVED_ROWS])
+                    member.write(some.reshape(-1).view(np.uint8).data)
 
 
 def _info(rows: Mapping[str, np.ndarray], about: ShardAbout, *, size: int, digest: str) -> ShardInfo:

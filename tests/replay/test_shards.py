@@ -1,3 +1,4 @@
+import io
 import json
 from pathlib import Path
 
@@ -62,8 +63,22 @@ def test_no_rows_are_rows(tmp_path: Path) -> None:
     assert list(read_blocks(tmp_path / "a.npz", 10)) == []
 
 
-def test_equal_rows_are_equal_bytes() -> None:
-    assert encode_shard(some_rows(5), about()) == encode_shard(some_rows(5), about())
+def test_equal_rows_are_equal_bytes_and_those_that_numpy_writes(tmp_path: Path) -> None:
+    """Also when they are fields of records."""
+    rows = some_rows(5)
+    data, info = encode_shard(rows, about())
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{name: rows[name] for name in COLUMNS})
+    assert data == buffer.getvalue()
+    records = np.empty(
+        len(rows["game"]), [(name, column.dtype, column.shape[1:]) for name, column in rows.items()]
+    )
+    for name, column in rows.items():
+        records[name] = column
+    fields = {name: records[name] for name in COLUMNS}
+    assert encode_shard(fields, about(), known_sound=True) == (data, info)
+    assert write_shard(tmp_path / "a.npz", fields, about()) == info
+    assert (tmp_path / "a.npz").read_bytes() == data
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 10_000])
