@@ -55,18 +55,18 @@ def grid(sweep: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
 
 
 def experiment_name(values: Values) -> str:
-    """Return a name such as `lr0.002-bs256`; equal values have equal names, others other ones.
+    """Return a name such as `br256-lr0.002`; equal values have equal names, others other ones.
 
     A label is the initials of the words of a setting. A name that would be long, or does not tell two settings apart,
     ends with a hash instead.
     """
-    labels = {name: _label(name) for name in values}
-    name = "-".join(f"{labels[setting]}{_text(value)}" for setting, value in values.items()) or "plain"
+    labels = {name: _label(name) for name in sorted(values)}
+    name = "-".join(f"{label}{_text(values[setting])}" for setting, label in labels.items()) or "plain"
     distinct = len(set(labels.values())) == len(labels)
     plain = all(character.isalnum() or character in "-._" for character in name)
     if distinct and plain and len(name) <= LONGEST_NAME:
         return name
-    canonical = json.dumps(dict(values), sort_keys=True)
+    canonical = json.dumps(values)
     mark = hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()[:HASH_DIGITS]
     kept = "".join(character if character.isalnum() or character in "-._" else "_" for character in name)
     return f"{kept[: LONGEST_NAME - HASH_DIGITS - 1].rstrip('-')}-{mark}"

@@ -1,5 +1,6 @@
 """A board net whose tower is trained in compiled kernels on a CPU in float32; see `winograd_gradients`."""
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -110,30 +111,31 @@ class _Kernels:
         self._weights = weights = TowerWeights(
             static, stones, self._filters, biases, self._pool_of_block, pools
         )
-        groups = _groups(len(cells))
-        self._records += [self._new_record() for _ in range(len(groups) - len(self._records))]
+        groups = _groups(len(cells), self._threads)
+        wanted = sum(map(len, groups))
+        self._records += [self._new_record() for _ in range(wanted - len(self._records))]
         activations = torch.empty(len(cells), self._tiling.height, self._tiling.width, self._channels)
         made = activations.numpy()
 
         def run(thread: int) -> None:
-            for g in _share(len(groups), thread, self._threads):
-                rows = groups[g]
-                forward(cells[rows], self._tiling, weights, self._records[g], self._work[thread], made[rows])
+            for number, rows in groups[thread]:
+                record, work = self._records[number], self._work[thread]
+                forward(cells[rows], self._tiling, weights, record, work, made[rows])
 
         self._on_all_threads(run)
         return activations
 
     def backward(self, cells: np.ndarray, activations: np.ndarray, slopes: np.ndarray) -> list[Tensor]:
         """Return the gradients by `parameters` of the last forward."""
-        groups, weights = _groups(len(cells)), self._weights
+        groups, weights = _groups(len(cells), self._threads), self._weights
         assert weights is not None
 
         def run(thread: int) -> None:
             sums = self._sums[thread]
             for array in sums:
                 array[:] = 0.0
-            for g in _share(len(groups), thread, self._threads):
-                rows, record, work = groups[g], self._records[g], self._work[thread]
+            for number, rows in groups[thread]:
+                record, work = self._records[number], self._work[thread]
                 backward(
                     cells[rows],
                     self._tiling,
@@ -207,8 +209,17 @@ class _Kernels:
         )
 
 
-def _groups(rows: int) -> list[slice]:
-    return [slice(start, min(start + GROUP_POSITIONS, rows)) for start in range(0, rows, GROUP_POSITIONS)]
+def _groups(rows: int, threads: int) -> list[list[tuple[int, slice]]]:
+    """Return for each thread its groups of positions, with their numbers: equal shares of the rows."""
+    numbers = itertools.count()
+    shares = [_share(rows, thread, threads) for thread in range(threads)]
+    return [
+        [
+            (next(numbers), slice(start, min(start + GROUP_POSITIONS, share.stop)))
+            for start in range(share.start, share.stop, GROUP_POSITIONS)
+        ]
+        for share in shares
+    ]
 
 
 def _share(count: int, thread: int, threads: int) -> range:

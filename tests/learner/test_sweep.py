@@ -39,8 +39,8 @@ def test_a_setting_without_values_or_with_one_twice_is_refused() -> None:
 
 
 def test_names_are_readable() -> None:
-    assert experiment_name({"learner.learning_rate": 0.002, "learner.batch_rows": 256}) == "lr0.002-br256"
-    assert experiment_name({"network.blocks": 5, "fit.half_turns": True}) == "blocks5-hton"
+    assert experiment_name({"learner.learning_rate": 0.002, "learner.batch_rows": 256}) == "br256-lr0.002"
+    assert experiment_name({"network.blocks": 5, "fit.half_turns": True}) == "hton-blocks5"
     assert experiment_name({}) == "plain"
 
 
