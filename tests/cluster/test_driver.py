@@ -346,7 +346,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_waits_for_a_person(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("kilobytes", "file"), [(2, "00000000.safetensors"), (16, "checkpoint 1"), (32, "00000000.chunk")]
+    ("kilobytes", "file"), [(4, "00000000.safetensors"), (16, "checkpoint 1"), (64, "00000000.chunk")]
 )
 def test_a_disk_without_room_ends_in_three_lines_and_loses_nothing_acknowledged(
     kilobytes: int, file: str, tmp_path: Path, capsys: Capsys
