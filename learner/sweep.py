@@ -66,7 +66,7 @@ def experiment_name(values: Values) -> str:
     plain = all(character.isalnum() or character in "-._" for character in name)
     if distinct and plain and len(name) <= LONGEST_NAME:
         return name
-    canonical = json.dumps(values)
+    canonical = json.dumps(dict(values), sort_keys=True)
     mark = hashlib.blake2b(canonical.encode(), digest_size=16).hexdigest()[:HASH_DIGITS]
     kept = "".join(character if character.isalnum() or character in "-._" else "_" for character in name)
     return f"{kept[: LONGEST_NAME - HASH_DIGITS - 1].rstrip('-')}-{mark}"
