@@ -5,7 +5,7 @@
 Run it from the checkout. GAMES.trmph holds cleaned lines of one board size; without it games are random, of 10×10. A
 round is what the pipeline's step does with one file: reading, parsing, replaying, packing, checking, writing, and the
 sidecar. Rates count the processor time of the process, which a crowded machine does not lengthen; `wall` counts seconds
-that passed, with two fsyncs for each file. `curve` has the same for the first tenth, hundredth, … of the games.
+that passed, with four fsyncs for each file. `curve` has the same for the first tenth, hundredth, … of the games.
 """
 
 import argparse
