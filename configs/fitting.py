@@ -47,7 +47,7 @@ class FitSettings(Section):
     sources: tuple[SourceSettings, ...] = ()
     max_rows: Positive | None = None
     mini_epoch_rows: Positive = 250_000
-    epochs: Positive = 2
+    epochs: Positive | PositiveReal = 2
     minutes: PositiveReal | None = None
     validation_rows: Count = 137_000
     half_turns: Literal["tied", "shown", "unused"] = "tied"

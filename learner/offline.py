@@ -131,7 +131,7 @@ class OfflineLearner:
             max_rows=self._settings.max_rows,
             targets=Targets(self._settings.half_turns == "shown", self._settings.label_smoothing),
         )
-        self._total_rows = self._rows.rows_per_epoch * self._settings.epochs
+        self._total_rows = max(1, round(self._rows.rows_per_epoch * self._settings.epochs))
         self._trainer = _new_trainer(fitting, around.device)
         self._drawn = 0
         self._history: list[dict[str, Any]] = []
