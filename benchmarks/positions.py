@@ -18,6 +18,7 @@ from typing import Any
 
 from benchmarks.peers.comparison import describe_machine
 from benchmarks.shuffle import GAMES_PER_SHARD, SIZE, random_games
+from core.files import digest
 from core.seeds import derive_rng
 from pipeline.positions import CutTask, Selection, cut_shard
 
@@ -57,7 +58,13 @@ def measure(
 ) -> dict[str, Any]:
     """Return the rates of each round, after one that compiles."""
     (folder / "games.trmph").write_bytes(b"".join(lines))
-    task = CutTask(folder / "games.trmph", folder / "games.npz", size, Selection(symmetries=symmetries))
+    task = CutTask(
+        folder / "games.trmph",
+        digest((folder / "games.trmph").read_bytes()),
+        folder / "games.npz",
+        size,
+        Selection(symmetries=symmetries),
+    )
     rows = cut_shard(task)
     core, wall = [], []
     for _ in range(rounds):

@@ -21,7 +21,7 @@ def main() -> None:
     with Processes(workers) if workers > 1 else Inline() as executor:
         # Who starts a process waits for Python; Ray Data's workers are there before its clock starts, too.
         list(executor.run(abs, range(workers)))
-        context = Context(executor, lambda done, total, unit: None, lambda: False, lambda line: None, 0)
+        context = Context(executor, lambda done, total, unit: None, lambda: False, lambda line: None)
         began = time.perf_counter()
         counts = ShuffleStep(Shuffling(seed=seed)).run({"positions": shards}, folder, context)
         seconds = time.perf_counter() - began

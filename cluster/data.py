@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -89,17 +89,26 @@ def check_files(
         return counts
 
 
-def export_games(path: str, form: Form, out: Path, *, quiet: bool = False) -> int:
-    """Write the games of a folder of cleaned games, or of other files, cleaned, as lines of `form`; return how many.
+def export_games(
+    path: str, form: Form, out: Path, *, quiet: bool = False
+) -> tuple[int, list[dict[str, str]]]:
+    """Write the games of a folder of cleaned games, or of other files, cleaned, as lines of `form`.
+
+    Returns:
+        How many games, and of files that could not be read whole "file", "reason" and "detail".
 
     A swap is mirrored away, see `pipeline.checking`. `out` is packed when it is called `.gz`, and replaced in one step.
     """
     manifest = Path(path) / MANIFEST
     if manifest.exists():
-        return _export(manifest.parent, form, out, quiet=quiet)
+        games = _export(manifest.parent, form, out, quiet=quiet)
+        return games, _manifest(manifest)["counts"]["files_set_aside"]
     with _cleaned(PreprocessStep([path]), None, quiet=quiet) as (folder, counts):
         _refuse_nothing(counts, [path])
-        return _export(folder, form, out, quiet=quiet)
+        games = _export(folder, form, out, quiet=quiet)
+        if not quiet:
+            tell_set_aside(counts)
+        return games, counts["files_set_aside"]
 
 
 def show_counts(counts: dict[str, Any], *, rejected: Path | None) -> None:
@@ -133,8 +142,13 @@ def show_counts(counts: dict[str, Any], *, rejected: Path | None) -> None:
         table.add_row("moves", span, f"{bars} mean {lengths['mean']:.1f}, median {lengths['median']:.0f}")
     target = console()
     target.print(table)
+    tell_set_aside(counts)
+
+
+def tell_set_aside(counts: Mapping[str, Any]) -> None:
+    """Print which files could not be read whole, and why."""
     for about in counts["files_set_aside"]:
-        target.print(Text(f"{about['file']}: {about['reason']}: {about['detail']}"), soft_wrap=True)
+        console().print(Text(f"{about['file']}: {about['reason']}: {about['detail']}"), soft_wrap=True)
 
 
 @contextmanager
@@ -156,7 +170,7 @@ def _clean(step: PreprocessStep, folder: Path, *, quiet: bool) -> dict[str, Any]
     try:
         with stop_request() as stop, display, Inline() if alone else Processes(workers) as executor:
             display.begin("reading")
-            context = Context(executor, display.progress, lambda: stop.requested, lambda line: None, seed=0)
+            context = Context(executor, display.progress, lambda: stop.requested, lambda line: None)
             return step.run({}, folder, context)
     except Stopped:
         raise KeyboardInterrupt from None

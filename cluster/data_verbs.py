@@ -54,12 +54,17 @@ verb(_import)
 
 @verb
 def stats(path: Source, as_json: AsJson = False) -> None:
-    """Tell how many games there are, how long, and who won."""
+    """Tell how many games there are, how long, and who won.
+
+    Exit code 1 when a file could not be read whole.
+    """
     from cluster.data import games_stats
 
     counts = games_stats(path, quiet=as_json)
     if as_json:
         print_json(counts)
+    if counts["files_set_aside"]:
+        raise typer.Exit(1)
 
 
 @verb
@@ -86,9 +91,14 @@ def export(
     ] = "trmph",
     as_json: AsJson = False,
 ) -> None:
-    """Write games in another form, each on a line."""
+    """Write games in another form, each on a line.
+
+    Exit code 1 when a file could not be read whole; the games of the rest are written.
+    """
     from cluster.data import export_games
 
-    games = export_games(path, form, out, quiet=as_json)
+    games, set_aside = export_games(path, form, out, quiet=as_json)
     if as_json:
-        print_json({"games": games, "out": str(out)})
+        print_json({"games": games, "out": str(out), "files_set_aside": set_aside})
+    if set_aside:
+        raise typer.Exit(1)

@@ -10,6 +10,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from cluster.data import tell_set_aside
 from cluster.models import FoundModel, find_model
 from cluster.pipeline_display import StepDisplay
 from cluster.stopping import stop_request
@@ -39,7 +40,8 @@ def evaluate_model(
         max_rows: at most so many positions; None: all.
 
     Returns:
-        The report, with "model", "game", "seconds", and of files "duplicates" and "rejected" lines.
+        The report, with "model", "game", "seconds", of files "duplicates" and "rejected" lines, and "files_set_aside",
+        those that could not be read whole.
 
     Raises:
         UsageError: when there is no such model or file, or the games are not those of the model.
@@ -50,10 +52,10 @@ def evaluate_model(
     display = StepDisplay(console(stderr=True), plain=as_json)
     try:
         with stop_request() as stop, display, Inline() as executor:
-            context = Context(executor, display.progress, lambda: stop.requested, lambda line: None, seed=0)
+            context = Context(executor, display.progress, lambda: stop.requested, lambda line: None)
             display.begin("reading")
             if len(data) == 1 and (Path(data[0]) / "manifest.json").exists() and _is_shuffled(Path(data[0])):
-                shards, counts = _kept_apart(Path(data[0]), found), {}
+                shards, counts = _kept_apart(Path(data[0]), found), {"files_set_aside": []}
             else:
                 shards, counts = _rows_of_files(data, found, context)
             display.begin("evaluating")
@@ -63,6 +65,7 @@ def evaluate_model(
     about = {"model": found.label, "game": found.weights.game, "seconds": round(time.monotonic() - began, 3)}
     report = {**about, **counts, **report}
     if not as_json:
+        tell_set_aside(counts)
         _show(report)
     return report
 
@@ -123,7 +126,7 @@ def _rows_of_files(
             why=f"they hold {sizes or 'none at all'}, and {whole(counts['rejected'])} lines that are none",
             fix="name files of the game that the model plays; `tamen data check FILES` tells why lines are refused",
         )
-    return rows, {name: counts[name] for name in ("duplicates", "rejected")}
+    return rows, {name: counts[name] for name in ("duplicates", "rejected", "files_set_aside")}
 
 
 def _is_shuffled(folder: Path) -> bool:
@@ -179,7 +182,7 @@ def _show(report: Mapping[str, Any]) -> None:
 
 
 def _by_tens(lines: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
-    """Return figures of each ten plies: means over positions, which nearly all have a move and an outcome."""
+    """Return figures of each ten plies."""
     tens: dict[int, list[Mapping[str, Any]]] = {}
     for line in lines:
         tens.setdefault(line["ply"] // _PLIES_A_LINE * _PLIES_A_LINE, []).append(line)
@@ -187,8 +190,12 @@ def _by_tens(lines: Sequence[Mapping[str, Any]]) -> dict[int, dict[str, Any]]:
         first: {
             "positions": sum(line["positions"] for line in some),
             **{
-                key: _mean([(line[key], line["positions"]) for line in some if line[key] is not None])
-                for key in ("policy_top1", "policy_top3", "value_accuracy")
+                key: _mean([(line[key], line[weight]) for line in some if line[key] is not None])
+                for key, weight in (
+                    ("policy_top1", "moves"),
+                    ("policy_top3", "moves"),
+                    ("value_accuracy", "known"),
+                )
             },
         }
         for first, some in tens.items()

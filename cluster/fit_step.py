@@ -1,20 +1,23 @@
 """The step `train` of a pipeline: a network fitted to shuffled rows, published as the newest weights of its run."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.program import Machine
-from cluster.run_folder import RunFolder, configure_run
+from cluster.run_folder import RunFolder, configure_run, refuse_foreign
 from configs.pipeline import PIPELINES, PipelineConfig
-from configs.schema import RunConfig
+from configs.schema import LearnerConfig, RunConfig
 from core.errors import UsageError
-from core.files import write_atomic
+from core.files import digest, write_atomic
 from pipeline.contract import Context, Stopped
-from pipeline.shuffle import data_sets
-from pipeline.storage import is_url
+from pipeline.fetching import fetch_data_set, no_rows_at
+from pipeline.shuffle import MANIFEST, data_sets
+from pipeline.storage import is_url, join, read_bytes
 
 if TYPE_CHECKING:
     from inference_server.weights_store import WeightsStore
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from networks.weights import Weights
 
 _NOT_OF_THE_RESULT = {"sources", "accept_changes"}
+_NETWORK_SETTINGS = {"blocks", "channels", "soft_policy", "precision"}
 
 
 class FitStep:
@@ -50,12 +54,26 @@ class FitStep:
             "game": config.game,
             "seed": config.seed,
             **_dotted("fit", config.fit.model_dump(mode="json", exclude=_NOT_OF_THE_RESULT)),
-            "fit.sources": [source.model_dump(mode="json") for source in config.fit.sources],
-            **_dotted(
-                "network", config.network.model_dump(mode="json", include={"blocks", "channels", "precision"})
-            ),
+            "fit.sources": self._sources,
+            **_dotted("network", config.network.model_dump(mode="json", include=_NETWORK_SETTINGS)),
             **_dotted("learner", config.learner.model_dump(mode="json")),
         }
+
+    @cached_property
+    def _sources(self) -> list[dict[str, Any]]:
+        """Return the settings of `fit.sources`, each with the digest of what its folder says of itself.
+
+        Raises:
+            UsageError: when one is no folder of shuffled rows.
+        """
+        sources = []
+        for source in self._config.fit.sources:
+            try:
+                manifest = read_bytes(join(source.path, MANIFEST))
+            except (FileNotFoundError, NotADirectoryError) as error:
+                raise no_rows_at(source.path) from error
+            sources.append(source.model_dump(mode="json") | {"digest": digest(manifest)})
+        return sources
 
     def goes_on_from(self, settings: Mapping[str, Any]) -> bool:
         """Whether the learner is to judge if it can go on from what was begun with other `settings`.
@@ -75,39 +93,52 @@ class FitStep:
         from cluster.parts import MODEL, make_store
 
         config = self._config
-        game, sets = self._sets(inputs)
+        copies = folder / "copies"
+        game, sets = self._sets(inputs, copies, context)
         torch.set_num_threads(Machine.here().cpus if config.workers == "auto" else config.workers)
         store = StorePublisher(make_store(self._folder))
         fitter = _Fitter(game, sets, context)
         swept: dict[str, Any] = {}
         if config.fit.sweep:
+            for one in _experiments(config):  # before hours have gone into them
+                refuse_foreign(self._folder, self._run_config(game, one))
             config, folder, swept = _sweep(config, fitter, folder, _Unpublished(store.newest_version()))
-        configure_run(
-            self._folder,
-            RunConfig(game=game, seed=config.seed, network=config.network, learner=config.learner),
-        )
+        configure_run(self._folder, self._run_config(game, config))
         # Of the best experiment only its publication is left.
         counts = fitter.fit(config, folder, store)
         if not counts.pop("finished"):
             raise Stopped
         self._write_card(store.get(MODEL), counts)
+        shutil.rmtree(copies, ignore_errors=True)
         return counts | swept
 
-    def _sets(self, inputs: Mapping[str, Path]) -> "tuple[str, list[DataSet]]":
-        """Return the name of the game, and all data sets of it.
+    def _sets(
+        self, inputs: Mapping[str, Path], copies: Path, context: Context
+    ) -> "tuple[str, list[DataSet]]":
+        """Return the name of the game, and all data sets of it; of those at URLs `copies` holds copies.
 
         Raises:
             UsageError: when there is none, or one of another game is named.
+            DataError: when one is damaged.
+            OSError: when a URL cannot be reached.
+            Stopped: when it was asked to stop.
         """
         from learner.mixing import DataSet, read_manifest
 
+        def fetched(location: str, name: str) -> Path:
+            return fetch_data_set(location, copies / name, context) if is_url(location) else Path(location)
+
         config = self._config
-        others = [DataSet(Path(one.path), one.weight, _skipped(one.skip_files)) for one in config.fit.sources]
+        others = [
+            DataSet(fetched(one.path, f"source_{number}"), one.weight, _skipped(one.skip_files))
+            for number, one in enumerate(config.fit.sources)
+        ]
         if "shuffle" not in inputs:
             return read_manifest(others[0].folder).game, others
-        made = data_sets(_where_rows_are(config, inputs["shuffle"]))
+        target = config.shuffle.target
+        made = data_sets(inputs["shuffle"] if target is None or is_url(target) else Path(target))
         rows = {
-            game: sum(size for _, size in read_manifest(path).files["train"]) for game, path in made.items()
+            game: sum(file.rows for file in read_manifest(path).files["train"]) for game, path in made.items()
         }
         name = max(rows, key=lambda game: rows[game], default="") if config.game == "auto" else config.game
         if name not in made:
@@ -116,7 +147,13 @@ class FitStep:
                 why=f"the games are of {', '.join(made) or 'no board'}",
                 fix="set game=auto, or to one of these",
             )
-        return name, [DataSet(made[name]), *others]
+        if target is None or not is_url(target):
+            return name, [DataSet(made[name]), *others]
+        return name, [DataSet(fetched(target if len(made) == 1 else join(target, name), "shuffle")), *others]
+
+    def _run_config(self, game: str, config: PipelineConfig) -> RunConfig:
+        learner = LearnerConfig(**config.learner.model_dump())
+        return RunConfig(game=game, seed=config.seed, network=config.network, learner=learner)
 
     def _write_card(self, weights: "Weights", counts: Mapping[str, Any]) -> None:
         """Put the weights with a card of how they were made into `model/`."""
@@ -177,23 +214,14 @@ def _sweep(
 
     Raises:
         Stopped: when it was asked to stop.
-        UsageError: when a setting cannot be swept over.
     """
-    from learner.sweep import check_settings, run_grid, run_optuna, table
+    from learner.sweep import run_grid, run_optuna, table
 
     settings = config.fit
-    known = [
-        name for name in PIPELINES.setting_names() if name.partition(".")[0] in ("fit", "network", "learner")
-    ]
-    check_settings(settings.sweep, known)
-    plain = config.model_copy(update={"fit": settings.model_copy(update={"sweep": {}})})
-
-    def with_values(values: Mapping[str, Any]) -> PipelineConfig:
-        return PIPELINES.override(plain, [f"{name}={json.dumps(value)}" for name, value in values.items()])
 
     def run(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         (folder / name).mkdir(parents=True, exist_ok=True)
-        counts = fitter.fit(with_values(values), folder / name, publisher, name=name)
+        counts = fitter.fit(_with_values(config, values), folder / name, publisher, name=name)
         if not counts["finished"]:
             raise Stopped
         return counts
@@ -206,7 +234,24 @@ def _sweep(
     write_atomic(folder / "sweep.json", (json.dumps(rows, indent=1) + "\n").encode())
     best = outcomes[0]
     swept = {"experiments": len(outcomes), "best": best.name, "sweep": rows}
-    return with_values(best.values), folder / best.name, swept
+    return _with_values(config, best.values), folder / best.name, swept
+
+
+def _experiments(config: PipelineConfig) -> list[PipelineConfig]:
+    """Return the configurations of a sweep. Raises UsageError when one is none."""
+    from learner.sweep import check_settings, grid
+
+    known = [
+        name for name in PIPELINES.setting_names() if name.partition(".")[0] in ("fit", "network", "learner")
+    ]
+    check_settings(config.fit.sweep, known)
+    return [_with_values(config, values) for values in grid(config.fit.sweep)]
+
+
+def _with_values(config: PipelineConfig, values: Mapping[str, Any]) -> PipelineConfig:
+    """Return the configuration of one experiment."""
+    plain = config.model_copy(update={"fit": config.fit.model_copy(update={"sweep": {}})})
+    return PIPELINES.override(plain, [f"{name}={json.dumps(value)}" for name, value in values.items()])
 
 
 class _Unpublished:
@@ -249,14 +294,3 @@ def _skipped(skip_files: int | tuple[int, int]) -> tuple[int, int] | None:
     if isinstance(skip_files, int):
         return (0, skip_files - 1) if skip_files else None
     return skip_files
-
-
-def _where_rows_are(config: PipelineConfig, folder: Path) -> Path:
-    target = config.shuffle.target
-    if target is not None and is_url(target):
-        raise UsageError(
-            f"a network cannot be fitted to rows at {target}",
-            why="the learner reads rows from files of its own machine",
-            fix="end with --to shuffle, copy them, and name the copy in fit.sources; or leave shuffle.target away",
-        )
-    return folder if target is None else Path(target)

@@ -344,6 +344,8 @@ def evaluate(
     report = evaluate_model(model, data, runs=runs, as_json=as_json, max_rows=max_rows)
     if as_json:
         print_json(report)
+    if report["files_set_aside"]:
+        raise typer.Exit(1)
 
 
 @verb

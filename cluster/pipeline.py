@@ -79,7 +79,7 @@ class Told:
 
     @property
     def unreadable(self) -> list[dict[str, str]]:
-        """Files of games that could not be read to their end: file, reason, detail."""
+        """Files of games that could not be read to their end, now or when they were: file, reason, detail."""
         return self.counts.get("preprocess", {}).get("files_set_aside", [])
 
     @property
@@ -173,7 +173,9 @@ def run_pipeline(config: PipelineConfig, folder: RunFolder, runs: Path, asked: A
     target = console(stderr=asked.quiet)
     told = Told()
     try:
-        write_atomic(folder.root / "pipeline.yaml", dump(config).encode())
+        file = folder.root / "pipeline.yaml"
+        before = file.read_bytes() if file.exists() else None
+        write_atomic(file, dump(_remembered(config)).encode())
         log = text_log(folder.log_file)
         with stop_request() as stop, StepDisplay(target, plain=asked.plain) as display:
 
@@ -190,12 +192,13 @@ def run_pipeline(config: PipelineConfig, folder: RunFolder, runs: Path, asked: A
                         display.progress,
                         lambda: stop.requested,
                         lambda line: log.info("%s", line),
-                        config.seed,
                     )
                     told.counts = pipeline.run(around, say=say, begin=display.begin, cleanup=config.cleanup)
             except Stopped:
                 told.stopped = True
             except TamenError as error:
+                if isinstance(error, UsageError) and before is not None:
+                    write_atomic(file, before)  # settings that were refused are not those to go on with
                 raise _with_log(error, folder, log) from error
     finally:
         lock.release()
@@ -206,13 +209,19 @@ def run_pipeline(config: PipelineConfig, folder: RunFolder, runs: Path, asked: A
 
 
 def _check(folder: RunFolder) -> None:
-    """Raise UsageError when the folder is that of a run of self-play, or locked."""
+    """Raise UsageError when the folder is that of a run of self-play."""
     if folder.exists() and not (folder.root / "pipeline.yaml").exists():
         raise UsageError(
             f"run {folder.typed!r} was not begun by `tamen pipeline`",
             why=f"{folder.root} holds a run of self-play, whose models a pipeline would mix with its own",
             fix="give this pipeline another --name",
         )
+
+
+def _remembered(config: PipelineConfig) -> PipelineConfig:
+    """Return the settings that the next call goes on with: what was allowed once is not allowed for ever."""
+    fit = config.fit.model_copy(update={"accept_changes": False})
+    return config.model_copy(update={"cleanup": True, "fit": fit})
 
 
 def _pipeline(config: PipelineConfig, folder: RunFolder, runs: Path, asked: Asked) -> Pipeline:
@@ -226,7 +235,11 @@ def _pipeline(config: PipelineConfig, folder: RunFolder, runs: Path, asked: Aske
         address=asked.address,
         plain=asked.plain,
     )
-    return Pipeline(stages, folder.root / "pipeline", first=first, last=last, skip=skip)
+    there = {stage.name for stage in stages}  # without self-play, where it is skipped and has not been done
+    skip = [name for name in skip if name in there]
+    return Pipeline(
+        stages, folder.root / "pipeline", first=first if first in there else None, last=last, skip=skip
+    )
 
 
 def _chosen(first: str | None, last: str | None, skip: Sequence[str]) -> list[str]:

@@ -109,6 +109,12 @@ def _selfplay(
     assert config.selfplay.model is not None
     found = find_model(config.selfplay.model, runs=runs)
     step = SelfplayStep(
-        config.selfplay, found, run=folder.typed, engine=engine or "ray", address=address, plain=plain
+        config.selfplay,
+        found,
+        seed=config.seed,
+        run=folder.typed,
+        engine=engine or "ray",
+        address=address,
+        plain=plain,
     )
     return Stage(step, goes_on_from=step.goes_on_from)

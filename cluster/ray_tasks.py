@@ -38,10 +38,8 @@ class RayTasks:
         running: dict[ray.ObjectRef, int] = {}
         try:
             while True:
-                for number in waiting:
+                while len(running) < self.workers and (number := next(waiting, None)) is not None:
                     running[task.remote(arguments[number])] = number
-                    if len(running) == self.workers:
-                        break
                 if not running:
                     return
                 done, _ = ray.wait(list(running), num_returns=1, timeout=WAIT_SECONDS)

@@ -149,9 +149,8 @@ def lock_run(folder: RunFolder) -> FileLock:
 
 def configure_run(folder: RunFolder, config: RunConfig) -> None:
     """Write the configuration of a run that is locked. Raises UsageError when it is of another game or network."""
-    if folder.exists():
-        _refuse_foreign(folder, config)
-    else:
+    refuse_foreign(folder, config)
+    if not folder.exists():
         write_atomic(folder.root / "name.txt", f"{folder.root.name}\n".encode())
     write_atomic(folder.config_file, dump(config).encode())
 
@@ -171,7 +170,7 @@ def check_run(folder: RunFolder, config: RunConfig) -> None:
     if folder.exists():
         if folder.is_running():
             raise _is_being_written(folder)
-        _refuse_foreign(folder, config)
+        refuse_foreign(folder, config)
 
 
 def _is_being_written(folder: RunFolder) -> UsageError:
@@ -199,7 +198,10 @@ def _flat(config: RunConfig) -> dict[str, Any]:
     return flat
 
 
-def _refuse_foreign(folder: RunFolder, config: RunConfig) -> None:
+def refuse_foreign(folder: RunFolder, config: RunConfig) -> None:
+    """Raise UsageError when the folder holds a run of another game or network."""
+    if not folder.exists():
+        return
     before = folder.config()
     for what, old, new in (
         ("game", before.game, config.game),

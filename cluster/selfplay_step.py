@@ -21,6 +21,7 @@ class SelfplayStep:
     """Plays with the model `found`; see `pipeline.contract.Step`. It asks no executor: actors play, on Ray or here.
 
     Args:
+        seed: of the pipeline.
         run: name of the pipeline's run, which its games carry.
         engine, address, plain: as of `cluster.selfplay.play_into`.
     """
@@ -33,6 +34,7 @@ class SelfplayStep:
         settings: SelfplaySettings,
         found: FoundModel,
         *,
+        seed: int,
         run: str,
         engine: Literal["ray", "local"],
         address: str | None,
@@ -40,6 +42,7 @@ class SelfplayStep:
     ) -> None:
         self._settings = settings
         self._found = found
+        self._seed = seed
         self._run = run
         self._engine: Literal["ray", "local"] = engine
         self._address = address
@@ -49,6 +52,7 @@ class SelfplayStep:
     def settings(self) -> dict[str, Any]:
         return {
             "model": self._found.weights.digest,
+            "seed": self._seed,
             **self._settings.model_dump(mode="json", exclude={"model"}),
         }
 
@@ -65,7 +69,7 @@ class SelfplayStep:
         play_into(
             played_in,
             self._found,
-            search_overrides(self._settings, seed=context.seed),
+            search_overrides(self._settings, seed=self._seed),
             games=self._settings.games,
             engine=self._engine,
             address=self._address,

@@ -115,7 +115,8 @@ class BoardWorkload:
         from learner.board_objective import BoardObjective
 
         prioritised = self._config.replay.sampler == "prioritised"
-        return BoardObjective(self._config.learner, prioritised=prioritised)
+        config = self._config.learner
+        return BoardObjective(config, value_mix=config.value_mix, prioritised=prioritised)
 
     def cast(self, *, run: str, actor: int, epoch: int, metrics: Metrics) -> Cast:
         from actors.harvest import GameHarvest

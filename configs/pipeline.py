@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from configs.fitting import FitSettings
 from configs.loading import Kind
 from configs.names import PIPELINES_FOLDER
-from configs.schema import Auto, BatchRows, Count, LearnerConfig, NetworkConfig, Positive, Real, Section
+from configs.schema import Auto, BatchRows, Count, NetworkConfig, Positive, Real, Section, StepConfig
 
 
 class SelfplaySettings(Section):
@@ -83,7 +83,7 @@ class PipelineConfig(Section):
     shuffle: ShuffleSettings = ShuffleSettings()
     fit: FitSettings = FitSettings()
     network: NetworkConfig = NetworkConfig()
-    learner: LearnerConfig = LearnerConfig()
+    learner: StepConfig = StepConfig()
 
     @model_validator(mode="after")
     def _is_hex(self) -> "PipelineConfig":
@@ -91,6 +91,16 @@ class PipelineConfig(Section):
             raise ValueError(
                 f"game={self.game} is no board of hex, of which the files of games are",
                 "leave it at auto, or write for example game=hex11",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _turns_boards_once(self) -> "PipelineConfig":
+        if self.positions.symmetries and self.fit.half_turns == "tied":
+            raise ValueError(
+                "positions.symmetries=true writes down each position turned too, and with fit.half_turns=tied a row"
+                " teaches the turned one as well: all would be learnt twice",
+                "set positions.symmetries=false, or fit.half_turns=unused",
             )
         return self
 

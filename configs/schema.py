@@ -201,32 +201,40 @@ class ReplayConfig(Section):
         return self
 
 
-class LearnerConfig(Section):
-    """How the network is fitted.
+class StepConfig(Section):
+    """What one optimiser step is, wherever its rows come from.
 
     `batch_rows` is the rows of one draw: of a board game those of one optimiser step, of an environment unrolls.
-    Microbatches have at most `microbatch_rows` rows (of PPO steps). `value_mix` blends the search's own value into the
-    target (0: the game's outcome alone). `soft_policy_weight` is that of the head which `network.soft_policy` adds.
-    `num_learners` share each batch, a process (and GPU) each.
+    Microbatches have at most `microbatch_rows` rows (of PPO steps). `soft_policy_weight` is that of the head which
+    `network.soft_policy` adds.
     """
 
     batch_rows: Positive = 512
     microbatch_rows: Positive = 512
     learning_rate: PositiveReal = 2e-3
     weight_decay: Real = 1e-4
-    warmup_steps: Count = 50
-    schedule: Literal["constant", "cosine", "step"] = "constant"
-    schedule_steps: Positive = 10_000
-    final_learning_rate_share: Share = 0.1
     clip_norm: PositiveReal = 5.0
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
     policy_weight: Real = 1.0
     value_weight: Real = 1.0
-    value_mix: Share = 0.0
     soft_policy_weight: Real = 8.0
-    publish_every_steps: Positive = 50
     checkpoint_every_seconds: PositiveReal = 60.0
     checkpoints_kept: Annotated[int, Field(ge=2)] = 4
+
+
+class LearnerConfig(StepConfig):
+    """How the network is fitted to rows that come while it is.
+
+    `value_mix` blends the search's own value into the target (0: the game's outcome alone). `num_learners` share each
+    batch, a process (and GPU) each.
+    """
+
+    warmup_steps: Count = 50
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    schedule_steps: Positive = 10_000
+    final_learning_rate_share: Share = 0.1
+    value_mix: Share = 0.0
+    publish_every_steps: Positive = 50
     max_lag_versions: Positive = 1_000_000
     num_learners: Annotated[int, Field(ge=1, le=64)] = 1
 

@@ -67,7 +67,8 @@ class Accuracy:
         """Return the figures as plain JSON; a share of nothing is None.
 
         Keys: games, positions, policy_top1, policy_top3, value_accuracy, value_accuracy_second_half, value_mse,
-        calibration {expected_error, table} and by_ply, a list of the same figures for each ply.
+        calibration {expected_error, table} and by_ply, a list of the same figures for each ply, with "moves" and
+        "known": how many of its positions have a move that counts, and an outcome.
         """
         seen, late, late_right = self._by_ply.sum(0), *self._second_half
         figures = _figures(seen)
@@ -78,7 +79,13 @@ class Accuracy:
             "value_accuracy_second_half": _share(late_right, late),
             "calibration": self._calibration(),
             "by_ply": [
-                {"ply": ply, "positions": int(line[0]), **_figures(line)}
+                {
+                    "ply": ply,
+                    "positions": int(line[0]),
+                    "moves": int(line[1]),
+                    "known": int(line[4]),
+                    **_figures(line),
+                }
                 for ply, line in enumerate(self._by_ply)
                 if line[0]
             ],
@@ -127,7 +134,7 @@ def _ranks(policy: np.ndarray, cells: np.ndarray, action: np.ndarray) -> np.ndar
     logits[:, : cells.shape[1]][cells != 0] = -np.inf
     played = np.take_along_axis(logits, action[:, None].astype(np.int64), axis=1)
     before = np.arange(logits.shape[1]) < action[:, None]
-    return ((logits > played) | ((logits == played) & before)).sum(1)
+    return (~(logits <= played) | ((logits == played) & before)).sum(1)  # not-a-number comes before all else
 
 
 def _share(part: float, whole: float) -> float | None:

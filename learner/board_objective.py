@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from configs.schema import LearnerConfig
+from configs.schema import StepConfig
 from learner.losses import alphazero_losses
 from learner.objective import Columns, Lesson
 from networks.build import Net
@@ -17,18 +17,25 @@ class BoardObjective:
 
     Args:
         config: weights of its parts.
+        value_mix: share of the search's value in what the value is fitted to.
         prioritised: whether rows are drawn by how much was to be learnt from them.
         some_unknown: whether the outcome of some rows is not known: "value_weight" [R] then says of each how much it
             counts for the value.
     """
 
     def __init__(
-        self, config: LearnerConfig, *, prioritised: bool = False, some_unknown: bool = False
+        self,
+        config: StepConfig,
+        *,
+        value_mix: float = 0.0,
+        prioritised: bool = False,
+        some_unknown: bool = False,
     ) -> None:
         self._config = config
+        self._value_mix = value_mix
         self._some_unknown = some_unknown
-        of_all = ("cells", "policy", "policy_weight", "outcome", "search_value")
-        more = {"importance": prioritised, "value_weight": some_unknown}
+        of_all = ("cells", "policy", "policy_weight", "outcome")
+        more = {"search_value": value_mix > 0, "importance": prioritised, "value_weight": some_unknown}
         self.columns = (*of_all, *(name for name, wanted in more.items() if wanted))
 
     def lesson(self, drawn: Columns) -> Lesson:
@@ -53,6 +60,7 @@ class BoardObjective:
             batch_value_weight=totals["value_weight"],
             batch_policy_weight=totals["policy_weight"],
             soft_policy_weight=self._config.soft_policy_weight,
+            value_mix=self._value_mix,
         )
 
     def before_publishing(self, net: Net) -> bool:

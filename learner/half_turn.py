@@ -39,22 +39,26 @@ class TiedToTwins:
         self._parameters = parameters
         self._twins = twins(net, parameters)
         self.param_groups = inner.param_groups
-        with torch.no_grad():
-            first = torch.minimum(self._twins, torch.arange(len(self._twins), device=self._twins.device))
-            parameters.all.copy_(parameters.all[first])
+        self._first = torch.minimum(self._twins, torch.arange(len(self._twins), device=self._twins.device))
+        self._make_equal()
 
     @torch.no_grad()
     def step(self) -> None:
         """Take a step by the mean of each gradient and its twin's."""
         gradient = self._parameters.gradient
-        gradient.lerp_(gradient[self._twins], 0.5)
+        gradient.add_(gradient[self._twins]).mul_(0.5)
         self._inner.step()
+        self._make_equal()  # what the order of terms has rounded away from each other
 
     def state_dict(self) -> dict[str, Tensor]:
         return self._inner.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._inner.load_state_dict(state)
+
+    @torch.no_grad()
+    def _make_equal(self) -> None:
+        self._parameters.all.copy_(self._parameters.all[self._first])
 
 
 def twins(net: BoardNet, parameters: FlatParameters) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from configs.schema import LearnerConfig
+from configs.schema import StepConfig
 
 SOFT_POLICY_POWER = 0.25
 """KataGo's: a policy of temperature 4."""
@@ -20,10 +20,11 @@ def alphazero_losses(
     outputs: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],
     *,
-    config: LearnerConfig,
+    config: StepConfig,
     batch_value_weight: float,
     batch_policy_weight: float,
     soft_policy_weight: float = 0.0,
+    value_mix: float = 0.0,
 ) -> dict[str, Tensor]:
     """Return the share that these rows have in the losses of their batch, float32, scalars but for one.
 
@@ -50,12 +51,13 @@ def alphazero_losses(
     Args:
         outputs: "policy" [R, A] logits and "value" [R], of any float dtype; "soft_policy" [R, A] logits of a head
             of its own, if there is one.
-        targets: "policy" [R, A], "policy_weight", "outcome" and "search_value" [R]; "importance" and "value_weight"
-            [R], or none.
-        config: weights and value_mix.
+        targets: "policy" [R, A], "policy_weight" and "outcome" [R]; "search_value" [R] where it is mixed in;
+            "importance" and "value_weight" [R], or none.
+        config: weights.
         batch_value_weight: sum of `value_weight` over the whole batch; without any the number of its rows.
         batch_policy_weight: sum of `policy_weight` over the whole batch; 0 if no row has a policy.
         soft_policy_weight: of "soft_policy_loss" in the loss; KataGo's is 8.
+        value_mix: share of the search's value in z.
     """
     log_q = torch.log_softmax(outputs["policy"].float(), dim=1)
     p = targets["policy"].float()
@@ -64,7 +66,9 @@ def alphazero_losses(
     policy_loss = -(weight * (p * log_q).sum(1)).sum()
 
     value = outputs["value"].float()
-    goal = torch.lerp(targets["outcome"], targets["search_value"], config.value_mix)
+    goal = targets["outcome"]
+    if value_mix:
+        goal = torch.lerp(goal, targets["search_value"], value_mix)
     known = targets.get("value_weight", 1.0)
     share = importance * known / max(batch_value_weight, _TINY)
     value_loss = (share * (value - goal).square()).sum()

@@ -19,7 +19,8 @@ from core.errors import DataError, UsageError
 from core.seeds import derive_rng
 from games.game import Game
 from learner.objective import Columns
-from replay.shards import read_shard, unpack_cells
+from replay.shards import load_info, read_shard, unpack_cells
+from replay.splitting import is_validation
 
 SHARDS_TOGETHER = 4
 """Shards of one data set in memory, whose rows are drawn in one random order."""
@@ -44,17 +45,38 @@ class DataSet:
 
 
 @dataclass(frozen=True, slots=True)
+class ShardFile:
+    """A shard that a data set names."""
+
+    path: Path
+    rows: int
+    digest: str
+
+    def read(self) -> dict[str, np.ndarray]:
+        """Return its columns. Raises DataError when it is damaged, or another than the data set names."""
+        if load_info(self.path).digest != self.digest:
+            raise DataError(
+                f"{self.path} is not of this data set",
+                why=f"its digest is {load_info(self.path).digest}, the manifest says {self.digest}",
+                fix="copy the whole folder again, or run the pipeline again with --from shuffle",
+            )
+        return read_shard(self.path)
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What a data set says of itself.
 
     Attributes:
         game: name of the game.
-        files: (path, rows) of each shard, by side.
+        files: its shards, by side.
+        validation_share: of games that are kept apart, see `replay.splitting`.
         identity: of its rows, one text: equal for equal data sets wherever they lie.
     """
 
     game: str
-    files: dict[Literal["train", "validation"], tuple[tuple[Path, int], ...]]
+    files: dict[Literal["train", "validation"], tuple[ShardFile, ...]]
+    validation_share: float
     identity: str
 
 
@@ -68,12 +90,17 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / "manifest.json"
     try:
         said = json.loads(path.read_bytes())
-        sides: dict[Literal["train", "validation"], list[tuple[Path, int]]] = {"train": [], "validation": []}
+        sides: dict[Literal["train", "validation"], list[ShardFile]] = {"train": [], "validation": []}
         for file in said["files"]:
             side = "train" if file["name"].startswith("train/") else "validation"
-            sides[side].append((folder / file["name"], int(file["rows"])))
+            sides[side].append(ShardFile(folder / file["name"], int(file["rows"]), str(file["digest"])))
         identity = " ".join([said["game"], *(str(file["digest"]) for file in said["files"])])
-        return Manifest(said["game"], {side: tuple(files) for side, files in sides.items()}, identity)
+        return Manifest(
+            said["game"],
+            {side: tuple(files) for side, files in sides.items()},
+            float(said["validation_share"]),
+            identity,
+        )
     except FileNotFoundError as error:
         raise UsageError(
             f"{folder} is no folder of shuffled rows",
@@ -140,7 +167,7 @@ class MixedRows:
                     fix="leave it out, or fit a network of its own to it",
                 )
         files = [_used_files(one, manifest) for one, manifest in zip(sets, manifests, strict=True)]
-        total = sum(rows for each in files for _, rows in each)
+        total = sum(file.rows for each in files for file in each)
         share = 1.0 if max_rows is None else min(1.0, max_rows / max(1, total))
         streams = [_Stream(_first_rows(each, share), number, seed) for number, each in enumerate(files)]
         weights = np.array([one.weight * stream.rows for one, stream in zip(sets, streams, strict=True)])
@@ -180,16 +207,25 @@ class MixedRows:
 
 
 def validation_rows(sets: Sequence[DataSet], *, most: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield shards of the games kept apart in all sets, in turn, until `most` rows are there."""
-    queues = [list(read_manifest(one.folder).files["validation"]) for one in sets]
+    """Yield rows of the games kept apart, shards of all sets in turn, until `most` rows are there.
+
+    A set of which a smaller share of games is kept apart teaches some that others keep: those do not count.
+    """
+    manifests = [read_manifest(one.folder) for one in sets]
+    share = min(manifest.validation_share for manifest in manifests)
+    queues = [list(manifest.files["validation"]) for manifest in manifests]
     left = most
     while left > 0 and any(queues):
-        for queue in queues:
+        for queue, manifest in zip(queues, manifests, strict=True):
             if not queue or left <= 0:
                 continue
-            path, rows = queue.pop(0)
-            yield {name: column[:left] for name, column in read_shard(path).items()}
-            left -= rows
+            rows = queue.pop(0).read()
+            if manifest.validation_share > share:
+                kept = is_validation(rows["game"], share)
+                rows = {name: column[kept] for name, column in rows.items()}
+            if len(rows["game"]):
+                yield {name: column[:left] for name, column in rows.items()}
+                left -= len(rows["game"])
 
 
 def learning_columns(
@@ -223,7 +259,6 @@ def learning_columns(
         "policy_weight": known_move.astype(np.float32),
         "outcome": outcome,
         "value_weight": (outcome != 0).astype(np.float32),
-        "search_value": np.zeros(count, np.float32),
         "actor": zeros,
         "epoch": zeros,
         "seq": rows["game"].view(np.int64),
@@ -234,8 +269,8 @@ def learning_columns(
 class _Stream:
     """The rows of one data set, pass after pass; `rows` of them a pass."""
 
-    def __init__(self, files: Sequence[tuple[Path, int]], number: int, seed: int) -> None:
-        self._files = files
+    def __init__(self, files: Sequence[tuple[ShardFile, int]], number: int, seed: int) -> None:
+        self._files = files  # and how many of their rows are used
         self._number = number
         self._seed = seed
         self.rows = sum(rows for _, rows in files)
@@ -261,7 +296,7 @@ class _Stream:
             self._pass, self._groups = number, self._groups_of(number)
         group = max(k for k, (first, _) in enumerate(self._groups) if first <= place)
         if self._held != (number, group):
-            self._columns = {}  # at most one group in memory
+            self._columns = {}  # before the next group is read: one, and what a batch has of the last, is in memory
             self._columns = self._load(number, group)
             self._held = (number, group)
         return self._columns, place - self._groups[group][0]
@@ -279,8 +314,8 @@ class _Stream:
     def _load(self, number: int, group: int) -> dict[str, np.ndarray]:
         shards = []
         for file in self._groups[group][1]:
-            path, rows = self._files[file]
-            shards.append({name: column[:rows] for name, column in read_shard(path).items()})
+            shard, rows = self._files[file]
+            shards.append({name: column[:rows] for name, column in shard.read().items()})
         columns = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
         rng = derive_rng(self._seed, "mixing", self._number, number, group)
         order = rng.permutation(len(columns["game"]))
@@ -301,18 +336,18 @@ def _round(shares: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros((1, len(counts)), np.int64), taken])
 
 
-def _used_files(one: DataSet, manifest: Manifest) -> list[tuple[Path, int]]:
+def _used_files(one: DataSet, manifest: Manifest) -> list[ShardFile]:
     first, last = one.skip if one.skip is not None else (0, -1)
     files = manifest.files["train"]
-    return [file for k, file in enumerate(files) if not first <= k <= last and file[1]]
+    return [file for k, file in enumerate(files) if not first <= k <= last and file.rows]
 
 
-def _first_rows(files: Sequence[tuple[Path, int]], share: float) -> list[tuple[Path, int]]:
-    """Return the first files that hold `share` of the rows, of the last of them only its first rows."""
-    left, kept = int(sum(rows for _, rows in files) * share + 1e-9), []
-    for path, rows in files:
+def _first_rows(files: Sequence[ShardFile], share: float) -> list[tuple[ShardFile, int]]:
+    """Return the first files that hold `share` of the rows, and how many of each: of the last only its first rows."""
+    left, kept = int(sum(file.rows for file in files) * share + 1e-9), []
+    for file in files:
         if left <= 0:
             break
-        kept.append((path, min(rows, left)))
-        left -= rows
+        kept.append((file, min(file.rows, left)))
+        left -= file.rows
     return kept

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from configs.fitting import FitSettings
-from configs.schema import LearnerConfig, NetworkConfig
-from core.errors import UsageError
+from configs.schema import NetworkConfig, StepConfig
+from core.errors import DataError, TamenError, UsageError
 from core.files import digest, write_atomic
 from core.seeds import derive_seed
 from games.game import Game
@@ -42,6 +42,7 @@ from networks.winograd_training import fastest_trainable
 METRICS_FILE = "fitting.jsonl"
 EVALUATED_TOGETHER = 512
 PREFETCHED_BATCHES = 4
+LONGEST_WAIT_SECONDS = 300
 _UNCOMPARED = ("sources", "sweep", "sweep_method", "sweep_trials", "accept_changes")
 
 
@@ -54,7 +55,7 @@ class Fitting:
         sets: data sets.
         settings: how, but for its `sources`, which are among `sets`.
         network: shape and precision.
-        learner: batches, learning rate, decay, clipping, averaging and weights of losses; its schedule is not used.
+        learner: what a step is.
         seed: of the first weights and of the order of rows.
         model: name to publish under.
     """
@@ -63,7 +64,7 @@ class Fitting:
     sets: Sequence[DataSet]
     settings: FitSettings
     network: NetworkConfig
-    learner: LearnerConfig
+    learner: StepConfig
     seed: int
     model: str
 
@@ -132,7 +133,7 @@ class OfflineLearner:
             targets=Targets(self._settings.half_turns == "shown", self._settings.label_smoothing),
         )
         self._total_rows = max(1, round(self._rows.rows_per_epoch * self._settings.epochs))
-        self._trainer = _new_trainer(fitting, around.device)
+        self._trainer = _new_trainer(fitting, around.device, schedule=lambda steps: self._rate())
         self._drawn = 0
         self._history: list[dict[str, Any]] = []
         self._losses: list[Mapping[str, float]] = []
@@ -194,6 +195,14 @@ class OfflineLearner:
         self._checkpoints.save(weights=weights, trainer_state=trainer_state, state=state)
         self._saved_at = self._around.clock()
 
+    def _try_to_save(self) -> None:
+        """Save, or say why not and go on: the disk may have room again when it is tried the next time."""
+        try:
+            self.save()
+        except TamenError as error:
+            self._saved_at = self._around.clock()
+            self._around.log(f"no checkpoint: {error.what}: {error.why}")
+
     def _batches(self) -> Iterator[Columns]:
         """Yield the batches that are left, whatever time is left."""
         drawn = self._drawn
@@ -209,14 +218,14 @@ class OfflineLearner:
         return min(self._fitting.learner.batch_rows, *(end - drawn for end in ends))
 
     def _step(self, batch: Columns) -> None:
-        report = self._trainer.step(batch, rate=self._rate())
+        report = self._trainer.step(batch)
         self._drawn += report.rows
         self._account(report)
         if self._drawn % self._settings.mini_epoch_rows == 0:
             self._end_mini_epoch()
-            self.save()
+            self._try_to_save()
         elif self._around.clock() - self._saved_at >= self._fitting.learner.checkpoint_every_seconds:
-            self.save()
+            self._try_to_save()
         share = min(1.0, self._share())
         self._around.progress(self._drawn, self._drawn / share if share else self._total_rows, "rows")
 
@@ -286,7 +295,7 @@ class OfflineLearner:
         """Return all that the result depends on, by the names of settings."""
         fitting = self._fitting
         settings = self._settings.model_dump(mode="json", exclude=set(_UNCOMPARED))
-        learner = fitting.learner.model_dump(mode="json", include=set(_LEARNER_SETTINGS))
+        learner = fitting.learner.model_dump(mode="json", exclude=set(_OF_CHECKPOINTS))
         network = fitting.network.model_dump(mode="json", include=set(_NETWORK_SETTINGS))
         data = {
             f"data.{number}": {
@@ -310,7 +319,9 @@ class OfflineLearner:
         before, now = checkpoint.state["settings"], self._compared()
         names = [name for name in (before | now) if before.get(name) != now.get(name)]
         changes = [f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names]
-        fatal = [name for name in names if name in _OF_THE_NET]
+        fatal = [name for name in names if name in _OF_THE_STATE]
+        if not (before.get(_AVERAGE) and now[_AVERAGE]):  # with an average there is one more net
+            fatal += [name for name in names if name == _AVERAGE]
         if not names or (self._settings.accept_changes and not fatal):
             for change in changes:
                 self._around.log(f"goes on with a changed setting, {change}")
@@ -318,7 +329,7 @@ class OfflineLearner:
         raise UsageError(
             f"{self._folder} cannot be gone on with",
             why=f"it was begun with other settings: {', '.join(changes)}",
-            fix="fit another network to it under another name"
+            fix=f"fit another network under another name: with another {', '.join(fatal)} this one cannot go on"
             if fatal
             else "set them as they were, set fit.accept_changes=true to go on with these, or give another name",
         )
@@ -338,19 +349,18 @@ class OfflineLearner:
         }
 
 
-_LEARNER_SETTINGS = (
-    "batch_rows",
-    "microbatch_rows",
-    "learning_rate",
-    "weight_decay",
-    "clip_norm",
-    "ema_decay",
-    "policy_weight",
-    "value_weight",
-    "soft_policy_weight",
-)
+_OF_CHECKPOINTS = ("checkpoint_every_seconds", "checkpoints_kept")
 _NETWORK_SETTINGS = ("blocks", "channels", "soft_policy", "precision")
-_OF_THE_NET = {"game", "network.blocks", "network.channels", "network.soft_policy"}
+_AVERAGE = "learner.ema_decay"
+_OF_THE_STATE = {
+    "game",
+    "network.blocks",
+    "network.channels",
+    "network.soft_policy",
+    "fit.optimizer",
+    "fit.half_turns",
+}
+"""With other ones what a checkpoint holds has other parts, or means something else."""
 
 
 def judge(
@@ -391,7 +401,7 @@ def judge(
     return accuracy.report()
 
 
-def _new_trainer(fitting: Fitting, device: str) -> Trainer:
+def _new_trainer(fitting: Fitting, device: str, *, schedule: Callable[[int], float]) -> Trainer:
     precision = resolve(fitting.network.precision, device)
     seed = derive_seed(fitting.seed, "network")
     net = precision.place(new_net(fitting.game.board, fitting.network, seed=seed))
@@ -420,6 +430,7 @@ def _new_trainer(fitting: Fitting, device: str) -> Trainer:
         BoardObjective(fitting.learner, some_unknown=True),
         fitting.learner,
         precision,
+        schedule=schedule,
         optimizer=optimizer,
         forward=fastest_trainable(net) if precision.name == "fp32" else None,
     )
@@ -436,8 +447,15 @@ class _Ahead:
         self._thread.start()
 
     def next(self) -> Columns:
-        """Return the next item. Raises what making it raised."""
-        made = self._made.get()
+        """Return the next item. Raises what making it raised, and DataError when none is made for a long time."""
+        try:
+            made = self._made.get(timeout=LONGEST_WAIT_SECONDS)
+        except queue.Empty as error:
+            raise DataError(
+                f"no rows were read for {LONGEST_WAIT_SECONDS} s",
+                why="what lies under their folders does not answer",
+                fix="look at the disk or network that they are on; the same command goes on from the last checkpoint",
+            ) from error
         if isinstance(made, BaseException):
             raise made
         return made
@@ -445,8 +463,8 @@ class _Ahead:
     def close(self) -> None:
         self._closed.set()
         while not self._made.empty():
-            self._made.get()
-        self._thread.join()
+            self._made.get_nowait()
+        self._thread.join(LONGEST_WAIT_SECONDS)
 
     def _run(self) -> None:
         try:

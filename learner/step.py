@@ -1,5 +1,6 @@
 """One optimiser step: microbatches accumulated, autocast, scaled, clipped, guarded, averaged."""
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from configs.schema import LearnerConfig, NetworkConfig
+from configs.schema import LearnerConfig, NetworkConfig, StepConfig
 from core.environments import NetSpec
 from core.errors import DataError
 from core.seeds import derive_seed
@@ -54,6 +55,7 @@ class Trainer:
         config: of the learner.
         precision: arithmetic of forward and backward.
         team: the other learners that work on each batch.
+        schedule: the learning rate after so many steps; all of a team have the same. None: always the configuration's.
         optimizer: steps the parameters; None: Adam.
         forward: what is called instead of `net`, with the parameters of `net`; None: `net` itself.
 
@@ -68,15 +70,17 @@ class Trainer:
         self,
         net: Net,
         objective: Objective,
-        config: LearnerConfig,
+        config: StepConfig,
         precision: Precision,
         team: Team = ALONE,
         *,
+        schedule: Callable[[int], float] | None = None,
         optimizer: Callable[[Net, FlatParameters], Optimizer] | None = None,
         forward: nn.Module | None = None,
     ) -> None:
         self._net = net.train()
         self._parameters = FlatParameters(net)
+        self._schedule = schedule or (lambda steps: config.learning_rate)
         self._team = team
         self._module = forward or team.joined(net)
         self._objective = objective
@@ -94,20 +98,16 @@ class Trainer:
         self.batches_set_aside = 0
         self.rows_set_aside = 0
 
-    def step(self, batch: Columns, *, rate: float | None = None) -> StepReport:
+    def step(self, batch: Columns) -> StepReport:
         """Take one step on a batch, with the team, unless its loss or gradient is not finite.
 
         An overflow of fp16's loss scale is no fault of the rows: the scale is halved and the step left out.
-
-        Args:
-            batch: its rows.
-            rate: the learning rate; None: that of the configuration's schedule, which a team's other members have.
 
         Raises:
             DataError: when `MAX_FAULTS_IN_A_ROW` batches in a row had to be set aside.
         """
         totals = self._objective.totals(batch)
-        report = self._step(self._team.handed_out(batch, totals), totals, batch, rate)
+        report = self._step(self._team.handed_out(batch, totals), totals, batch)
         self._team.confirm()
         return report
 
@@ -115,11 +115,9 @@ class Trainer:
         """Take the step of a batch of which this learner was given a part."""
         self._step(part, totals, part)
 
-    def _step(
-        self, part: Columns, totals: Mapping[str, float], batch: Columns, rate: float | None = None
-    ) -> StepReport:
+    def _step(self, part: Columns, totals: Mapping[str, float], batch: Columns) -> StepReport:
         self._parameters.gradient.zero_()
-        rate, rows = learning_rate(self._config, self.steps) if rate is None else rate, _num_rows(batch)
+        rate, rows = self._schedule(self.steps), _num_rows(batch)
         losses, row_errors = self._accumulate(part, totals)
         if math.isfinite(losses["loss"]):
             verdict = self._apply(rate)
@@ -272,7 +270,8 @@ def new_trainer(
     """Return a trainer with an untrained net; the same seed of a run gives the same weights, for all of a team."""
     precision = resolve(network.precision, device)
     net = precision.place(new_net(spec, network, seed=derive_seed(seed, "network")))
-    return Trainer(net, objective, config, precision, team)
+    schedule = functools.partial(learning_rate, config)
+    return Trainer(net, objective, config, precision, team, schedule=schedule)
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,15 +80,13 @@ def run_grid(
     Args:
         sweep: values by setting.
         run: runs the experiment of a name and values and returns its counts; what was finished before it may return
-            at once. Those that end before their end ("finished" is False) end the sweep.
+            at once. What it raises ends the sweep.
     """
     outcomes: list[Outcome] = []
     for values in grid(sweep):
         name = experiment_name(values)
         counts = run(name, values)
         outcomes.append(Outcome(name, values, score_of(counts), counts))
-        if not counts.get("finished", True):
-            break
     return ranked(outcomes)
 
 
@@ -123,8 +121,6 @@ def run_optuna(
         if name not in outcomes:
             counts = run(name, values)
             outcomes[name] = Outcome(name, values, score_of(counts), counts)
-            if not counts.get("finished", True):
-                trial.study.stop()
         score = outcomes[name].score
         return float("-inf") if score is None else score
 

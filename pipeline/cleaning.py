@@ -9,6 +9,7 @@ Lines are numbered from the beginning of the piece: which line of the file that 
 
 import hashlib
 import json
+import zipfile
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -152,7 +153,7 @@ def load_cleaned(target: Path) -> CleanedPiece:
                 int(arrays["lines"]),
                 int(arrays["lines_passed"]),
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(
             f"{file} is damaged",
             why=f"{type(error).__name__}: {error}",

@@ -51,14 +51,12 @@ class Context:
         progress: told (done, total, unit) as work is done; shown with a rate and the time left.
         should_stop: whether to leave off between two tasks, by raising `Stopped`.
         log: takes a line for the run's log file.
-        seed: of the pipeline.
     """
 
     executor: Executor
     progress: Callable[[float, float, str], None]
     should_stop: Callable[[], bool]
     log: Callable[[str], None]
-    seed: int
 
 
 class Step(Protocol):

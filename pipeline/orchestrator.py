@@ -205,6 +205,7 @@ class Pipeline:
         elif record is None and folder.exists() and any(folder.iterdir()):
             self._set_aside(stage.name, "it says nowhere what made it", say)
         folder.mkdir(parents=True, exist_ok=True)
+        before = self._record(stage.name)
         record = Record("begun", fingerprint, settings, self._read(stage))
         self._write(stage.name, record)
 
@@ -212,7 +213,7 @@ class Pipeline:
             context.log(f"{stage.name}: {line}")
 
         executor = _Noted(context.executor, self._folder / "tasks.jsonl", stage.name)
-        around = Context(executor, context.progress, context.should_stop, log, context.seed)
+        around = Context(executor, context.progress, context.should_stop, log)
         log("begins")
         try:
             inputs = {name: self.folder_of(name) for name in stage.step.needs}
@@ -222,6 +223,8 @@ class Pipeline:
             raise
         except (TamenError, OSError) as error:
             log(f"failed: {error!r}")
+            if before is not None and isinstance(error, UsageError):
+                self._write(stage.name, before)  # it was refused, not begun: what was there is what it was
             raise _of_step(stage.name, error) from error
         self._write(stage.name, replace(record, state="finished", counts=counts))
         log(f"finished: {json.dumps(counts)}")

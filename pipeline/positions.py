@@ -10,6 +10,7 @@ its row is, cell by cell, that of the position as it lies, or turned. With four 
 """
 
 import hashlib
+import itertools
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ import numpy as np
 from numba import njit
 
 from core.errors import DataError, UsageError
+from core.files import digest
 from games.hex import LARGEST, SMALLEST, Hex
 from pipeline.contract import Context
 from pipeline.running import remove_torn, run_left
@@ -69,9 +71,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class CutTask:
-    """A file of cleaned games on boards of `size`, and the shard that is to be made of it."""
+    """A file of cleaned games on boards of `size`, its digest, and the shard that is to be made of it."""
 
     games: Path
+    digest: str
     shard: Path
     size: int
     selection: Selection
@@ -107,13 +110,15 @@ def cut_shard(task: CutTask) -> int:
     """Write the rows of a file of games as a shard, and return how many.
 
     Raises:
-        DataError: when the games cannot be read.
+        DataError: when the games cannot be read, or are not those that were cleaned.
         OSError: when the shard cannot be written.
     """
     try:
         text = task.games.read_bytes()
     except OSError as error:
         raise _unreadable(str(task.games), str(error)) from error
+    if digest(text) != task.digest:
+        raise _unreadable(str(task.games), f"its digest is {digest(text)}, the manifest says {task.digest}")
     rows = cut_rows(text, task.size, task.selection, source=str(task.games))
     about = ShardAbout(f"hex{task.size}", task.size**2, (task.games.name,))
     return write_shard(task.shard, rows, about).rows
@@ -138,11 +143,11 @@ def cut_rows(text: bytes, size: int, selection: Selection, *, source: str) -> di
         ends = np.append(ends, len(text))
     begins = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
     head = np.frombuffer(f"#{size},".encode(), np.uint8)
-    moves, offsets, moves_end, winners, problem = _parse(characters, begins, ends, head, size)
+    moves, offsets, winners, problem = _parse(characters, begins, ends, head, size)
     if problem != _SOUND:
         line = len(offsets) - 1
         raise _unreadable(f"{source}:{line + 1}", _PROBLEMS[problem].format(size=size))
-    games = _game_numbers(text, begins, moves_end)
+    games = _game_numbers(moves, offsets, size)
     columns = _cut(
         moves,
         offsets,
@@ -160,7 +165,8 @@ def _tasks(cleaned: Path, folder: Path, selection: Selection) -> list[CutTask]:
     """Return a task for each file that the manifest of `preprocess` names."""
     manifest = cleaned / "manifest.json"
     try:
-        files = [(file["name"], file["game"]) for file in json.loads(manifest.read_bytes())["files"]]
+        said = json.loads(manifest.read_bytes())["files"]
+        files = [(str(file["name"]), str(file["game"]), str(file["digest"])) for file in said]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(str(manifest), f"{type(error).__name__}: {error}") from error
     if not files:
@@ -170,8 +176,8 @@ def _tasks(cleaned: Path, folder: Path, selection: Selection) -> list[CutTask]:
             fix="give other files with --data",
         )
     return [
-        CutTask(cleaned / name, folder / f"{Path(name).stem}.npz", _size_of(game), selection)
-        for name, game in files
+        CutTask(cleaned / name, digest_, folder / f"{Path(name).stem}.npz", _size_of(game), selection)
+        for name, game, digest_ in files
     ]
 
 
@@ -186,12 +192,20 @@ def _size_of(game: str) -> int:
     return int(match[1])
 
 
-def _game_numbers(text: bytes, begins: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Return uint64 [G]: the first 8 bytes of the BLAKE2b digest of size and moves, whoever won."""
-    heads = (text[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True))
-    return np.frombuffer(b"".join(hashlib.blake2b(head).digest()[:8] for head in heads), "<u8").astype(
-        np.uint64
-    )
+def _game_numbers(moves: np.ndarray, offsets: np.ndarray, size: int) -> np.ndarray:
+    """Return uint64 [G]: digests of size and moves, whoever won; of a game and the same game turned by 180° one.
+
+    Who learns from a turned game knows the other, so both have to be on the same side of training and validation.
+    """
+
+    def digests(cells: np.ndarray) -> np.ndarray:
+        data, ends = cells.astype("<i2").tobytes(), (2 * offsets).tolist()
+        heads = (data[begin:end] for begin, end in itertools.pairwise(ends))
+        key = f"hex{size}".encode()
+        found = b"".join(hashlib.blake2b(head, digest_size=8, key=key).digest() for head in heads)
+        return np.frombuffer(found, "<u8").astype(np.uint64)
+
+    return np.minimum(digests(moves), digests(size * size - 1 - moves))
 
 
 def _unreadable(source: str, why: str) -> DataError:
@@ -200,7 +214,7 @@ def _unreadable(source: str, why: str) -> DataError:
 
 @njit(cache=True, nogil=True)
 def _parse(text, begins, ends, head, size):
-    """Return (moves int16 [all plies], offsets int64 [G + 1], ends of the moves int64 [G], winners int8 [G], problem).
+    """Return (moves int16 [all plies], offsets int64 [G + 1], winners int8 [G], problem).
 
     G is the number of lines, or that of the line with the problem, which is then cut off from all that is returned.
     `head` is what each line begins with, as characters. Winners are 1 blue, -1 red, 0 unknown.
@@ -208,7 +222,6 @@ def _parse(text, begins, ends, head, size):
     num_games = len(begins)
     moves = np.empty(len(text) // 2 + 1, np.int16)
     offsets = np.zeros(num_games + 1, np.int64)
-    moves_end = np.empty(num_games, np.int64)
     winners = np.zeros(num_games, np.int8)
     taken = np.full(size * size, -1, np.int64)
     count = 0
@@ -226,16 +239,15 @@ def _parse(text, begins, ends, head, size):
                 taken[cell] = game
                 moves[count] = cell
                 count += 1
-        moves_end[game] = at
         if problem == _SOUND and at < end:
             letter = text[at + 1] if end - at == 2 else 0
             winners[game] = 1 if letter == 98 else -1 if letter == 114 else 0
             if winners[game] == 0:
                 problem = _BAD_END
         if problem != _SOUND:
-            return moves[:count], offsets[: game + 1], moves_end[:game], winners[:game], problem
+            return moves[:count], offsets[: game + 1], winners[:game], problem
         offsets[game + 1] = count
-    return moves[:count], offsets, moves_end, winners, _SOUND
+    return moves[:count], offsets, winners, _SOUND
 
 
 @njit(cache=True, nogil=True)

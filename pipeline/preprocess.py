@@ -39,7 +39,7 @@ from pipeline.cleaning import (
 )
 from pipeline.contract import Context, Stopped
 from pipeline.reading import PIECE_BYTES, Rejection, cut_into_pieces, find_files
-from pipeline.running import run_left
+from pipeline.running import remove_torn, run_left
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -104,8 +104,8 @@ class PreprocessStep:
                     fix="name files or folders of games",
                 )
             tasks = self._tasks(files, folder / _PIECES)
-            for leftover in (*folder.glob(".*.tmp"), *(folder / _PIECES).glob(".*.tmp")):
-                leftover.unlink()
+            for place in (folder, folder / _PIECES):
+                remove_torn(place)
             left = [task for task in tasks if not is_cleaned(task.target)]
             run_left(clean_piece, tasks, left, context, unit="pieces")
             context.log(f"{len(tasks)} pieces of {len(files)} files are read")
@@ -344,4 +344,5 @@ def _fingerprint(file: str) -> dict[str, Any]:
         about = os.stat(file)
     except OSError:
         return {"file": file}
-    return {"file": file, "bytes": about.st_size, "modified_ns": about.st_mtime_ns}
+    said = {"file": file, "bytes": about.st_size, "modified_ns": about.st_mtime_ns}
+    return said if os.access(file, os.R_OK) else said | {"readable": False}

@@ -158,6 +158,8 @@ class LineReader:
             detail = f"the packed file ends before its end, after line {self.lines_passed}"
             yield self._reject(0, Trouble.CUT_SHORT, detail)
         except (OSError, zlib.error) as error:
+            if not _is_of_the_file(error, self._piece.file):
+                raise
             # The bare reason: a path in it would be said twice.
             problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
             after = f", after line {self.lines_passed}" if self.lines_passed else ""
@@ -200,6 +202,13 @@ class LineReader:
         return Rejection(self._piece.file, number, reason, detail, text)
 
 
+def _is_of_the_file(error: Exception, file: str) -> bool:
+    """Whether an error is the file's, and would come again; the disk's and the network's may be gone the next time."""
+    if isinstance(error, zlib.error | gzip.BadGzipFile):
+        return True
+    return not is_url(file) and isinstance(error, PermissionError | FileNotFoundError | IsADirectoryError)
+
+
 def _is_game_file(file: Path) -> bool:
     name = file.name.removesuffix(".gz")
     return name.endswith(GAME_SUFFIXES) and not name.startswith(".") and file.is_file()
@@ -228,10 +237,14 @@ def _pass_over_line(stream: BinaryIO) -> int:
 def _whole_games(
     lines: "Iterator[tuple[int, bytes] | Rejection]", reject: Callable[[int, str, str, bytes], Rejection]
 ) -> "Iterator[tuple[int, bytes] | Rejection]":
-    """Join the lines of each game of SGF. Of a game without an end the first line is set aside; the next is tried."""
+    """Join the lines of each game of SGF.
+
+    Of a game without an end the first line is set aside, and the next is tried; where that does not end either two are,
+    then four: so that a file of opening brackets is not read again from each of them.
+    """
     waiting: deque[tuple[int, bytes]] = deque()
     gathered: list[tuple[int, bytes]] = []
-    scan = _SgfScan()
+    scan, skipped = _SgfScan(), 1
     while True:
         found = waiting.popleft() if waiting else next(lines, None)
         if isinstance(found, Rejection):
@@ -249,12 +262,15 @@ def _whole_games(
                 yield gathered[0][0], b"".join(data for _, data in gathered)
                 if rest.strip():
                     waiting.appendleft((found[0], rest))
-                gathered, scan = [], _SgfScan()
+                gathered, scan, skipped = [], _SgfScan(), 1
         if gathered and (found is None or scan.bytes_seen > LONGEST_LINE_BYTES):
             number, data = gathered[0]
-            yield reject(number, Reason.NOT_A_GAME, "the game that begins here does not end", data)
-            waiting.extendleft(reversed(gathered[1:]))
-            gathered, scan = [], _SgfScan()
+            detail = "the game that begins here does not end"
+            if (passed := min(skipped, len(gathered)) - 1) > 0:
+                detail += f"; {passed} lines more are passed over with it"
+            yield reject(number, Reason.NOT_A_GAME, detail, data)
+            waiting.extendleft(reversed(gathered[skipped:]))
+            gathered, scan, skipped = [], _SgfScan(), 2 * skipped
         elif found is None:
             return
 

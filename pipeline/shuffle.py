@@ -14,6 +14,8 @@ What is made depends on the shards and the settings, not on who makes it: bucket
     pieces/hex10_000.piece           records sorted by bucket in each block; deleted when all buckets are done
     train/shuffled_0000.npz …        shards, see `replay.shards`; those of `validation` beside them
     manifest.json                    written last: schema, game, rows, games, seed, files
+
+Where the result goes to a URL, pieces and a copy of the manifest lie here.
 """
 
 import json
@@ -27,11 +29,11 @@ from typing import Any, Literal
 import numpy as np
 
 from core.errors import DataError
+from core.files import write_atomic
 from core.seeds import derive_rng, derive_seed, mix_keys
 from pipeline.contract import Context
 from pipeline.pieces import read_bucket, read_index, sure_index, write_blocks, write_index
 from pipeline.running import remove_torn, run_left
-from pipeline.splitting import is_validation
 from pipeline.storage import is_url, join, read_bytes, size_of, write_atomic_at
 from replay.shards import (
     ShardAbout,
@@ -42,6 +44,7 @@ from replay.shards import (
     read_blocks,
     write_shard,
 )
+from replay.splitting import is_validation
 
 MANIFEST_SCHEMA = 1
 PLAN, MANIFEST, PIECES = "plan.json", "manifest.json", "pieces"
@@ -139,7 +142,10 @@ class ShuffleStep:
 
 
 def data_sets(folder: Path) -> dict[str, Path]:
-    """Return the data sets that `ShuffleStep` made in a folder of this machine, by the names of their games."""
+    """Return the data sets that `ShuffleStep` made in a folder of this machine, by the names of their games.
+
+    Of those that it made at a URL, the step's own folder has the manifests.
+    """
     return {
         json.loads(manifest.read_bytes())["game"]: manifest.parent
         for manifest in sorted([*folder.glob(MANIFEST), *folder.glob(f"*/{MANIFEST}")])
@@ -189,6 +195,8 @@ def shuffle_rows(
         run_left(consolidate, buckets, left, context, unit="buckets")
         manifest = _manifest(buckets, pieces, about, shuffling)
         write_atomic_at(join(target, MANIFEST), _to_json(manifest))
+    if is_url(target):  # whoever goes on from here sees what there is without asking far away
+        write_atomic(work / MANIFEST, _to_json(manifest))
     if not keep_pieces:
         shutil.rmtree(work / PIECES, ignore_errors=True)
     return manifest

@@ -88,7 +88,7 @@ def test_exported_games_are_imported_as_they_were(
     assert run_here(capsys, "data", "import", source, "--out", tmp_path / "first").code == 0
     there = tmp_path / "there.txt.gz"
     said = run_here(capsys, "data", "export", tmp_path / "first", "--form", form, "--out", there, "--json")
-    assert last_json(said) == {"games": 3, "out": str(there)}
+    assert last_json(said) == {"games": 3, "out": str(there), "files_set_aside": []}
     assert run_here(capsys, "data", "import", there, "--out", tmp_path / "second").code == 0
     first, second = ((tmp_path / name / "hex3_000.trmph").read_text() for name in ("first", "second"))
     assert first == second == "#3,b1a1b2a2b3 b\n#3,a1b2 b\n#3,a2a3c3 b\n"

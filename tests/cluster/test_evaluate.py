@@ -13,6 +13,7 @@ from configs.schema import NetworkConfig
 from core.errors import DataError, UsageError
 from games.hex import Hex
 from networks.build import new_net, to_weights
+from tests.cluster.commands import run_here
 from tests.learner.shuffled import make_data_set
 
 GAME = Hex(5)
@@ -139,3 +140,16 @@ def test_games_with_the_swap_are_not_in_files(tmp_path: Path, games: Path) -> No
     path.write_bytes(to_weights(net, model="main", version=1, game=game.name).to_bytes())
     with pytest.raises(UsageError, match="without the swap"):
         evaluate_model(str(path), [str(games)], runs=tmp_path, as_json=True)
+
+
+def test_a_file_that_cannot_be_read_whole_ends_in_1_and_the_rest_is_judged(
+    model: Path, games: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = tmp_path / "short.trmph.gz"
+    short.write_bytes(games.read_bytes()[:-9])
+    said = run_here(capsys, "evaluate", model, "--data", short, "--data", games, "--json")
+    report = json.loads(said.out.splitlines()[-1])
+    assert (said.code, report["games"]) == (1, 3)
+    assert [file["reason"] for file in report["files_set_aside"]] == ["file cut short"]
+    said = run_here(capsys, "evaluate", model, "--data", short, "--data", games)
+    assert (said.code, "file cut short" in said.out) == (1, True)

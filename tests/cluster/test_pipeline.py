@@ -175,6 +175,9 @@ def test_a_plan_tells_steps_and_estimates_and_leaves_nothing(
         (("snowflak", "--data", SLICE), ["did you mean snowflake?"]),
         (("hex", "shuffle.bucket=1", "--data", SLICE), ["did you mean shuffle.buckets?"]),
         (("--data", SLICE, "--name", "../x"), ["'../x'"]),
+        (("positions.symmetries=true", "--data", SLICE), ["learnt twice", "set positions.symmetries=false"]),
+        (("fit.sources=[{path: nowhere}]", "--data", SLICE), ["nowhere is no folder of shuffled rows"]),
+        (("learner.value_mix=0.5", "--data", SLICE), ["learner.value_mix"]),
     ],
 )
 def test_nonsense_is_refused_before_anything_is_made(

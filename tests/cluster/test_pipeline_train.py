@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from cluster.models import find_model
 from cluster.run_folder import RunFolder
 from tests.cluster.commands import Said, assert_three_lines, run_here
+from tests.pipeline.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
 SLICE = Path(__file__).parents[1] / "data" / "wolve_slice.trmph.gz"
 SMALL = (
@@ -95,9 +97,58 @@ def test_other_hyper_parameters_are_refused_until_they_are_accepted(runs: Path, 
     assert pipeline(capsys, runs, *words).code == 0
     said = pipeline(capsys, runs, *words, "fit.epochs=2")
     assert_three_lines(said, code=2, mentions=["train: ", "fit.epochs: 1 -> 2", "fit.accept_changes=true"])
+    again = pipeline(capsys, runs, "--name", "changed")  # what was refused has changed nothing
+    assert (again.code, "train: finished before" in again.out) == (0, True)
     said = pipeline(capsys, runs, *words, "fit.epochs=2", "fit.accept_changes=true", "--json")
     assert said.code == 0, said
     assert json.loads(said.out)["counts"]["train"]["rows"] == 3000
+    said = pipeline(capsys, runs, "--name", "changed", "fit.epochs=3")  # it was accepted that once
+    assert_three_lines(said, code=2, mentions=["fit.epochs: 2 -> 3"])
+
+
+def test_rows_that_were_shuffled_anew_are_not_taken_for_the_old(runs: Path, capsys: Capsys) -> None:
+    source = runs / "again"
+    shutil.copytree(runs / "rows" / "pipeline" / "shuffle", source)
+    words = (*SMALL, "--name", "reader", "--from", "train", f"fit.sources=[{{path: {source}}}]")
+    assert pipeline(capsys, runs, *words).code == 0
+    manifest = json.loads((source / "manifest.json").read_text())
+    del manifest["files"][0]
+    (source / "manifest.json").write_text(json.dumps(manifest))
+    said = pipeline(capsys, runs, *words)
+    assert_three_lines(said, code=2, mentions=["data.0.rows: "])
+
+
+def test_without_self_play_a_pipeline_of_a_model_needs_files(runs: Path, capsys: Capsys) -> None:
+    assert pipeline(capsys, runs, "--name", "rows").code == 0
+    words = ("--name", "unplayed", "--model", "rows", "--skip", "selfplay", "--to", "preprocess", "--json")
+    said = pipeline(capsys, runs, *SMALL, *words, "--data", runs / "games.trmph")
+    assert said.code == 0, said
+    assert set(json.loads(said.out)["counts"]) == {"preprocess"}
+    assert_three_lines(pipeline(capsys, runs, *SMALL, *words, "--name", "none"), code=2, mentions=["--data"])
+
+
+def test_rows_in_s3_are_fitted_to_from_there(
+    runs: Path,
+    capsys: Capsys,
+    bucket: str,  # noqa: F811
+) -> None:
+    from pipeline.storage import read_bytes
+
+    data = ("--data", runs / "games.trmph")
+    said = pipeline(capsys, runs, *SMALL, *data, "--name", "far", f"shuffle.target={bucket}/rows", "--json")
+    assert said.code == 0, said
+    counts = json.loads(said.out)["counts"]
+    assert counts["train"]["rows"] == 1500
+    manifest = json.loads(read_bytes(f"{bucket}/rows/manifest.json"))
+    assert manifest["rows"] == counts["shuffle"]["rows"]
+    folder = runs / "far" / "pipeline"
+    assert not list(folder.rglob("*.npz"))  # what was copied has served
+    words = ("--name", "from_far", "--from", "train", f"fit.sources=[{{path: '{bucket}/rows'}}]", "--json")
+    said = pipeline(capsys, runs, *SMALL, *words)
+    assert said.code == 0, said
+    # Rows of the same digests, and the same seed: the same network.
+    told = json.loads(said.out)["counts"]["train"]
+    assert told["validation"] == counts["train"]["validation"]
 
 
 def test_old_rows_are_mixed_in_as_they_are(runs: Path, capsys: Capsys) -> None:

@@ -22,10 +22,10 @@ replay.samples_per_insert replay.samples_per_insert_slack_rows
 replay.sampler replay.max_uses replay.priority_exponent replay.importance_exponent replay.capacity_bytes
 replay.persisted
 learner.batch_rows learner.microbatch_rows learner.learning_rate learner.weight_decay
+learner.clip_norm learner.ema_decay learner.policy_weight learner.value_weight
+learner.soft_policy_weight learner.checkpoint_every_seconds learner.checkpoints_kept
 learner.warmup_steps learner.schedule learner.schedule_steps learner.final_learning_rate_share
-learner.clip_norm learner.ema_decay learner.policy_weight learner.value_weight learner.value_mix
-learner.soft_policy_weight learner.publish_every_steps learner.checkpoint_every_seconds learner.checkpoints_kept
-learner.max_lag_versions learner.num_learners
+learner.value_mix learner.publish_every_steps learner.max_lag_versions learner.num_learners
 policy_gradient.algorithm policy_gradient.epochs policy_gradient.minibatch_steps policy_gradient.gae_lambda
 policy_gradient.ratio_clip policy_gradient.value_clip policy_gradient.target_kl
 policy_gradient.normalise_advantages policy_gradient.entropy_weight policy_gradient.value_weight

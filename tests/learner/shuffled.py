@@ -63,6 +63,12 @@ def make_data_set(
             about = ShardAbout(game.name, size * size, ())
             info = write_shard(folder / name, {key: column[chosen] for key, column in rows.items()}, about)
             files.append({"name": name, "rows": info.rows, "digest": info.digest})
-    manifest = {"schema": 1, "game": game.name, "cells": size * size, "files": files}
+    manifest = {
+        "schema": 1,
+        "game": game.name,
+        "cells": size * size,
+        "validation_share": 0.1,
+        "files": files,
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

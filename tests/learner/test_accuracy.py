@@ -107,3 +107,11 @@ def test_nothing_seen_is_no_share() -> None:
     assert report["policy_top1"] is None
     assert report["value_accuracy_second_half"] is None
     assert report["by_ply"] == []
+
+
+def test_a_network_that_says_nothing_foretells_nothing() -> None:
+    rows, cells, policy, value = random_rows(1, 50)
+    accuracy = Accuracy()
+    accuracy.add(rows, cells, np.full_like(policy, np.nan), np.full_like(value, np.nan))
+    report = accuracy.report()
+    assert report["policy_top1"] == report["policy_top3"] == report["value_accuracy"] == 0

@@ -51,6 +51,7 @@ def test_a_turned_board_has_the_turned_answer(by_muon: bool) -> None:
         parameters.gradient.zero_()
         (as_is["policy"][:, :4].sum() + as_is["soft_policy"][:, 0].sum() + as_is["value"].sum()).backward()
         optimizer.step()
+        assert torch.equal(parameters.all, parameters.all[twins(net, parameters)])
     assert all(float((a - b).abs().max()) > 1e-2 for a, b in pairwise(said))
 
 

@@ -39,6 +39,7 @@ def losses_of(
         outputs,
         {name: torch.from_numpy(array) for name, array in targets.items()},
         config=CONFIG,
+        value_mix=CONFIG.value_mix,
         batch_value_weight=len(outputs["value"]),
         batch_policy_weight=float(targets["policy_weight"].sum()),
         soft_policy_weight=soft_policy_weight,
@@ -52,6 +53,7 @@ def shares(
         {"policy": torch.from_numpy(logits[part]), "value": torch.from_numpy(values[part])},
         {name: torch.from_numpy(array[part]) for name, array in targets.items()},
         config=CONFIG,
+        value_mix=CONFIG.value_mix,
         batch_value_weight=len(logits),
         batch_policy_weight=float(targets["policy_weight"].sum()),
     )

@@ -1,6 +1,7 @@
 """Rows are drawn by weight, each once an epoch, in an order that a seed and a number determine."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from core.errors import DataError, UsageError
 from games.hex import Hex
 from learner.mixing import DataSet, MixedRows, Targets, learning_columns, read_manifest, validation_rows
 from learner.objective import Columns
-from replay.shards import read_shard
+from replay.splitting import is_validation
 from tests.learner.shuffled import make_data_set, played
 
 GAME = Hex(5)
@@ -37,7 +38,7 @@ def names_of(batch: Columns) -> list[tuple[int, int]]:
 
 
 def rows_of(folder: Path) -> Counter[tuple[int, int]]:
-    shards = [read_shard(path) for path, _ in read_manifest(folder).files["train"]]
+    shards = [file.read() for file in read_manifest(folder).files["train"]]
     return Counter(
         pair
         for shard in shards
@@ -82,7 +83,7 @@ def test_weights_decide_how_often_rows_are_drawn(first: Path, second: Path) -> N
 
 def test_files_are_skipped_and_rows_capped(first: Path) -> None:
     files = read_manifest(first).files["train"]
-    left = sum(rows for k, (_, rows) in enumerate(files) if k not in (1, 2))
+    left = sum(file.rows for k, file in enumerate(files) if k not in (1, 2))
     assert mixed(DataSet(first, skip=(1, 2))).rows_per_epoch == left
     capped = mixed(DataSet(first), max_rows=100)
     assert capped.rows_per_epoch == 100
@@ -134,7 +135,36 @@ def test_rows_become_targets() -> None:
 def test_validation_rows_are_those_kept_apart_up_to_a_number(first: Path, second: Path) -> None:
     sets = [DataSet(first), DataSet(second)]
     everything = list(validation_rows(sets, most=10**9))
-    total = sum(rows for one in sets for _, rows in read_manifest(one.folder).files["validation"])
+    total = sum(file.rows for one in sets for file in read_manifest(one.folder).files["validation"])
     assert sum(len(rows["game"]) for rows in everything) == total
     assert sum(len(rows["game"]) for rows in validation_rows(sets, most=33)) == 33
     assert list(validation_rows(sets, most=0)) == []
+
+
+def with_share(folder: Path, to: Path, share: float) -> DataSet:
+    shutil.copytree(folder, to)
+    manifest = json.loads((to / "manifest.json").read_text())
+    (to / "manifest.json").write_text(json.dumps(manifest | {"validation_share": share}))
+    return DataSet(to)
+
+
+def test_games_that_one_set_teaches_are_not_judged_by(first: Path, second: Path, tmp_path: Path) -> None:
+    most = with_share(first, tmp_path / "most", 0.5)
+    less = with_share(second, tmp_path / "less", 0.25)
+
+    def games(*sets: DataSet) -> set[int]:
+        return {game for rows in validation_rows(sets, most=10**9) for game in rows["game"].tolist()}
+
+    of_most = np.array(sorted(games(most)), np.uint64)
+    kept = set(of_most[is_validation(of_most, 0.25)].tolist())
+    assert games(most, less) == kept | games(less)
+    assert kept < games(most)
+    assert games(most, with_share(second, tmp_path / "none", 0.0)) <= games(DataSet(second))
+
+
+def test_a_shard_of_another_data_set_is_refused(first: Path, second: Path, tmp_path: Path) -> None:
+    mixed_up = with_share(first, tmp_path / "mixed", 0.1).folder
+    for name in ("shuffled_0000.npz", "shuffled_0000.npz.json"):
+        shutil.copy(second / "train" / name, mixed_up / "train" / name)
+    with pytest.raises(DataError, match="is not of this data set"):
+        drawn_names(mixed(DataSet(mixed_up)), 500)

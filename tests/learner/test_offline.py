@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from configs.fitting import FitSettings
-from configs.schema import LearnerConfig, NetworkConfig
-from core.errors import DataError, UsageError
+from configs.schema import NetworkConfig, StepConfig
+from core.errors import DataError, TamenError, UsageError
 from games.hex import Hex
+from learner.checkpoint import CheckpointStore
 from learner.mixing import DataSet, validation_rows
 from learner.offline import METRICS_FILE, Around, Fitting, OfflineLearner, fit, judge
 from learner.step import MAX_FAULTS_IN_A_ROW
@@ -24,7 +25,7 @@ from tests.learner.shuffled import make_data_set
 
 GAME = Hex(5)
 NETWORK = NetworkConfig(blocks=2, channels=16, precision="fp32")
-LEARNER = LearnerConfig(batch_rows=64, microbatch_rows=64, learning_rate=4e-3, ema_decay=0.9)
+LEARNER = StepConfig(batch_rows=64, microbatch_rows=64, learning_rate=4e-3, ema_decay=0.9)
 SETTINGS = FitSettings(epochs=2, mini_epoch_rows=500, half_turns="unused")
 
 
@@ -176,6 +177,44 @@ def test_another_network_or_other_rows_are_never_the_same(rows: Path, tmp_path: 
     other = make_data_set(tmp_path / "other", games=20, first=500)
     with pytest.raises(UsageError, match=r"data\.0"):
         fit(fitting(other), tmp_path / "fit", Told().around())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"settings": {"optimizer": "adam"}}, {}),
+        ({}, {"settings": {"half_turns": "tied"}}),
+        ({}, {"learner": {"ema_decay": 0.0}}),
+        ({"learner": {"ema_decay": 0.0}}, {}),
+    ],
+)
+def test_what_a_checkpoint_has_no_state_for_is_never_accepted(
+    rows: Path, tmp_path: Path, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    fit(fitting(rows, **dict(before)), tmp_path, Told(stop_after=2).around())
+    settings = after.get("settings", {}) | {"accept_changes": True}
+    with pytest.raises(UsageError, match="this one cannot go on"):
+        fit(fitting(rows, **after | {"settings": settings}), tmp_path, Told().around())
+
+
+def test_another_decay_of_the_average_may_be_accepted(rows: Path, tmp_path: Path) -> None:
+    fit(fitting(rows), tmp_path, Told(stop_after=2).around())
+    changed = fitting(rows, learner={"ema_decay": 0.5}, settings={"accept_changes": True})
+    assert fit(changed, tmp_path, Told().around())["finished"]
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_fitting(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: CheckpointStore, **given: Any) -> None:
+        if len(told.progress) < 10:
+            raise TamenError("a checkpoint was not written", why="No space left on device", fix="make room")
+        save(self, **given)
+
+    save, told = CheckpointStore.save, Told()
+    monkeypatch.setattr(CheckpointStore, "save", full)
+    assert fit(fitting(rows), tmp_path, told.around())["finished"]
+    assert any("no checkpoint: a checkpoint was not written: No space left" in line for line in told.lines)
 
 
 def test_the_time_ends_it_and_the_rate_falls_with_it(rows: Path, tmp_path: Path) -> None:

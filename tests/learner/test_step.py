@@ -1,5 +1,6 @@
 """One optimiser step: what it adds up, what it refuses, and what it remembers."""
 
+import functools
 import io
 import math
 from collections.abc import Callable
@@ -28,7 +29,8 @@ def make_trainer(precision: str = "fp32", **changes: object) -> tuple[Trainer, B
     arithmetic = resolve(precision, "cpu")
     net = arithmetic.place(new_net(SPEC, NetworkConfig(blocks=2, channels=8), seed=1))
     config = CONFIG.model_copy(update=changes)
-    return Trainer(net, BoardObjective(config), config, arithmetic), net
+    schedule = functools.partial(learning_rate, config)
+    return Trainer(net, BoardObjective(config), config, arithmetic, schedule=schedule), net
 
 
 def gradient(net: BoardNet) -> torch.Tensor:

@@ -29,7 +29,7 @@ def cells() -> dict[str, torch.Tensor]:
 
 
 def test_auto_takes_bf16_on_a_cpu_only_if_it_has_instructions_for_it() -> None:
-    expected = "bf16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "fp32"
+    expected = "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
     taken = resolve("auto", "cpu")
     assert taken.name == expected
     assert "CPU" in taken.why or "cpu" in taken.why

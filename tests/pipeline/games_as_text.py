@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.files import digest
 from core.seeds import derive_rng
 from games.hex import Hex
 
@@ -31,12 +32,13 @@ def line_of(size: int, moves: list[int], winner: int) -> str:
 
 
 def random_text(games: int, *, size: int = 5, seed: int = 0) -> bytes:
-    """Return the lines of so many different games."""
+    """Return the lines of so many different games, none of which is another one turned by 180°."""
     rng = derive_rng(seed, "text")
     lines: dict[tuple[int, ...], str] = {}
     while len(lines) < games:
         moves, winner = random_game(size, rng)
-        lines[tuple(moves)] = line_of(size, moves, winner)
+        turned = [size * size - 1 - cell for cell in moves]
+        lines[min(tuple(moves), tuple(turned))] = line_of(size, moves, winner)
     return "".join(lines.values()).encode()
 
 
@@ -45,5 +47,8 @@ def write_cleaned(folder: Path, texts: dict[str, bytes]) -> None:
     folder.mkdir(exist_ok=True)
     for name, text in texts.items():
         (folder / f"{name}.trmph").write_bytes(text)
-    files = [{"name": f"{name}.trmph", "game": name.split("_")[0]} for name in texts]
+    files = [
+        {"name": f"{name}.trmph", "game": name.split("_")[0], "digest": digest(text)}
+        for name, text in texts.items()
+    ]
     (folder / "manifest.json").write_text(json.dumps({"schema": 1, "files": files}))

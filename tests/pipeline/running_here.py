@@ -35,13 +35,10 @@ class Here:
             yield number, function(arguments[number])
 
 
-def context(
-    executor: Here | None = None, *, seed: int = 0, should_stop: Callable[[], bool] = lambda: False
-) -> Context:
+def context(executor: Here | None = None, *, should_stop: Callable[[], bool] = lambda: False) -> Context:
     return Context(
         executor=executor or Here(),
         progress=lambda done, total, unit: None,
         should_stop=should_stop,
         log=lambda line: None,
-        seed=seed,
     )

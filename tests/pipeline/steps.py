@@ -59,7 +59,7 @@ class Around:
         self.said: list[str] = []
         self.logged: list[str] = []
         self.stop_after = 10**9
-        self.context = Context(Inline(), self._progress, self._should_stop, self.logged.append, seed=0)
+        self.context = Context(Inline(), self._progress, self._should_stop, self.logged.append)
         self._done = 0
 
     def run(self, pipeline: Pipeline, **options: Any) -> dict[str, dict[str, Any]]:

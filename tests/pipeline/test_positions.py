@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +19,23 @@ from tests.pipeline.running_here import Here, Killed, context
 Game = tuple[list[int], int]
 
 
+def number_of(size: int, moves: list[int]) -> int:
+    def digest(cells: list[int]) -> int:
+        data = b"".join(cell.to_bytes(2, "little") for cell in cells)
+        return int.from_bytes(
+            hashlib.blake2b(data, digest_size=8, key=f"hex{size}".encode()).digest(), "little"
+        )
+
+    return min(digest(moves), digest([size * size - 1 - cell for cell in moves]))
+
+
 def rows_by_the_rules(size: int, games: list[Game], selection: Selection) -> dict[str, np.ndarray]:
     """The same rows, one position at a time by the rules of hex: slow and plain."""
     hexes = Hex(size)
     states, row = hexes.new_states(1), np.zeros(1, np.int64)
     found = []
     for moves, winner in games:
-        number = int.from_bytes(
-            hashlib.blake2b(line_of(size, moves, 0).strip().encode()).digest()[:8], "little"
-        )
+        number = number_of(size, moves)
         plies = len(moves)
         chosen = {"all": range(plies + 1), "final": [plies], "penultimate": [plies - 1]}[selection.selector]
         hexes.new(states, row)
@@ -106,7 +115,8 @@ def test_an_unknown_winner_is_outcome_nought() -> None:
 
 def test_the_number_of_a_game_is_that_of_its_moves_whoever_won() -> None:
     one, other = cut(3, [([0, 1, 2], 1)])["game"], cut(3, [([0, 1, 2], -1)])["game"]
-    assert one[0] == other[0] == int.from_bytes(hashlib.blake2b(b"#3,a1b1c1").digest()[:8], "little")
+    assert one[0] == other[0] == number_of(3, [0, 1, 2])
+    assert one[0] == cut(3, [([8, 7, 6], 1)])["game"][0]  # the same game, turned
     assert one[0] not in cut(3, [([0, 1], 1), ([0, 2, 1], 1)])["game"]
 
 
@@ -247,14 +257,22 @@ def test_a_step_stops_between_two_files(cleaned: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "rows").glob("*.npz"))) == 2
 
 
+def test_games_other_than_those_that_were_cleaned_are_refused(cleaned: Path, tmp_path: Path) -> None:
+    shutil.copytree(cleaned, tmp_path / "cleaned")
+    file = sorted((tmp_path / "cleaned").glob("*.trmph"))[0]
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"cannot be read\n.*the manifest says"):
+        run(tmp_path / "cleaned", tmp_path / "rows")
+
+
 @pytest.mark.parametrize(
     ("manifest", "problem"),
     [
         ("", "cannot be read"),
         ("{}", "cannot be read"),
         ('{"files": []}', "holds no games"),
-        ('{"files": [{"name": "a", "game": "go"}]}', "no positions can be cut"),
-        ('{"files": [{"name": "a", "game": "hex99"}]}', "no positions can be cut"),
+        ('{"files": [{"name": "a", "game": "go", "digest": ""}]}', "no positions can be cut"),
+        ('{"files": [{"name": "a", "game": "hex99", "digest": ""}]}', "no positions can be cut"),
     ],
 )
 def test_what_preprocess_did_not_write_is_refused(tmp_path: Path, manifest: str, problem: str) -> None:

@@ -167,6 +167,15 @@ def test_a_game_without_an_end_does_not_swallow_the_next(tmp_path: Path) -> None
     assert found[1:] == [Line(2, "(;GM[11];B[a2])"), Line(3, "(;B[a3])")]
 
 
+def test_a_file_of_games_without_an_end_is_not_read_again_from_each_of_them(tmp_path: Path) -> None:
+    lines = 40_000
+    piece = write(tmp_path / "a.sgf", b"(;\n" * lines + b"(;GM[11];B[a2])\n")
+    found = list(LineReader(piece))
+    assert 10 < len(found) < 40
+    assert all(isinstance(each, Rejection) for each in found)
+    assert found[2].detail == "the game that begins here does not end; 3 lines more are passed over with it"
+
+
 def test_folders_are_searched_to_the_bottom_in_order(tmp_path: Path) -> None:
     for name in ("b.trmph", "worker_1/a.trmph.gz", "worker_0/a.sgf", "worker_0/log.txt", ".hidden.trmph"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -15,9 +15,9 @@ from pipeline.contract import Stopped
 from pipeline.executors import Processes
 from pipeline.positions import Selection, cut_rows
 from pipeline.shuffle import MANIFEST, PIECES, ShuffleStep, Shuffling, data_sets
-from pipeline.splitting import is_validation
 from pipeline.storage import join, list_files, read_bytes
 from replay.shards import COLUMNS, check_valid, load_info, read_shard, write_shard
+from replay.splitting import is_validation
 from tests.pipeline.games_as_text import random_text
 from tests.pipeline.running_here import Here, Killed, context
 from tests.pipeline.s3 import bucket, s3_server  # noqa: F401 - fixtures
@@ -408,4 +408,4 @@ def test_shards_go_to_s3_and_a_killed_run_goes_on_there(
         for location in list_files(folder)
     }
     assert there == files_in(whole)
-    assert files_in(tmp_path / "a") == {}
+    assert files_in(tmp_path / "a") == {MANIFEST: there[MANIFEST]}

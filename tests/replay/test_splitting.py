@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from core.seeds import derive_rng
-from pipeline.splitting import is_validation
+from replay.splitting import is_validation
 
 numbers = hnp.arrays(np.uint64, st.integers(0, 50))
 shares = st.floats(0, 1)
