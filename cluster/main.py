@@ -13,7 +13,7 @@ from cluster.addresses import cluster_to_join
 from cluster.bench_verbs import bench
 from cluster.data_verbs import data as data_app
 from cluster.plan_verbs import plan
-from cluster.verbs import AsJson, Runs, add_verb, print_json
+from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
 from configs.names import PIPELINES_FOLDER, preset_names
 
 app = typer.Typer(
@@ -85,6 +85,7 @@ ModelSimulations = Annotated[
     int, typer.Option(help="of a model's move; 0: its policy alone", min=0, metavar="N")
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="plain lines instead of the live panel")]
+DEFAULT_PRESET = "hex5"
 app.add_typer(bench, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(plan, name="plan")
@@ -116,7 +117,7 @@ def doctor(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
 
 @verb
 def train(
-    preset: Preset = "hex5",
+    preset: Preset = DEFAULT_PRESET,
     overrides: Overrides = None,
     name: Name = None,
     minutes: Minutes = None,
@@ -141,6 +142,8 @@ def train(
 
     The same command resumes. Ctrl-C saves and stops.
     """
+    if (settings := settings_without_preset(preset, overrides)) is not None:
+        preset, overrides = DEFAULT_PRESET, settings
     from cluster.program import Machine
     from cluster.run_folder import run_folder
     from cluster.train import fitting_size, resolve_config, show_plan
@@ -221,12 +224,15 @@ def pipeline(
     The steps are selfplay (with --model), preprocess, positions, shuffle, train. Interrupt it as you like: the same
     command goes on, and does nothing twice. Exit code 1 when a file could not be read whole; the rest was.
     """
-    from cluster.pipeline import DEFAULT_PRESET, Asked, resolve_pipeline, run_pipeline, show_plan
+    if (settings := settings_without_preset(preset, overrides)) is not None:
+        preset, overrides = None, settings
+    from cluster.pipeline import DEFAULT_PRESET as FIRST_PIPELINE
+    from cluster.pipeline import Asked, resolve_pipeline, run_pipeline, show_plan
     from cluster.program import Machine
     from cluster.run_folder import run_folder
     from cluster.train import fitting_size
 
-    folder = run_folder(runs, name or preset or DEFAULT_PRESET)
+    folder = run_folder(runs, name or preset or FIRST_PIPELINE)
     config = resolve_pipeline(
         preset,
         overrides or [],

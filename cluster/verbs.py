@@ -39,6 +39,11 @@ def add_verb(app: typer.Typer, work: Callable[..., None]) -> Callable[..., None]
     return app.command()(told)
 
 
+def settings_without_preset(preset: str | None, settings: list[str] | None) -> list[str] | None:
+    """Return all settings when the preset was left out, so that what stands first is a setting; else None."""
+    return [preset, *(settings or [])] if preset is not None and "=" in preset else None
+
+
 def print_json(result: Any) -> None:
     """Print `result` on one line, for programs."""
     sys.stdout.write(json.dumps(result) + "\n")

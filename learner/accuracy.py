@@ -39,6 +39,7 @@ class Accuracy:
             value: [R] in [-1, 1].
         """
         self._games.update(np.unique(rows["game"]).tolist())
+        value = np.nan_to_num(value.astype(np.float64))  # what is no number tells nothing
         ply, outcome = rows["ply"].astype(np.int64), rows["outcome"].astype(np.float64)
         has_move = (rows["action"] >= 0) & (ply >= FIRST_PLY)
         known = outcome != 0

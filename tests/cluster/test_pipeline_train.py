@@ -97,12 +97,16 @@ def test_other_hyper_parameters_are_refused_until_they_are_accepted(runs: Path, 
     assert pipeline(capsys, runs, *words).code == 0
     said = pipeline(capsys, runs, *words, "fit.epochs=2")
     assert_three_lines(said, code=2, mentions=["train: ", "fit.epochs: 1 -> 2", "fit.accept_changes=true"])
-    again = pipeline(capsys, runs, "--name", "changed")  # what was refused has changed nothing
+    again = pipeline(
+        capsys, runs, "--name", "changed", "--from", "train"
+    )  # what was refused has changed nothing
     assert (again.code, "train: finished before" in again.out) == (0, True)
     said = pipeline(capsys, runs, *words, "fit.epochs=2", "fit.accept_changes=true", "--json")
     assert said.code == 0, said
     assert json.loads(said.out)["counts"]["train"]["rows"] == 3000
-    said = pipeline(capsys, runs, "--name", "changed", "fit.epochs=3")  # it was accepted that once
+    said = pipeline(
+        capsys, runs, "--name", "changed", "--from", "train", "fit.epochs=3"
+    )  # it was accepted that once
     assert_three_lines(said, code=2, mentions=["fit.epochs: 2 -> 3"])
 
 
@@ -115,7 +119,7 @@ def test_rows_that_were_shuffled_anew_are_not_taken_for_the_old(runs: Path, caps
     del manifest["files"][0]
     (source / "manifest.json").write_text(json.dumps(manifest))
     said = pipeline(capsys, runs, *words)
-    assert_three_lines(said, code=2, mentions=["data.0.rows: "])
+    assert_three_lines(said, code=2, mentions=["data.0: "])
 
 
 def test_without_self_play_a_pipeline_of_a_model_needs_files(runs: Path, capsys: Capsys) -> None:

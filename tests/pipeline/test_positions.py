@@ -258,11 +258,11 @@ def test_a_step_stops_between_two_files(cleaned: Path, tmp_path: Path) -> None:
 
 
 def test_games_other_than_those_that_were_cleaned_are_refused(cleaned: Path, tmp_path: Path) -> None:
-    shutil.copytree(cleaned, tmp_path / "cleaned")
-    file = sorted((tmp_path / "cleaned").glob("*.trmph"))[0]
+    shutil.copytree(cleaned, tmp_path / "copy")
+    file = sorted((tmp_path / "copy").glob("*.trmph"))[0]
     file.write_bytes(file.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"cannot be read\n.*the manifest says"):
-        run(tmp_path / "cleaned", tmp_path / "rows")
+        run(tmp_path / "copy", tmp_path / "rows")
 
 
 @pytest.mark.parametrize(
