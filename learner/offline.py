@@ -3,8 +3,6 @@
 import copy
 import json
 import math
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +15,13 @@ import torch
 
 from configs.fitting import FitSettings
 from configs.schema import NetworkConfig, StepConfig
-from core.errors import DataError, TamenError, UsageError
+from core.errors import TamenError, UsageError
 from core.files import digest, write_atomic
 from core.seeds import derive_seed
 from games.game import Game
 from learner.accuracy import Accuracy
 from learner.adam import Adam
+from learner.ahead import Ahead
 from learner.board_objective import BoardObjective
 from learner.checkpoint import Checkpoint, CheckpointStore
 from learner.flat_parameters import FlatParameters
@@ -41,8 +40,6 @@ from networks.winograd_training import fastest_trainable
 
 METRICS_FILE = "fitting.jsonl"
 EVALUATED_TOGETHER = 512
-PREFETCHED_BATCHES = 4
-LONGEST_WAIT_SECONDS = 300
 _UNCOMPARED = ("sources", "sweep", "sweep_method", "sweep_trials", "accept_changes")
 
 
@@ -166,7 +163,7 @@ class OfflineLearner:
     def run(self) -> dict[str, Any]:
         """Fit, save, and at the end publish; return what `fit` does."""
         stopped = False
-        batches = _Ahead(self._batches())
+        batches = Ahead(self._batches())
         try:
             while self._share() < 1 and not stopped:
                 self._step(batches.next())
@@ -434,54 +431,6 @@ def _new_trainer(fitting: Fitting, device: str, *, schedule: Callable[[int], flo
         optimizer=optimizer,
         forward=fastest_trainable(net) if precision.name == "fp32" else None,
     )
-
-
-class _Ahead:
-    """Items of an iterator, some made ahead on a thread."""
-
-    def __init__(self, items: Iterator[Columns]) -> None:
-        self._items = items
-        self._made: queue.Queue[Columns | BaseException] = queue.Queue(PREFETCHED_BATCHES)
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="rows", daemon=True)
-        self._thread.start()
-
-    def next(self) -> Columns:
-        """Return the next item. Raises what making it raised, and DataError when none is made for a long time."""
-        try:
-            made = self._made.get(timeout=LONGEST_WAIT_SECONDS)
-        except queue.Empty as error:
-            raise DataError(
-                f"no rows were read for {LONGEST_WAIT_SECONDS} s",
-                why="what lies under their folders does not answer",
-                fix="look at the disk or network that they are on; the same command goes on from the last checkpoint",
-            ) from error
-        if isinstance(made, BaseException):
-            raise made
-        return made
-
-    def close(self) -> None:
-        self._closed.set()
-        while not self._made.empty():
-            self._made.get_nowait()
-        self._thread.join(LONGEST_WAIT_SECONDS)
-
-    def _run(self) -> None:
-        try:
-            for item in self._items:
-                if not self._put(item):
-                    return
-        except BaseException as error:  # the thread has nobody to tell but the next caller
-            self._put(error)
-
-    def _put(self, item: Columns | BaseException) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._made.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
 
 
 def _in_words(entry: Mapping[str, Any]) -> str:
