@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-KERNEL_FOLDERS = ("games", "networks", "search", "inference_server", "replay", "learner", "pipeline")
+KERNEL_FOLDERS = ("games", "networks", "search", "poker", "inference_server", "replay", "learner", "pipeline")
 """Folders whose files hold numba kernels."""
 
 

@@ -1,0 +1,1 @@
+"""Hands, public trees and counterfactual regret minimisation."""

@@ -1,0 +1,135 @@
+"""Solves public trees for many hands at once by counterfactual regret minimisation.
+
+Values. A counterfactual value of a hand is what the player wins with it on average, times the other's mass on hands
+that go with it: Σ over these of reach · gain. They are in the unit of the stakes. Both players have the same H hands,
+of which ranges give each a mass.
+"""
+
+from dataclasses import astuple
+
+import numpy as np
+
+from poker import kernels
+from poker.hands import HandSet
+from poker.program import ROOT_VALUE, CompiledTree, compile_tree, stakes
+from poker.rows import LANES
+from poker.schedules import Schedule
+from poker.tree import Node
+
+PLAYERS = (0, 1)
+
+
+class Solver:
+    """A tree of some form on a hand set, in as many situations side by side as there are lanes.
+
+    Lanes do not know of each other: what comes of a situation is the same in any of them, whatever the others hold.
+    Each has its own ranges, stakes and number of iterations.
+
+    Args:
+        tree: whose form all situations have, and, until `begin` gives others, its stakes.
+        hands: of both players.
+        lanes: whether to compute in `LANES` lanes of float32, or one situation in float64, more slowly.
+    """
+
+    def __init__(self, tree: Node, hands: HandSet, *, lanes: bool) -> None:
+        self.hands = hands
+        self.compiled: CompiledTree = compile_tree(tree)
+        self._lanes = lanes
+        self._tables = kernels.tables(hands)
+        number = hands.number
+        self._arrays = kernels.new_arrays(self.compiled.actions, self.compiled.slots, number, lanes=lanes)
+        self._learnt = self._arrays.regrets
+        ends = stakes(tree).shape[1]
+        self._stakes = [kernels.new_rows(ends, lanes=lanes) for _ in PLAYERS]
+        self._mass = np.ones(self.lanes)
+        self.iterations = np.zeros(self.lanes, np.int64)
+
+    @property
+    def lanes(self) -> int:
+        return LANES if self._lanes else 1
+
+    def begin(self, lane: int, tree: Node, ranges: np.ndarray) -> None:
+        """Put a situation into a lane, with nothing learnt.
+
+        Args:
+            lane: which.
+            tree: of the same form as the solver's.
+            ranges: [2, H], at least 0, of any sum.
+        """
+        for array in (self._arrays.regrets, self._learnt, self._arrays.average):
+            self._lane(array, lane)[:] = 0.0
+        for player, own in enumerate(stakes(tree)):
+            self._lane(self._stakes[player], lane)[:] = own
+            self._lane(self._slot(player), lane)[:] = ranges[player]
+        self._mass[lane] = float((ranges[0] * self.hands.compatible(ranges[1].astype(np.float64))).sum())
+        self.iterations[lane] = 0
+
+    def iterate(self, schedule: Schedule, count: int) -> None:
+        """Take so many iterations in every lane."""
+        if schedule.simultaneous and self._learnt is self._arrays.regrets:
+            self._learnt = self._arrays.regrets.copy()
+        kernels.iterate(
+            tuple(program.code for program in self.compiled.programs),
+            self._tables,
+            self._arrays,
+            self._learnt,
+            tuple(self._stakes),
+            self._weights(schedule, count),
+            schedule.simultaneous,
+            schedule.floor,
+        )
+        self.iterations += count
+
+    def values(self) -> np.ndarray:
+        """Return counterfactual values float [2, H, lanes] at the root when both play their average strategies."""
+        return self._root_values(kernels.MEAN)
+
+    def best_values(self) -> np.ndarray:
+        """Return those of each player's best answer to the other's average strategy."""
+        return self._root_values(kernels.BEST)
+
+    def expected(self, values: np.ndarray) -> np.ndarray:
+        """Return float64 [2, lanes]: what players win on average, given counterfactual values [2, H, lanes]."""
+        ranges = np.stack([self._all_lanes(self._slot(player)) for player in PLAYERS]).astype(np.float64)
+        return (ranges * values).sum(1) / self._mass
+
+    def exploitability(self) -> np.ndarray:
+        """Return float64 [lanes]: the mean of what best answers would win more than average strategies do."""
+        return self.expected(self.best_values()).sum(0) / 2
+
+    def strategy(self, decision: int, count: int, lane: int = 0) -> np.ndarray:
+        """Return the average strategy float64 [count, H] of a decision, by its number among decisions in tree order."""
+        first, number = self.compiled.first[decision], self.hands.number
+        rows = self._lane(self._arrays.average, lane)[first * number : (first + count) * number]
+        parts = rows.reshape(count, number).astype(np.float64)
+        mass = parts.sum(0)
+        return np.where(mass > 0, parts / np.where(mass > 0, mass, 1.0), 1.0 / count)
+
+    def _root_values(self, mode: int) -> np.ndarray:
+        return np.stack([self._value(player, mode) for player in PLAYERS])
+
+    def _value(self, player: int, mode: int) -> np.ndarray:
+        arrays = self._arrays
+        code, stakes = self.compiled.programs[player].code, self._stakes[player]
+        kernels.traverse(code, self._tables, arrays, arrays.average, self._learnt, stakes, mode, False)
+        return self._all_lanes(self._slot(ROOT_VALUE)).copy()
+
+    def _slot(self, slot: int) -> np.ndarray:
+        number = self.hands.number
+        return self._arrays.work[slot * number : (slot + 1) * number]
+
+    def _weights(self, schedule: Schedule, count: int) -> np.ndarray:
+        """Return the rows of `kernels.iterate` for the next iterations of each lane."""
+        starts, of_lane = np.unique(self.iterations, return_inverse=True)
+        numbers = np.array(
+            [[astuple(schedule.weights(int(start) + k)) for k in range(1, count + 1)] for start in starts]
+        )
+        rows = kernels.new_rows(count * kernels.WEIGHTS, lanes=self._lanes)
+        rows[:] = numbers.reshape(len(starts), -1)[of_lane].T if self._lanes else numbers.reshape(-1)
+        return rows
+
+    def _lane(self, array: np.ndarray, lane: int) -> np.ndarray:
+        return array[:, lane] if self._lanes else array
+
+    def _all_lanes(self, array: np.ndarray) -> np.ndarray:
+        return array if self._lanes else array[:, None]

@@ -1,0 +1,65 @@
+"""Public trees: who may do what, what is at stake at each end; hands are not known here.
+
+A tree is built of four kinds of nodes. What players have put in is counted from the beginning of the hand, in chips,
+so the loser of a hand loses what he has put in, and the other wins it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One player gave up.
+
+    Attributes:
+        winner: 0 or 1.
+        stake: what the other one has put in.
+    """
+
+    winner: int
+    stake: float
+
+
+@dataclass(frozen=True, slots=True)
+class Showdown:
+    """Hands are compared on board number `board`; the loser loses `stake`."""
+
+    stake: float
+    board: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """`player` chooses one of `actions`, each a (word, node)."""
+
+    player: int
+    actions: tuple[tuple[str, "Node"], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """A public card is dealt: `deals` are (board number, node), all equally likely for hands that they do not block.
+
+    Attributes:
+        cards: the number of cards from which one is dealt, when both hands are known.
+    """
+
+    deals: tuple[tuple[int, "Node"], ...]
+    cards: int
+
+
+Node: TypeAlias = Fold | Showdown | Decision | Chance
+
+
+def nodes(tree: Node) -> Iterator[Node]:
+    """Yield all nodes, a node before those below it."""
+    yield tree
+    match tree:
+        case Decision(actions=actions):
+            for _, node in actions:
+                yield from nodes(node)
+        case Chance(deals=deals):
+            for _, node in deals:
+                yield from nodes(node)
