@@ -12,6 +12,7 @@ from cluster import environment
 from cluster.addresses import cluster_to_join
 from cluster.bench_verbs import bench
 from cluster.data_verbs import data as data_app
+from cluster.datagen_verbs import datagen
 from cluster.plan_verbs import plan
 from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
 from configs.names import PIPELINES_FOLDER, preset_names
@@ -88,6 +89,7 @@ Plain = Annotated[bool, typer.Option("--plain", help="plain lines instead of the
 DEFAULT_PRESET = "hex5"
 app.add_typer(bench, name="bench")
 app.add_typer(data_app, name="data")
+app.add_typer(datagen, name="datagen")
 app.add_typer(plan, name="plan")
 verb = functools.partial(add_verb, app)
 

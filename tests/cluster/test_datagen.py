@@ -1,0 +1,110 @@
+"""`tamen datagen`: logs of hands are told in a table and in JSON, and bad lines and files end in an exit code."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from poker.analytics import newest_analytics, read_analytics
+from tests.cluster.commands import Said, assert_three_lines, run_here
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+DEEP, SHALLOW = DATA / "acpc_200bb_slice.log.gz", DATA / "acpc_100bb_slice.log.gz"
+HANDS = [
+    "1:a,b:0f:3c7d,2h8d|:50,-50",
+    "2:b,a:0cr200f:3c7d,2h8d|:100,-100",
+    "3:a,b:0r100c/r200f:3c7d,2h8d|/6s6dAh:200,-200",
+    "4:a,b:0r100c/cc/r100c/r400f:3c7d,2h8d|/6s6dAh/As/Ac:300,-300",
+]
+
+Capsys = pytest.CaptureFixture[str]
+
+
+def last_json(said: Said) -> Any:
+    return json.loads(said.out.splitlines()[-1])
+
+
+def analyze(capsys: Capsys, *arguments: object) -> Said:
+    return run_here(capsys, "datagen", "analyze-hands", *arguments)
+
+
+def test_logs_are_told_in_a_table_and_in_json(tmp_path: Path, capsys: Capsys) -> None:
+    shown = analyze(capsys, DEEP, SHALLOW, "--out", tmp_path / "analytics")
+    counts = last_json(analyze(capsys, DEEP, SHALLOW, "--json"))
+
+    assert shown.code == 0, shown
+    numbers = {"lines": 935, "hands": 900, "header_lines": 20, "statistics_lines": 15, "set_aside": 0}
+    for name, number in numbers.items():
+        assert counts[name] == number
+        assert f"{name.replace('_', ' ')} " in shown.out
+        assert f" {number}" in shown.out
+    assert counts["terms"] == {
+        str(DEEP): {"raises": "by", "blinds": [50, 100]},
+        str(SHALLOW): {"raises": "by", "blinds": [1, 2]},
+    }
+    assert counts["out"] is None
+    written = newest_analytics(tmp_path / "analytics")
+    assert str(written) in shown.out.replace("\n", "")
+    assert read_analytics(written).weights == tuple(counts["analytics"]["street_distribution"].values())
+
+
+def test_lines_set_aside_are_told_with_their_number_and_the_rest_is_used(
+    tmp_path: Path, capsys: Capsys
+) -> None:
+    log, out = tmp_path / "a.log", tmp_path / "b.json"
+    log.write_text("\n".join([*HANDS, "5:a,b:0cr", HANDS[0].replace("50,-50", "60,-60")]))
+    shown = analyze(capsys, log, "--out", out)
+    told = analyze(capsys, log, "--json")
+
+    assert (shown.code, told.code) == (1, 1)
+    assert f"{log}:5: not a hand: " in shown.out
+    assert f"{log}:6: result contradicted: betting and cards lead to 50,-50" in shown.out
+    counts = last_json(told)
+    assert counts["hands"] == 4
+    assert counts["set_aside_reasons"] == {"not a hand": 1, "result contradicted": 1}
+    assert [about["line"] for about in counts["set_aside_lines"]] == [5, 6]
+    assert read_analytics(out).information["source"] == "a.log"
+
+
+def test_a_file_cut_short_is_told_and_the_rest_is_used(tmp_path: Path, capsys: Capsys) -> None:
+    cut, empty = tmp_path / "cut.log.gz", tmp_path / "empty.log"
+    cut.write_bytes(DEEP.read_bytes()[:6000])
+    empty.touch()
+    told = analyze(capsys, cut, empty, "--json")
+
+    assert told.code == 1
+    assert last_json(told)["hands"] > 100
+    troubles = [(about["file"], about["reason"]) for about in last_json(told)["files_set_aside"]]
+    assert troubles == [(str(cut), "file cut short"), (str(empty), "no hands")]
+    assert_three_lines(analyze(capsys, empty), code=1, mentions=["not one hand", "it holds nothing"])
+
+
+def test_what_the_logs_leave_open_can_be_said(tmp_path: Path, capsys: Capsys) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("\n".join(HANDS[:2]))
+    asked = analyze(capsys, log)
+    assert_three_lines(asked, code=2, mentions=["what a raise in", "--raises total"])
+    said = analyze(capsys, log, "--raises", "total", "--blinds", "50/100", "--json")
+    assert said.code == 0
+    assert last_json(said)["hands"] == 2
+    wrong = analyze(capsys, log, "--blinds", "100/50")
+    assert_three_lines(wrong, code=2, mentions=["'100/50'", "the smaller first"])
+    nothing = analyze(capsys, tmp_path / "none.log")
+    assert_three_lines(nothing, code=2, mentions=["there is no file"])
+    assert_three_lines(analyze(capsys, tmp_path), code=2, mentions=["it is a folder"])
+
+
+def test_help_needs_neither_torch_nor_ray(capsys: Capsys) -> None:
+    code = (
+        "import sys\nfrom cluster.main import app\n"
+        "try: app(['datagen', 'analyze-hands', '--help'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'ray', 'numpy')))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, text=True)
+
+    assert ended.returncode == 0, ended
+    assert "--blinds" in ended.stdout
