@@ -16,6 +16,7 @@ from cluster.datagen_verbs import datagen
 from cluster.plan_verbs import plan
 from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
 from configs.names import PIPELINES_FOLDER, preset_names
+from poker.schedules import VARIANTS
 
 app = typer.Typer(
     name="tamen",
@@ -354,6 +355,51 @@ def evaluate(
         print_json(report)
     if report["files_set_aside"]:
         raise typer.Exit(1)
+
+
+@verb
+def solve(
+    board: Annotated[str, typer.Option(help="4 cards (solved to the end) or 5: Td9d6hQc3s", metavar="CARDS")],
+    pot_half: Annotated[float, typer.Option(help="chips that each player has put in", metavar="CHIPS")],
+    stack: Annotated[
+        float, typer.Option(help="of each at the beginning of the hand", metavar="CHIPS")
+    ] = 20_000,
+    range1: Annotated[str, typer.Option(help="of who begins: TT+,AKs,A5o:0.5", metavar="RANGE")] = "uniform",
+    range2: Annotated[str, typer.Option(help="of the other", metavar="RANGE")] = "uniform",
+    bets: Annotated[
+        str, typer.Option(help="in pots after a call, besides all-in: 0.5,1, or none", metavar="SIZES")
+    ] = "1",
+    target_pct: Annotated[
+        float | None,
+        typer.Option(help="stop at this exploitability, in % of the pot (default: 0.1)", metavar="PCT"),
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="take so many, without a target", metavar="N")
+    ] = None,
+    variant: Annotated[str, typer.Option(help=f"one of {', '.join(VARIANTS)}", metavar="NAME")] = "dcfr3",
+    as_json: AsJson = False,
+) -> None:
+    """Solve a river or turn of heads-up no-limit hold'em.
+
+    Exit code 1 when 10,000 iterations do not reach the target. Ctrl-C tells what was reached, with 130.
+    """
+    from cluster.solve import solve as solve_situation
+
+    solution, exit_code = solve_situation(
+        board=board,
+        pot_half=pot_half,
+        stack=stack,
+        ranges=(range1, range2),
+        bets=bets,
+        target_pct=target_pct,
+        iterations=iterations,
+        variant=variant,
+        quiet=as_json,
+    )
+    if as_json:
+        print_json(solution)
+    if exit_code:
+        raise typer.Exit(exit_code)
 
 
 @verb

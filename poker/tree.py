@@ -63,3 +63,16 @@ def nodes(tree: Node) -> Iterator[Node]:
         case Chance(deals=deals):
             for _, node in deals:
                 yield from nodes(node)
+
+
+def scaled(tree: Node, factor: float) -> Node:
+    """Return the tree with all stakes multiplied by `factor`; its form and its words stay."""
+    match tree:
+        case Fold(winner, stake):
+            return Fold(winner, stake * factor)
+        case Showdown(stake, board):
+            return Showdown(stake * factor, board)
+        case Decision(player, actions):
+            return Decision(player, tuple((word, scaled(node, factor)) for word, node in actions))
+        case Chance(deals, cards):
+            return Chance(tuple((board, scaled(node, factor)) for board, node in deals), cards)

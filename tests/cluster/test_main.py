@@ -22,12 +22,15 @@ VERBS = (
     "bench",
     "plan",
     "data",
+    "datagen",
+    "solve",
     "status",
 )
 NESTED = {
     "bench": ("inference", "selfplay", "search", "phases"),
     "plan": ("capacity",),
     "data": ("import", "stats", "check", "export"),
+    "datagen": ("analyze-hands",),
 }
 
 
