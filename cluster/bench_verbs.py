@@ -286,6 +286,16 @@ def broadcast(
         print_json(result)
 
 
+@verb
+def solve(seconds: Seconds = 3.0, rounds: Rounds = 5, as_json: AsJson = False) -> None:
+    """Solve rivers of hold'em on one core."""
+    from cluster.bench_solve import bench_solve
+
+    result = bench_solve(_measuring(seconds, rounds, quiet=as_json))
+    if as_json:
+        print_json(result)
+
+
 def _measuring(seconds: float, rounds: int, *, compiled: bool = False, quiet: bool) -> "Measuring":
     from cluster.bench_rig import Measuring
 

@@ -22,6 +22,7 @@ as
 [100, 100), which is taken for 100. Blinds are 50 and 100, stacks 20,000."""
 
 MOST_DRAWS = 10_000
+SMALLEST = np.float16(2.0**-24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,11 @@ def draw_range(rng: np.random.Generator, strengths: np.ndarray) -> np.ndarray:
 
 
 def quantised(masses: np.ndarray) -> np.ndarray:
-    """Return masses [..., H] as float16 in units of their mean."""
-    return (masses * masses.shape[-1]).astype(np.float16)
+    """Return masses [..., H] as float16 in units of their mean, none of them 0.
+
+    Of a hand without mass no strategy is learnt, and its value would be that of any play at all.
+    """
+    return np.maximum((masses * masses.shape[-1]).astype(np.float16), SMALLEST)
 
 
 def _draw(

@@ -43,6 +43,8 @@ class Solver:
         self._stakes = [kernels.new_rows(ends, lanes=lanes) for _ in PLAYERS]
         self._mass = np.ones(self.lanes)
         self.iterations = np.zeros(self.lanes, np.int64)
+        self._schedule: Schedule | None = None
+        self._known = np.zeros((0, kernels.WEIGHTS))  # its weights, iteration after iteration
 
     @property
     def lanes(self) -> int:
@@ -54,10 +56,11 @@ class Solver:
         Args:
             lane: which.
             tree: of the same form as the solver's.
-            ranges: [2, H], at least 0, of any sum.
+            ranges: [2, H], at least 0; in lanes sums from 1e-6 to 1e6 keep clear of the ends of float32.
         """
-        for array in (self._arrays.regrets, self._learnt, self._arrays.average):
-            self._lane(array, lane)[:] = 0.0
+        if self.iterations[lane]:
+            for array in (self._arrays.regrets, self._arrays.average):
+                self._lane(array, lane)[:] = 0.0
         for player, own in enumerate(stakes(tree)):
             self._lane(self._stakes[player], lane)[:] = own
             self._lane(self._slot(player), lane)[:] = ranges[player]
@@ -72,7 +75,7 @@ class Solver:
             tuple(program.code for program in self.compiled.programs),
             self._tables,
             self._arrays,
-            self._learnt,
+            self._learnt if schedule.simultaneous else self._arrays.regrets,
             tuple(self._stakes),
             self._weights(schedule, count),
             schedule.simultaneous,
@@ -95,7 +98,7 @@ class Solver:
 
     def exploitability(self) -> np.ndarray:
         """Return float64 [lanes]: the mean of what best answers would win more than average strategies do."""
-        return self.expected(self.best_values()).sum(0) / 2
+        return np.maximum(self.expected(self.best_values()).sum(0) / 2, 0.0)  # rounding may leave less
 
     def strategy(self, decision: int, count: int, lane: int = 0) -> np.ndarray:
         """Return the average strategy float64 [count, H] of a decision, by its number among decisions in tree order."""
@@ -120,12 +123,14 @@ class Solver:
 
     def _weights(self, schedule: Schedule, count: int) -> np.ndarray:
         """Return the rows of `kernels.iterate` for the next iterations of each lane."""
-        starts, of_lane = np.unique(self.iterations, return_inverse=True)
-        numbers = np.array(
-            [[astuple(schedule.weights(int(start) + k)) for k in range(1, count + 1)] for start in starts]
-        )
+        wanted = int(self.iterations.max()) + count
+        if self._schedule is not schedule or len(self._known) < wanted:
+            self._schedule = schedule
+            numbers = [astuple(schedule.weights(t)) for t in range(1, 2 * wanted + 1)]
+            self._known = np.array(numbers)
+        of_lanes = self._known[self.iterations[:, None] + np.arange(count)].reshape(self.lanes, -1)
         rows = kernels.new_rows(count * kernels.WEIGHTS, lanes=self._lanes)
-        rows[:] = numbers.reshape(len(starts), -1)[of_lane].T if self._lanes else numbers.reshape(-1)
+        rows[:] = of_lanes.T if self._lanes else of_lanes[0]
         return rows
 
     def _lane(self, array: np.ndarray, lane: int) -> np.ndarray:
