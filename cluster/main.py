@@ -16,7 +16,7 @@ from cluster.datagen_verbs import datagen
 from cluster.plan_verbs import plan
 from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
 from configs.names import PIPELINES_FOLDER, preset_names
-from poker.schedules import VARIANTS
+from poker.schedules import DEFAULT_VARIANT, VARIANTS
 
 app = typer.Typer(
     name="tamen",
@@ -376,7 +376,9 @@ def solve(
     iterations: Annotated[
         int | None, typer.Option(help="take so many, without a target", metavar="N")
     ] = None,
-    variant: Annotated[str, typer.Option(help=f"one of {', '.join(VARIANTS)}", metavar="NAME")] = "dcfr3",
+    variant: Annotated[
+        str, typer.Option(help=f"one of {', '.join(VARIANTS)}", metavar="NAME")
+    ] = DEFAULT_VARIANT,
     as_json: AsJson = False,
 ) -> None:
     """Solve a river or turn of heads-up no-limit hold'em.

@@ -8,16 +8,15 @@ runs/<name>/
   pipeline/        a folder for each step with its step.json; tasks.jsonl, a line for each task that was done
 """
 
-import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cluster import environment
+from cluster.executing import executor_for
 from cluster.pipeline_display import StepDisplay
 from cluster.pipeline_plan import Estimate, estimate
 from cluster.pipeline_stages import STEPS, build_stages, first_and_last, sources_of
@@ -30,8 +29,7 @@ from configs.loading import dump
 from configs.pipeline import PIPELINES, PipelineConfig
 from core.errors import TamenError, UsageError
 from core.files import write_atomic
-from pipeline.contract import Context, Executor, Stopped
-from pipeline.executors import Inline, Processes
+from pipeline.contract import Context, Stopped
 from pipeline.orchestrator import Pipeline, Planned
 from pipeline.reading import find_files
 
@@ -167,6 +165,7 @@ def run_pipeline(config: PipelineConfig, folder: RunFolder, runs: Path, asked: A
     _check(folder)
     pipeline = _pipeline(config, folder, runs, asked)
     plan = pipeline.plan()  # what cannot run must not leave a folder behind
+    idle = all(one.action in ("finished", "skipped") for one in plan)
     beginning = _beginning(folder, config)
     lock = lock_run(folder)
     began = time.monotonic()
@@ -186,7 +185,7 @@ def run_pipeline(config: PipelineConfig, folder: RunFolder, runs: Path, asked: A
 
             say(beginning)
             try:
-                with _executor(config, plan, asked) as executor:
+                with executor_for(config.workers, asked.engine, asked.address, idle=idle) as executor:
                     around = Context(
                         executor,
                         display.progress,
@@ -246,32 +245,6 @@ def _chosen(first: str | None, last: str | None, skip: Sequence[str]) -> list[st
     start = STEPS.index(first) if first else 0
     stop = STEPS.index(last) + 1 if last else len(STEPS)
     return [name for name in STEPS[start:stop] if name not in skip]
-
-
-@contextlib.contextmanager
-def _executor(config: PipelineConfig, plan: Sequence[Planned], asked: Asked) -> Iterator[Executor]:
-    """Give who runs the tasks; Ray is only joined or started when there is something to do."""
-    workers = None if config.workers == "auto" else config.workers
-    idle = all(one.action in ("finished", "skipped") for one in plan)
-    if asked.engine == "ray" and not idle:
-        environment.prepare_ray(asked.address)
-        import ray
-
-        from cluster.ray_program import connect
-        from cluster.ray_tasks import RayTasks
-
-        mine = not ray.is_initialized()
-        if mine:
-            connect(asked.address, cpus=Machine.here().cpus)
-        try:
-            yield RayTasks(workers)
-        finally:
-            if mine:
-                ray.shutdown()
-        return
-    workers = workers or Machine.here().cpus
-    with Inline() if workers == 1 or idle else Processes(workers) as executor:
-        yield executor
 
 
 def _with_log(error: TamenError, folder: RunFolder, log: logging.Logger) -> TamenError:

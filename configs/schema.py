@@ -30,7 +30,8 @@ class NetworkConfig(Section):
     """Shape and arithmetic of the network. `precision` "auto" takes the fastest that the device has.
 
     A board's network has `blocks` of `channels`; an environment's has `layers` of so many units, twice: for the policy
-    and for the value. With `soft_policy` a board's has a third head, for the learner alone: see docs/learner.md.
+    and for the value; that of values of hands has them once. With `soft_policy` a board's has a third head, for the
+    learner alone: see docs/learner.md.
     """
 
     blocks: Positive = 3

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from core.hands import HandValueSpec
 from core.messages import ArraySpec, BoardSpec
 
 
@@ -64,5 +65,5 @@ class EnvironmentSpec:
         )
 
 
-NetSpec: TypeAlias = BoardSpec | EnvironmentSpec
+NetSpec: TypeAlias = BoardSpec | EnvironmentSpec | HandValueSpec
 """What a network is built from."""

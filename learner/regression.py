@@ -10,27 +10,6 @@ from torch import Tensor
 from torch.nn.functional import huber_loss
 
 
-def zero_sum(values: Tensor, ranges: Tensor) -> Tensor:
-    """Return `values` moved by one number a row, so that what one player wins the other loses.
-
-    With ranges r and values f of players 1 and 2:
-
-        e = r_1 · f_1 + r_2 · f_2
-        f_i - e / (Σ r_1 + Σ r_2)
-
-    This is the last layer of DeepStack's value network (Moravčík et al. 2017, arXiv 1701.01724), where ranges sum
-    to 1 and the denominator is 2; dividing by what they do sum to leaves no rest where they were rounded. Both
-    arguments get gradients. A row whose ranges are 0 stays as it is.
-
-    Args:
-        values: [R, 2, H] counterfactual values, in any unit that both players share.
-        ranges: [R, 2, H], at least 0; exactly 0 for hands that the board blocks: their values move nothing.
-    """
-    excess = torch.einsum("rph,rph->r", ranges, values)
-    mass = ranges.sum((1, 2)).clamp_min(torch.finfo(ranges.dtype).tiny)
-    return values - (excess / mass)[:, None, None]
-
-
 def masked_huber_losses(
     outputs: Mapping[str, Tensor],
     targets: Mapping[str, Tensor],
@@ -52,7 +31,7 @@ def masked_huber_losses(
     Beside "loss", also called "value_loss": "value_error", the mean of |f - y| within the mask, without weights.
 
     Args:
-        outputs: "values" [R, K], of any float dtype, after `zero_sum` if the game is.
+        outputs: "values" [R, K], of any float dtype.
         targets: "values" float32 [R, K], "mask" bool [R, K], "weight" float32 [R], 1 for most.
         delta: where squares turn into distances; above 0, in the unit of the values.
         batch_entries: entries within the masks of the whole batch; above 0.

@@ -8,18 +8,22 @@ import torch
 from configs.schema import NetworkConfig
 from core.environments import NetSpec
 from core.errors import DataError
+from core.hands import HandValueSpec
 from core.messages import BoardSpec
 from networks.actor_critic import ActorCritic
+from networks.hand_values import HandValueNet
 from networks.tower import BoardNet
 from networks.weights import Weights, network_parts
 
-Net: TypeAlias = BoardNet | ActorCritic
+Net: TypeAlias = BoardNet | ActorCritic | HandValueNet
 
 
 def new_net(spec: NetSpec, config: NetworkConfig, *, seed: int) -> Net:
     """Return an untrained net on the CPU in float32; the same seed gives the same weights."""
     if isinstance(spec, BoardSpec):
         return BoardNet(spec, config, seed=seed)
+    if isinstance(spec, HandValueSpec):
+        return HandValueNet(spec, config, seed=seed)
     return ActorCritic(spec, config, seed=seed)
 
 

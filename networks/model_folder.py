@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core.environments import EnvironmentSpec
 from core.files import write_atomic
+from core.hands import HandValueSpec
 from core.messages import BoardSpec
 from networks.weights import Weights, network_parts
 
@@ -24,6 +25,16 @@ other's, 0 for an empty cell. **Output** `policy`, a logit for each move, illega
 _ENVIRONMENT_INTERFACE = """\
 **Input** `observation`, {dtype} [{shape}], as the environment gives it: scales are part of the weights.
 **Output** `policy`, {policy}, and `value`, the expected discounted sum of raw rewards to come."""
+
+_HANDS_INTERFACE = """\
+**Input** `ranges`, float32 [B, 2, 1326], the mass of each hand of both players, by the cards of hands in the order
+(0, 1), (0, 2), …, (50, 51), a card being 4 · rank + suit; `pot`, float32 [B], what each player has put in in parts of
+the stack; and {shown}. **Output** `values`, float32 [B, 2, 1326], counterfactual values in units of what each player
+has put in."""
+_SHOWN = {
+    "numbers": "`board`, uint8 [B, {cards}], its cards",
+    "strength": "`weakest_first`, int16 [B, {hands}], the hands that the board does not block, the weakest first",
+}
 
 
 def save_model(folder: Path, weights: Weights, *, facts: Mapping[str, str]) -> None:
@@ -59,9 +70,16 @@ def model_card(weights: Weights, facts: Mapping[str, str]) -> str:
         size = f"{config.blocks} blocks × {config.channels} channels"
         task = {"board": f"{spec.height} × {spec.width}"}
         interface = _BOARD_INTERFACE.format(cells=spec.height * spec.width)
+    elif isinstance(spec, HandValueSpec):
+        purpose = f"tells what hands of {weights.game} are worth, trained on solved situations"
+        size = _layers(config.layers)
+        task = {"cards on the board": str(spec.cards), "order of hands": spec.order}
+        interface = _HANDS_INTERFACE.format(
+            shown=_SHOWN[spec.order].format(cards=spec.cards, hands=spec.hands)
+        )
     else:
         purpose = f"acts in {weights.game}, trained from rollouts"
-        size = f"layers of {' and '.join(map(str, config.layers))} units"
+        size = _layers(config.layers)
         task = {"observation": _times(spec.observation_shape), "actions": _actions(spec)}
         interface = _environment_interface(spec)
     numbers = sum(tensor.size for tensor in weights.tensors.values())
@@ -90,6 +108,10 @@ A network that {purpose} by tamen.
 
 The parameters are float32 in `model.safetensors`, readable by any safetensors library.
 """
+
+
+def _layers(units: tuple[int, ...]) -> str:
+    return f"layers of {' and '.join(map(str, units))} units"
 
 
 def _actions(spec: EnvironmentSpec) -> str:

@@ -23,6 +23,7 @@ from configs.schema import NetworkConfig
 from core.environments import ActionSpec, EnvironmentSpec, NetSpec
 from core.errors import DataError
 from core.files import digest
+from core.hands import HandValueSpec
 from core.messages import BoardSpec
 
 METADATA_KEY = "tamen"
@@ -144,6 +145,8 @@ def network_description(spec: NetSpec, config: NetworkConfig) -> dict[str, Any]:
             **({"soft_policy": True} if config.soft_policy else {}),
             "board": asdict(spec),
         }
+    if isinstance(spec, HandValueSpec):
+        return {"kind": "hand values", "layers": list(config.layers), "hands": asdict(spec)}
     return {
         "kind": "actor critic",
         "layers": list(config.layers),
@@ -166,6 +169,8 @@ def network_parts(network: Mapping[str, Any]) -> tuple[NetSpec, NetworkConfig]:
     try:
         if network["kind"] == "actor critic":
             spec, config = _environment(network["environment"]), NetworkConfig(layers=network["layers"])
+        elif network["kind"] == "hand values":
+            spec, config = HandValueSpec(**network["hands"]), NetworkConfig(layers=network["layers"])
         else:
             spec = BoardSpec(**network["board"])
             size = {name: network[name] for name in ("blocks", "channels")}

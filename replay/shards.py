@@ -10,7 +10,6 @@ Everything is in the frame of a view (docs/decisions/0008): the player to move s
 always the same. Shapes: `R` rows, `C` cells of the board.
 """
 
-import hashlib
 import io
 import json
 import zipfile
@@ -18,16 +17,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from core.errors import DataError
-from core.files import digest, open_atomic, write_atomic
+from core.files import digest
+from replay.npz import (
+    check_digest,
+    damaged,
+    digest_of,
+    is_whole,
+    missing_columns,
+    read_columns,
+    save_columns,
+    shape_problems,
+    sidecar_of,
+    write_columns,
+    wrong_rows,
+)
 
 SHARD_SCHEMA = 1
-_SAVED_ROWS = 1 << 14
-_DIGEST_SIZE = len(digest(b"")) // 2
 
 COLUMNS = {
     "stones": np.dtype("uint8"),
@@ -88,10 +98,6 @@ class ShardInfo:
         return (json.dumps(asdict(self), indent=1) + "\n").encode()
 
 
-def sidecar_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
 def write_shard(
     path: Path, rows: Mapping[str, np.ndarray], about: ShardAbout, *, known_sound: bool = False
 ) -> ShardInfo:
@@ -108,12 +114,9 @@ def write_shard(
         OSError: when it cannot be written; then there is no shard.
     """
     _refuse_unsound(rows, about, shapes_only=known_sound)
-    sidecar_of(path).unlink(missing_ok=True)
-    with open_atomic(path) as file:
-        _save(file, rows)
-    info = _info(rows, about, size=path.stat().st_size, digest=_digest_of(path))
-    write_atomic(sidecar_of(path), info.to_json())
-    return info
+    return write_columns(
+        path, rows, COLUMNS, lambda size, digest: _info(rows, about, size=size, digest=digest)
+    )
 
 
 def encode_shard(
@@ -122,17 +125,14 @@ def encode_shard(
     """Return the bytes that `write_shard` writes, and what it says of them. Raises ValueError."""
     _refuse_unsound(rows, about, shapes_only=known_sound)
     buffer = io.BytesIO()
-    _save(buffer, rows)
+    save_columns(buffer, rows, COLUMNS)
     data = buffer.getvalue()
     return data, _info(rows, about, size=len(data), digest=digest(data))
 
 
 def is_complete(path: Path) -> bool:
     """Say whether a shard is there, whole as far as its length tells; `read_shard` looks at every byte."""
-    try:
-        return path.stat().st_size == load_info(path).size
-    except (OSError, DataError):
-        return False
+    return is_whole(path, load_info)
 
 
 def load_info(path: Path) -> ShardInfo:
@@ -141,7 +141,7 @@ def load_info(path: Path) -> ShardInfo:
     try:
         return info_from_json(sidecar.read_bytes(), source=str(sidecar))
     except OSError as error:
-        raise _damaged(sidecar, str(error)) from error
+        raise damaged(sidecar, str(error)) from error
 
 
 def info_from_json(data: bytes, *, source: str) -> ShardInfo:
@@ -149,7 +149,7 @@ def info_from_json(data: bytes, *, source: str) -> ShardInfo:
     try:
         said = json.loads(data)
     except ValueError as error:
-        raise _damaged(source, str(error)) from error
+        raise damaged(source, str(error)) from error
     match said:
         case {"schema": int(schema)} if schema != SHARD_SCHEMA:
             raise DataError(
@@ -167,29 +167,20 @@ def info_from_json(data: bytes, *, source: str) -> ShardInfo:
             "sources": list(sources),
         } if all(isinstance(name, str) for name in sources):
             return ShardInfo(SHARD_SCHEMA, game, cells, rows, size, digest_, tuple(sources))
-    raise _damaged(source, f"it is no object of {', '.join(ShardInfo.__dataclass_fields__)}")
+    raise damaged(source, f"it is no object of {', '.join(ShardInfo.__dataclass_fields__)}")
 
 
 def read_shard(path: Path) -> dict[str, np.ndarray]:
     """Return the columns of a shard. Raises DataError when a byte is missing, added or altered, or it is foreign."""
     info = load_info(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _damaged(path, str(error)) from error
-    _check_digest(path, digest(data), info)
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            rows = {name: file[name] for name in COLUMNS}
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise _damaged(path, str(error)) from error
+    rows = read_columns(path, info, COLUMNS)
     problems = _shape_problems(rows, info.cells) or (
         [f"it holds {len(rows['game'])} rows instead of {info.rows}"]
         if len(rows["game"]) != info.rows
         else []
     )
     if problems:
-        raise _damaged(path, "; ".join(problems))
+        raise damaged(path, "; ".join(problems))
     return rows
 
 
@@ -197,7 +188,7 @@ def read_blocks(path: Path, block_rows: int) -> Iterator[dict[str, np.ndarray]]:
     """Yield the columns of a shard in blocks of `block_rows` rows, and never hold more. Raises DataError."""
     info = load_info(path)
     try:
-        _check_digest(path, _digest_of(path), info)
+        check_digest(path, digest_of(path), info)
         with ExitStack() as stack:
             archive = stack.enter_context(zipfile.ZipFile(path))
             streams = {name: stack.enter_context(archive.open(f"{name}.npy")) for name in COLUMNS}
@@ -215,7 +206,7 @@ def read_blocks(path: Path, block_rows: int) -> Iterator[dict[str, np.ndarray]]:
                     raise ValueError("; ".join(problems))
                 yield rows
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
 
 
 def pack_cells(cells: np.ndarray) -> np.ndarray:
@@ -244,27 +235,13 @@ def check_valid(rows: Mapping[str, np.ndarray], cells: int) -> list[str]:
         "outcome is not -1, 0 or 1": np.abs(rows["outcome"]) > 1,
         "ply is not from 0 to plies": (ply < 0) | (ply > rows["plies"]),
     }
-    return [f"{problem} (row {int(wrong.argmax())})" for problem, wrong in tests.items() if wrong.any()]
+    return wrong_rows(tests)
 
 
 def _refuse_unsound(rows: Mapping[str, np.ndarray], about: ShardAbout, *, shapes_only: bool) -> None:
     check = _shape_problems if shapes_only else check_valid
     if problems := check(rows, about.cells):
         raise ValueError(f"rows of {about.game} are not sound: {'; '.join(problems)}")
-
-
-def _save(file: BinaryIO, rows: Mapping[str, np.ndarray]) -> None:
-    """Write what numpy.savez writes, byte for byte, holding a copy of no more than some rows."""
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name in COLUMNS:
-            column = rows[name]
-            # What would be written of a column that lies in memory by itself, also where it is a field of records.
-            header = {"descr": column.dtype.str, "fortran_order": False, "shape": column.shape}
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(member, header)
-                for begin in range(0, len(column), _SAVED_ROWS):
-                    some = np.ascontiguousarray(column[begin : begin + _SAVED_ROWS])
-                    member.write(some.reshape(-1).view(np.uint8).data)
 
 
 def _info(rows: Mapping[str, np.ndarray], about: ShardAbout, *, size: int, digest: str) -> ShardInfo:
@@ -279,22 +256,15 @@ def _info(rows: Mapping[str, np.ndarray], about: ShardAbout, *, size: int, diges
     )
 
 
-def _digest_of(path: Path) -> str:
-    """Return what `core.files.digest` says of a file, without having it in memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_SIZE)).hexdigest()
-
-
 def _shape_problems(rows: Mapping[str, np.ndarray], cells: int) -> list[str]:
-    if missing := [name for name in COLUMNS if name not in rows]:
-        return [f"it has no column {', '.join(missing)}"]
+    if missing := missing_columns(rows, COLUMNS):
+        return missing
     count = len(rows["game"])
-    shapes = {name: (count, 2, (cells + 7) // 8) if name == "stones" else (count,) for name in COLUMNS}
-    return [
-        f"column {name} is {rows[name].dtype}{list(rows[name].shape)} instead of {dtype}{list(shapes[name])}"
-        for name, dtype in COLUMNS.items()
-        if rows[name].dtype != dtype or rows[name].shape != shapes[name]
-    ]
+    planes = (count, 2, (cells + 7) // 8)
+    return shape_problems(
+        rows,
+        {name: (dtype, planes if name == "stones" else (count,)) for name, dtype in COLUMNS.items()},
+    )
 
 
 def _read_header(stream: Any, name: str) -> tuple[int, ...]:
@@ -306,14 +276,3 @@ def _read_header(stream: Any, name: str) -> tuple[int, ...]:
     if fortran or found != COLUMNS[name]:
         raise ValueError(f"column {name} is of {found} instead of {COLUMNS[name]}")
     return shape
-
-
-def _check_digest(path: Path, found: str, info: ShardInfo) -> None:
-    if found != info.digest:
-        raise _damaged(path, f"its digest is {found}, its sidecar says {info.digest}")
-
-
-def _damaged(path: Path | str, why: str) -> DataError:
-    return DataError(
-        f"{path} cannot be read", why=why, fix="restore it from a copy, or delete it and run the step again"
-    )

@@ -108,3 +108,58 @@ def test_help_needs_neither_torch_nor_ray(capsys: Capsys) -> None:
 
     assert ended.returncode == 0, ended
     assert "--blinds" in ended.stdout
+
+
+QUICK = ("--samples", 20, "--validation-samples", 8, "--cfr-iters", 5, "group_samples=4", "shard_samples=8")
+
+
+def generated(capsys: pytest.CaptureFixture[str], runs: Path, *words: object) -> Said:
+    return run_here(capsys, "datagen", "generate", *words, "--runs", runs, "--yes", "--plain")
+
+
+def test_samples_are_made_once_and_audited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = generated(capsys, tmp_path, *QUICK, "workers=1", "--name", "few", "--json")
+    told = json.loads(said.out.splitlines()[-1])
+    assert (said.code, told["train"]["samples"], told["validation"]["samples"]) == (0, 20, 8)
+    assert len(list((tmp_path / "few" / "datagen" / "train").glob("*.npz"))) == 3
+    said = generated(capsys, tmp_path, "--name", "few")
+    assert "train: finished before" in said.out
+    said = run_here(capsys, "datagen", "audit", "few", "--share", "0.5", "--runs", tmp_path, "--json")
+    assert (said.code, json.loads(said.out)["differing"]) == (0, {})
+    said = generated(capsys, tmp_path, "--name", "few", "--samples", 24)
+    assert "train: finished (samples 24" in said.out
+
+
+def test_bet_sizes_of_analytics_take_effect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    analytics = DATA / "analytics_2025-10-18_10-38-23.json"
+    words = (*QUICK, "workers=1", "--config", analytics, "--name", "played", "--json")
+    said = generated(capsys, tmp_path, *words)
+    assert said.code == 0, said
+    (first, *_) = sorted((tmp_path / "played" / "datagen" / "train").glob("*.json"))
+    assert json.loads(first.read_text())["bet_sizes"] == [0.55, 1.0, 1.33, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("words", "mentions"),
+    [
+        (("--profile", "testin"), ["did you mean testing?"]),
+        (("sample=3",), ["did you mean samples or"]),
+        (("bet_sizes=[0.0]",), ["bet_sizes"]),
+        (("shard_samples=7",), ["no multiple of group_samples=32"]),
+        (("--config", "nowhere.json"), ["there is no file nowhere.json"]),
+        (("variant=best", "--samples", 1), ["no variant 'best'"]),
+    ],
+)
+def test_nonsense_is_refused_before_samples_are_made(
+    words: tuple[object, ...], mentions: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_three_lines(generated(capsys, tmp_path, *words), code=2, mentions=mentions)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_where_the_time_goes_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    said = run_here(capsys, "datagen", "diagnose", "--samples", 2, "--cfr-iters", 2, "--json")
+    report = json.loads(said.out.splitlines()[-1])
+    assert (said.code, report["problems"]) == (0, [])
+    assert set(report["seconds_per_sample"]) == {"draw", "strengths", "solve", "columns"}
+    assert report["samples_per_s"]["1"] > 0

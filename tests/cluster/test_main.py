@@ -27,10 +27,10 @@ VERBS = (
     "status",
 )
 NESTED = {
-    "bench": ("inference", "selfplay", "search", "phases"),
+    "bench": ("inference", "selfplay", "search", "phases", "solve"),
     "plan": ("capacity",),
     "data": ("import", "stats", "check", "export"),
-    "datagen": ("analyze-hands",),
+    "datagen": ("generate", "audit", "diagnose", "analyze-hands"),
 }
 
 

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.regression import masked_huber_losses, zero_sum
+from learner.regression import masked_huber_losses
+from networks.hand_values import zero_sum
 from tests.learner import oracles
 
 HANDS = 6
