@@ -15,7 +15,7 @@ from cluster.data_verbs import data as data_app
 from cluster.datagen_verbs import datagen
 from cluster.plan_verbs import plan
 from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
-from configs.names import PIPELINES_FOLDER, preset_names
+from configs.names import PIPELINES_FOLDER, VALUES_FOLDER, preset_names
 from poker.schedules import DEFAULT_VARIANT, VARIANTS
 
 app = typer.Typer(
@@ -32,7 +32,12 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="section.key=value, such as search.simulations=64", metavar="SETTING"),
 ]
-Preset = Annotated[str, typer.Argument(help=f"one of {', '.join(preset_names())}", metavar="PRESET")]
+Preset = Annotated[
+    str,
+    typer.Argument(
+        help=f"one of {', '.join([*preset_names(), *preset_names(VALUES_FOLDER)])}", metavar="PRESET"
+    ),
+]
 PipelinePreset = Annotated[
     str | None,
     typer.Argument(
@@ -141,12 +146,21 @@ def train(
     plain: Plain = False,
     metrics_port: MetricsPort = None,
 ) -> None:
-    """Train a network by self-play, or go on with a run.
+    """Train a network by self-play or from rollouts, or values of hands from samples, or go on with a run.
 
     The same command resumes. Ctrl-C saves and stops.
     """
     if (settings := settings_without_preset(preset, overrides)) is not None:
         preset, overrides = DEFAULT_PRESET, settings
+    if preset in preset_names(VALUES_FOLDER):
+        from cluster.run_folder import run_folder
+        from cluster.train_values import train_values
+
+        folder = run_folder(runs, name or preset)
+        counts = train_values(preset, overrides or [], folder, runs=runs, seed=seed, plain=plain)
+        if not counts["finished"]:
+            raise typer.Exit(130)
+        return
     from cluster.program import Machine
     from cluster.run_folder import run_folder
     from cluster.train import fitting_size, resolve_config, show_plan

@@ -5,6 +5,7 @@ from pathlib import Path
 PRESETS_FOLDER = Path(__file__).parent / "presets"
 PIPELINES_FOLDER = Path(__file__).parent / "pipelines"
 DATAGEN_FOLDER = Path(__file__).parent / "datagen"
+VALUES_FOLDER = Path(__file__).parent / "values"
 
 
 def preset_names(folder: Path = PRESETS_FOLDER) -> list[str]:
