@@ -1,8 +1,8 @@
 """What a second worker brings to data generation, and what Ray costs it.
 
 Usage: python benchmarks/datagen_scale.py [--shards N] [--rounds N]
-Prints one JSON object. The same shards of rivers (256 situations each, to 0.25 % of the pot) are made by a bare loop in this
-process, by two processes, and by Ray tasks on one worker and on two, in turn. Rates are samples a second.
+Prints one JSON object. The same shards of rivers (64 situations each, to 0.25 % of the pot) are made by a bare loop in
+this process, by two processes, and by Ray tasks on one worker and on two, in turn. Rates are samples a second.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from pipeline.contract import Context, Executor  # noqa: E402
 from pipeline.executors import Inline, Processes  # noqa: E402
 from pipeline.hand_samples import HandSamplesStep, Recipe  # noqa: E402
 
-SETTINGS = ("target_pct=0.25", "shard_samples=256")
+SETTINGS = ("target_pct=0.25", "shard_samples=64")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shards", type=int, default=6)
+    parser.add_argument("--shards", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     recipe = recipe_of(DATAGEN.load("development", SETTINGS), "train")

@@ -3,17 +3,17 @@
 import statistics
 import time
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cluster.bench_rig import Measuring
+from pipeline.hand_samples import form_of
 from poker.batches import Solved, Stop, solve_group, tree_of
 from poker.betting import Betting
 from poker.cards import parse_cards
 from poker.holdem import board_hands, weakest_first
-from poker.program import compile_tree
 from poker.sampling import Law, draw_group, draw_range
 from poker.schedules import DEFAULT_VARIANT, make_schedule
 from poker.solver import Solver
@@ -95,9 +95,5 @@ def _solve(group: int, stop: Stop) -> Iterator[Solved]:
     """Solve a group of situations; of each five groups one has its pots in each interval of the law."""
     intervals = Law(0).pots
     law = Law(seed=1, pots=(intervals[group % len(intervals)],))
-    return solve_group(draw_group(law, group, _form), BETTING, make_schedule(DEFAULT_VARIANT), stop)
-
-
-@lru_cache(maxsize=1 << 15)
-def _form(pot_half: int) -> bytes:
-    return compile_tree(tree_of(BETTING, pot_half)).programs[0].code.tobytes()
+    situations = draw_group(law, group, partial(form_of, BETTING))
+    return solve_group(situations, BETTING, make_schedule(DEFAULT_VARIANT), stop)

@@ -7,6 +7,7 @@ runs/<name>/
 """
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,18 +26,27 @@ from cluster.terminal import console, duration, is_live, whole
 from cluster.train import text_log
 from configs.datagen import DATAGEN, DatagenConfig
 from configs.loading import dump
-from core.errors import DataError, UsageError
+from core.errors import UsageError
 from core.files import write_atomic
 from pipeline.contract import Context, Stopped
-from pipeline.hand_samples import HandSamplesStep, Recipe, ShardTask, audit, make_shard, shard_tasks
-from pipeline.orchestrator import Pipeline, Stage
+from pipeline.hand_samples import (
+    HandSamplesStep,
+    Recipe,
+    ShardTask,
+    audit,
+    make_shard,
+    memory_of,
+    shard_tasks,
+)
+from pipeline.orchestrator import Pipeline, Planned, Stage
 from poker.acpc import STREETS
 from poker.analytics import newest_analytics, read_analytics
 from poker.batches import Stop
-from poker.sampling import Law
+from poker.sampling import POT_LAW, Law
 
 PURPOSES = ("train", "validation")
-AUDITED_SHARE = 0.01
+LARGEST_SHARE = 0.8
+"""Of this machine's memory, that all workers together may need."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +55,14 @@ class Asked:
 
     Attributes:
         yes: do not ask whether to begin.
+        anew: whether samples that were made with other settings may be set aside.
         engine: "ray", or None for processes beside this one.
         address: of a Ray cluster to join.
         quiet: print nothing but progress.
     """
 
     yes: bool = False
+    anew: bool = False
     engine: str | None = None
     address: str | None = None
     plain: bool = False
@@ -108,8 +120,12 @@ def generate(config: DatagenConfig, folder: RunFolder, asked: Asked) -> dict[str
     pipeline = Pipeline(_stages(config), folder.root / "datagen")
     plan = pipeline.plan()
     idle = all(one.action == "finished" for one in plan)
+    if not asked.anew:
+        _refuse_to_replace(plan, folder)
+    if not idle:
+        _check_memory(config)
     if not (asked.yes or idle or asked.quiet):
-        _ask(config)
+        _ask(config, folder)
     lock = lock_run(folder)
     began = time.monotonic()
     target = console(stderr=asked.quiet)
@@ -155,11 +171,11 @@ def audit_samples(folder: RunFolder, *, share: float, seed: int, quiet: bool) ->
     """Solve some samples again, and compare every byte.
 
     Returns:
-        {"audited", "differing": numbers by purpose, "max_exploitability_pct"}, plain JSON.
+        {"audited", "differing": numbers by purpose}, plain JSON.
 
     Raises:
         UsageError: when there are no samples in the run.
-        DataError: when a shard is damaged.
+        DataError: when a shard is missing, damaged, or not what it should be.
     """
     file = folder.root / "datagen.yaml"
     if not file.exists():
@@ -173,7 +189,7 @@ def audit_samples(folder: RunFolder, *, share: float, seed: int, quiet: bool) ->
     audited = 0
     with stop_request() as stop, StepDisplay(console(stderr=True), plain=quiet) as display:
         for purpose in PURPOSES:
-            tasks = [task for task in tasks_of(config, folder, purpose) if task.path.exists()]
+            tasks = tasks_of(config, folder, purpose)
             expected = max(len(tasks), round(share * sum(task.recipe.shard_samples for task in tasks)))
             display.begin(f"auditing {purpose}")
             for done, (number, same) in enumerate(audit(tasks, share, seed), start=1):
@@ -215,12 +231,31 @@ def recipe_of(config: DatagenConfig, purpose: str) -> Recipe:
 
 def _pots_below(stack: float) -> tuple[tuple[int, int], ...]:
     """Return DeepStack's law of pots, which is for stacks of 20,000, in proportion to other stacks."""
-    from poker.sampling import POT_LAW
-
     if stack == 20_000:
         return POT_LAW
-    scaled = [(max(1, round(low * stack / 20_000)), round(high * stack / 20_000)) for low, high in POT_LAW]
-    return tuple((low, max(low, high)) for low, high in scaled)
+    return tuple((round(low * stack / 20_000), round(high * stack / 20_000)) for low, high in POT_LAW)
+
+
+def finished_shards(folder: RunFolder) -> dict[str, list[ShardTask]]:
+    """Return the tasks of all samples of a run, by purpose.
+
+    Raises:
+        UsageError: when there are none, or they are not all made.
+    """
+    file = folder.root / "datagen.yaml"
+    why = f"there is no {file}"
+    if file.exists():
+        config = DATAGEN.load_file(file)
+        plan = Pipeline(_stages(config), folder.root / "datagen").plan()
+        left = [one.name for one in plan if one.action != "finished"]
+        if not left:
+            return {purpose: tasks_of(config, folder, purpose) for purpose in PURPOSES}
+        why = f"those for {left[0]} are not all made"
+    raise UsageError(
+        f"there are no finished samples in run {folder.typed!r}",
+        why=why,
+        fix=f"make them: tamen datagen generate --name {folder.typed}; or name another run with samples=[RUN]",
+    )
 
 
 def _stages(config: DatagenConfig) -> list[Stage]:
@@ -232,12 +267,40 @@ def _stages(config: DatagenConfig) -> list[Stage]:
     return [Stage(step, goes_on_from=step.goes_on_from) for step in steps]
 
 
-def _ask(config: DatagenConfig) -> None:
-    """Tell what it will cost, as far as a first shard of a few groups tells, and ask whether to begin."""
+def _refuse_to_replace(plan: Sequence[Planned], folder: RunFolder) -> None:
+    for one in plan:
+        if one.action == "run" and (folder.root / "datagen" / one.name / "step.json").exists():
+            raise UsageError(
+                f"the samples for {one.name} in run {folder.typed!r} were made with other settings",
+                why=one.why,
+                fix="give another --name; or --anew, which sets them aside and makes others",
+            )
+
+
+def _check_memory(config: DatagenConfig) -> None:
+    """Raise UsageError when all workers together would need more memory than there is."""
+    needed = memory_of(recipe_of(config, "train")) * _workers(config)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > LARGEST_SHARE * there:
+        raise UsageError(
+            f"bets of {list(config.bet_sizes)} make trees that do not fit in memory",
+            why=f"{_workers(config)} workers would need {needed / 1e9:.1f} GB of {there / 1e9:.1f}",
+            fix="give fewer or larger bet_sizes, or fewer workers",
+        )
+
+
+def _workers(config: DatagenConfig) -> int:
+    return Machine.here().cpus if config.workers == "auto" else config.workers
+
+
+def _ask(config: DatagenConfig, folder: RunFolder) -> None:
+    """Tell what it will cost, as far as a few situations tell, and ask on a terminal whether to begin."""
     target = console()
-    rate = measured_rate(config)
-    cores = Machine.here().cpus if config.workers == "auto" else config.workers
-    number = config.samples + config.validation_samples
+    rate, cores = measured_rate(config), _workers(config)
+    tasks = [task for purpose in PURPOSES for task in tasks_of(config, folder, purpose)]
+    number = sum(
+        task.samples - task.number * task.recipe.shard_samples for task in tasks if not task.path.exists()
+    )
     exact = (
         f"{config.target_pct:g} % of the pot"
         if config.target_pct
@@ -265,15 +328,12 @@ def measured_rate(config: DatagenConfig, groups: int = 8) -> float:
         task = ShardTask(small, 0, small.shard_samples, Path(folder) / "samples_0000.npz")
         make_shard(replace(task, samples=1))  # compiles
         began = time.perf_counter()
-        try:
-            made = make_shard(task)
-        except DataError:
-            made = small.shard_samples
-        return made / (time.perf_counter() - began)
+        make_shard(task)
+        return task.samples / (time.perf_counter() - began)
 
 
 def _refuse_other_runs(folder: RunFolder) -> None:
-    if folder.exists() or (folder.root / "pipeline.yaml").exists():
+    if folder.exists() or any((folder.root / f"{kind}.yaml").exists() for kind in ("pipeline", "values")):
         raise UsageError(
             f"run {folder.typed!r} is another kind of run",
             why=f"{folder.root} holds a run that learns",

@@ -60,6 +60,9 @@ def generate(
         ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="begin without being asked")] = False,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="set samples aside that were made with other settings")
+    ] = False,
     name: Name = None,
     engine: Engine = "local",
     address: Address = None,
@@ -80,6 +83,7 @@ def generate(
     resolved = resolve_datagen(profile, settings or [], folder, typed=typed, analytics=config)
     asked = Asked(
         yes=yes,
+        anew=anew,
         engine=engine if engine == "ray" else None,
         address=cluster_to_join(address) if engine == "ray" else None,
         plain=plain,

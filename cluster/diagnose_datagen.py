@@ -3,6 +3,7 @@
 import hashlib
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from cluster.run_folder import RunFolder
 from cluster.terminal import console, percent
 from configs.datagen import DATAGEN, DatagenConfig
 from pipeline.contract import Context
-from pipeline.hand_samples import HandSamplesStep, columns
+from pipeline.hand_samples import HandSamplesStep, columns, form_of
 from poker.batches import solve_group, tree_of
 from poker.holdem import board_hands, strengths
 from poker.program import compile_tree, stakes
+from poker.rows import LANES
 from poker.sampling import Law, draw_group
 from poker.schedules import make_schedule
 
@@ -76,17 +78,18 @@ def fingerprint(config: DatagenConfig) -> str:
 def _parts(config: DatagenConfig, samples: int) -> dict[str, float]:
     """Return seconds for each sample: drawing, ordering hands, and solving."""
     recipe = recipe_of(config, "train")
-    law = Law(config.seed + 1, group=min(samples, config.group_samples), pots=recipe.law.pots)
+    law = Law(config.seed + 1, group=LANES, pots=recipe.law.pots)
     seconds = dict.fromkeys(("draw", "strengths", "solve", "columns"), 0.0)
     made = 0
     for group in range(-1, -(-samples // law.group)):  # the first compiles
         strengths.cache_clear()
         board_hands.cache_clear()
         marks = [time.perf_counter()]
-        situations = draw_group(law, max(group, 0), lambda pot: len(stakes(tree_of(recipe.betting, pot))[0]))
+        situations = draw_group(law, max(group, 0), partial(form_of, recipe.betting))
         marks.append(time.perf_counter())
+        strengths.cache_clear()
         board_hands.cache_clear()
-        board_hands(situations[0].board)
+        board_hands(situations[0].board)  # once more, to see what of drawing it was
         marks.append(time.perf_counter())
         solved = list(solve_group(situations, recipe.betting, make_schedule(recipe.variant), recipe.stop))
         marks.append(time.perf_counter())
@@ -118,16 +121,14 @@ def _rate(config: DatagenConfig, samples: int, workers: int, folder: Path, displ
 
 def _without_effect(config: DatagenConfig, analytics: Path | None) -> list[str]:
     """Return which settings change nothing of what is solved, in sentences."""
-    plain = fingerprint(config)
+    plain = DATAGEN.load("testing")
     problems = [
         f"{override} changes nothing"
         for override in OVERRIDES
-        if fingerprint(DATAGEN.override(config, [override])) == plain
+        if fingerprint(DATAGEN.override(plain, [override])) == fingerprint(plain)
     ]
-    if analytics is not None and plain == fingerprint(
-        DATAGEN.override(config, ["bet_sizes=[1.0]", "cfr_iterations=1000"])
-    ):
-        problems.append(f"{analytics} changes nothing")
+    if analytics is not None and config.bet_sizes == plain.bet_sizes:
+        problems.append(f"the bet sizes of {analytics} change nothing")
     return problems
 
 

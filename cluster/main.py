@@ -146,7 +146,9 @@ def train(
     plain: Plain = False,
     metrics_port: MetricsPort = None,
 ) -> None:
-    """Train a network by self-play or from rollouts, or values of hands from samples, or go on with a run.
+    """Train a network, or go on with a run.
+
+    By self-play, from rollouts of an environment, or to what hands are worth in samples.
 
     The same command resumes. Ctrl-C saves and stops.
     """
@@ -154,9 +156,13 @@ def train(
         preset, overrides = DEFAULT_PRESET, settings
     if preset in preset_names(VALUES_FOLDER):
         from cluster.run_folder import run_folder
-        from cluster.train_values import train_values
+        from cluster.train_values import refuse_for_values, show_settings, train_values
 
+        refuse_for_values({"--minutes": minutes, "--games": games, "--steps": steps})
         folder = run_folder(runs, name or preset)
+        if dry_run:
+            show_settings(preset, overrides or [], seed=seed)
+            return
         counts = train_values(preset, overrides or [], folder, runs=runs, seed=seed, plain=plain)
         if not counts["finished"]:
             raise typer.Exit(130)

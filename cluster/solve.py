@@ -187,14 +187,8 @@ def _read_situation(
     _check_chips(pot_half, stack)
     betting = Betting(stack, _read_bets(bets))
     weights = np.stack([parse_range(text, cards) for text in ranges])
-    try:
-        from poker.holdem import board_hands
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "hands cannot be compared",
-            why=f"the module {error.name} is not installed",
-            fix="install it: pip install -e '.[poker]'",
-        ) from error
+    from poker.holdem import board_hands
+
     hands = board_hands(cards)
     own = weights[:, hands.numbers]
     held = (own > 0).astype(np.float64)  # whole numbers are counted exactly

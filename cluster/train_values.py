@@ -7,11 +7,11 @@ runs/<name>/
   models/         of the finished network
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.datagen import PURPOSES
+from cluster.datagen import PURPOSES, finished_shards
 from cluster.fit_step import StorePublisher
 from cluster.parts import MODEL, device, make_store
 from cluster.pipeline_display import StepDisplay
@@ -26,6 +26,21 @@ from core.errors import UsageError
 from core.files import write_atomic
 
 
+def refuse_for_values(given: Mapping[str, Any]) -> None:
+    """Raise UsageError when an option is given that says when self-play ends."""
+    if named := [name for name, value in given.items() if value is not None]:
+        raise UsageError(
+            f"a network of hand values does not end by {named[0]}",
+            why="it is fitted to samples that are there, so many times",
+            fix="set fit.epochs instead",
+        )
+
+
+def show_settings(preset: str, overrides: Sequence[str], *, seed: int | None) -> None:
+    """Print the settings that a fitting would have. Raises UsageError for those that do not exist."""
+    console().print(dump(_resolved(preset, overrides, seed)), end="", markup=False)
+
+
 def train_values(
     preset: str, overrides: Sequence[str], folder: RunFolder, *, runs: Path, seed: int | None, plain: bool
 ) -> dict[str, Any]:
@@ -38,50 +53,18 @@ def train_values(
         UsageError: for settings that do not exist, samples that are not there, or a folder begun with other ones.
         TamenError: when it cannot be done; what could be done is kept.
     """
-    import torch
-
-    from learner.hand_values import HandFitting, fit_hand_values
-    from learner.offline import Around
-
-    config = HAND_VALUES.load(preset, [*overrides, *([] if seed is None else [f"seed={seed}"])])
-    if folder.exists() or (folder.root / "datagen.yaml").exists():
+    config = _resolved(preset, overrides, seed)
+    if folder.exists() or any((folder.root / f"{kind}.yaml").exists() for kind in ("datagen", "pipeline")):
         raise UsageError(
             f"run {folder.typed!r} is another kind of run",
             why=f"{folder.root} holds something else",
             fix="give this network another --name",
         )
-    shards = {purpose: _shards(config, runs, purpose) for purpose in PURPOSES}
-    lock = lock_run(folder)
+    shards = _shards(config, runs)
     target = console()
+    lock = lock_run(folder)
     try:
-        write_atomic(folder.root / "values.yaml", dump(config).encode())
-        (folder.root / "values").mkdir(exist_ok=True)
-        log = text_log(folder.log_file)
-        torch.set_num_threads(Machine.here().cpus)
-        with stop_request() as stop, StepDisplay(target, plain=plain) as display:
-
-            def say(line: str) -> None:
-                display.say(line)
-                log.info("%s", line)
-
-            display.begin("fitting")
-            around = Around(
-                publisher=StorePublisher(make_store(folder)),
-                progress=display.progress,
-                should_stop=lambda: stop.requested,
-                log=say,
-                device=device(),
-            )
-            fitting = HandFitting(
-                train=shards["train"],
-                validation=shards["validation"],
-                settings=config.fit,
-                network=config.network,
-                learner=config.learner,
-                seed=config.seed,
-                model=MODEL,
-            )
-            counts = fit_hand_values(fitting, folder.root / "values", around)
+        counts = _fit(config, shards, folder, StepDisplay(target, plain=plain))
     finally:
         lock.release()
     if counts["finished"]:
@@ -95,17 +78,72 @@ def train_values(
     return counts
 
 
-def _shards(config: HandValuesConfig, runs: Path, purpose: str) -> list[Path]:
-    """Return the shards of a purpose in all runs that are named. Raises UsageError when there are none."""
-    found: list[Path] = []
+def _fit(
+    config: HandValuesConfig, shards: Mapping[str, list[Path]], folder: RunFolder, display: StepDisplay
+) -> dict[str, Any]:
+    import torch
+
+    from learner.hand_values import HandFitting, fit_hand_values
+    from learner.offline import Around
+
+    file = folder.root / "values.yaml"
+    before = file.read_bytes() if file.exists() else None
+    write_atomic(file, dump(config).encode())
+    (folder.root / "values").mkdir(exist_ok=True)
+    log = text_log(folder.log_file)
+    torch.set_num_threads(Machine.here().cpus)
+    fitting = HandFitting(
+        train=shards["train"],
+        validation=shards["validation"],
+        settings=config.fit,
+        network=config.network,
+        learner=config.learner,
+        seed=config.seed,
+        model=MODEL,
+    )
+    with stop_request() as stop, display:
+
+        def say(line: str) -> None:
+            display.say(line)
+            log.info("%s", line)
+
+        display.begin("fitting")
+        around = Around(
+            publisher=StorePublisher(make_store(folder)),
+            progress=display.progress,
+            should_stop=lambda: stop.requested,
+            log=say,
+            device=device(),
+        )
+        try:
+            return fit_hand_values(fitting, folder.root / "values", around)
+        except UsageError:
+            if before is not None:
+                write_atomic(file, before)  # settings that were refused are not those of what is there
+            raise
+
+
+def _resolved(preset: str, overrides: Sequence[str], seed: int | None) -> HandValuesConfig:
+    return HAND_VALUES.load(preset, [*overrides, *([] if seed is None else [f"seed={seed}"])])
+
+
+def _shards(config: HandValuesConfig, runs: Path) -> dict[str, list[Path]]:
+    """Return the shards of all runs that are named, by purpose.
+
+    Raises:
+        UsageError: when one has none, or two drew the same situations.
+    """
+    shards: dict[str, list[Path]] = {purpose: [] for purpose in PURPOSES}
+    drawn_by: dict[int, str] = {}
     for name in config.samples:
-        folder = run_folder(runs, name).root / "datagen" / purpose
-        shards = sorted(folder.glob("samples_*.npz"))
-        if not shards:
-            raise UsageError(
-                f"there are no samples in run {name!r}",
-                why=f"{folder} holds no shards",
-                fix=f"make some: tamen datagen generate --name {name}; or name another run with samples=[RUN]",
-            )
-        found += shards
-    return found
+        for purpose, tasks in finished_shards(run_folder(runs, name)).items():
+            shards[purpose] += [task.path for task in tasks]
+            seed = tasks[0].recipe.law.seed if tasks else -1
+            if other := drawn_by.get(seed):
+                raise UsageError(
+                    f"{name} and {other} cannot be used together",
+                    why="their situations were drawn with the same seed, and are the same",
+                    fix="make one of them with another seed",
+                )
+            drawn_by |= {seed: name} if tasks else {}
+    return shards

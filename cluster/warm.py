@@ -134,6 +134,24 @@ def _think_and_learn() -> None:
         (outputs["policy"].sum() + outputs["value"].sum()).backward()
 
 
+def _solve_hands() -> None:
+    import numpy as np
+
+    from poker.sampling import draw_range
+    from poker.schedules import DEFAULT_VARIANT, make_schedule
+    from poker.solver import Solver
+    from poker.toys import leduc
+
+    tree, hands = leduc()
+    draw_range(np.random.default_rng(0), np.arange(hands.number))
+    for lanes in (True, False):
+        solver = Solver(tree, hands, lanes=lanes)
+        solver.begin(0, tree, np.ones((2, hands.number)))
+        solver.iterate(make_schedule(DEFAULT_VARIANT), 2)
+        solver.values()
+        solver.exploitability()
+
+
 def main() -> None:
     """Warm all games, naming each, for it takes a minute."""
     environment.prepare()
@@ -141,6 +159,8 @@ def main() -> None:
         print(f"compiling {name}", flush=True)
         warm(name)
     _solve("hex3")
+    print("compiling poker", flush=True)
+    _solve_hands()
     _remember()
     _draw_by_priority()
     _judge_choices()

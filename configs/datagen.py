@@ -27,9 +27,9 @@ class DatagenConfig(Section):
     seed: Count = 0
     samples: Positive = 10_000
     validation_samples: Count = 2_000
-    stack: PositiveReal = 20_000.0
+    stack: Annotated[float, Field(ge=1_000.0, le=1e6)] = 20_000.0
     bet_sizes: Annotated[tuple[BetSize, ...], Field(max_length=8)] = (1.0,)
-    variant: str = "dcfr6"
+    variant: Literal["cfr", "cfr+", "linear", "dcfr", "dcfr3", "dcfr+", "dcfr6"] = "dcfr6"
     target_pct: PositiveReal | None = None
     cfr_iterations: Positive = 1_000
     most_iterations: Positive = 10_000

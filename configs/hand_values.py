@@ -13,7 +13,7 @@ from configs.schema import Count, NetworkConfig, Section, StepConfig
 class HandValuesConfig(Section):
     """Everything that determines a network of hand values.
 
-    `samples` are runs of `tamen datagen generate`, whose training samples are learnt from; it is judged by their others.
+    `samples` are runs of `tamen datagen generate`: of each the samples to learn from, and those to judge by.
     """
 
     samples: Annotated[tuple[str, ...], Field(min_length=1)] = ("production",)

@@ -19,7 +19,8 @@ class HandValueSpec:
     Attributes:
         cards: on the board, 3 to 5.
         order: in which the network sees hands. "numbers": all 1,326, beside the cards of the board. "strength": those
-            that the board does not block, the weakest first, whatever the board is.
+            that the board does not block, the weakest first, whatever the board is, and what each would win in a
+            showdown at once.
     """
 
     cards: int = 5
@@ -36,12 +37,11 @@ class HandValueSpec:
 
     @property
     def inputs(self) -> tuple[ArraySpec, ...]:
-        shown = (
-            ArraySpec("board", "uint8", (self.cards,))
-            if self.order == "numbers"
-            else ArraySpec("weakest_first", "int16", (self.hands,))
-        )
-        return (shown, ArraySpec("pot", "float32", ()), ArraySpec("ranges", "float32", (2, NUM_HANDS)))
+        masses = (ArraySpec("pot", "float32", ()), ArraySpec("ranges", "float32", (2, NUM_HANDS)))
+        if self.order == "numbers":
+            return (ArraySpec("board", "uint8", (self.cards,)), *masses)
+        order = ArraySpec("weakest_first", "int16", (self.hands,))
+        return (order, ArraySpec("showdown", "float32", (2, NUM_HANDS)), *masses)
 
     @property
     def outputs(self) -> tuple[ArraySpec, ...]:

@@ -24,7 +24,7 @@ class HandObjective:
 
     Batches have "board" uint8 [R, cards], "pot" float32 [R] in parts of the stack, "ranges" float16 [R, 2, H] in units
     of their mean, "values" float16 [R, 2, H], hands in the order of their numbers, and for the order "strength"
-    "weakest_first" int16 [R, H].
+    "weakest_first" int16 [R, H] and "showdown" float16 [R, 2, H], like values.
 
     Hands of which a player holds nothing do not count: a solver averages strategies by mass, so such a hand's strategy,
     and with it the value, is none that it found.
@@ -38,7 +38,7 @@ class HandObjective:
         self._spec = spec
         self._delta = delta
         self._cards_of_hands = all_hands()
-        shown = ("weakest_first",) if spec.order == "strength" else ()
+        shown = ("weakest_first", "showdown") if spec.order == "strength" else ()
         self.columns = ("board", "pot", "ranges", "values", *shown)
 
     def lesson(self, drawn: Columns) -> Lesson:
@@ -46,8 +46,12 @@ class HandObjective:
         return False
 
     def network_inputs(self, part: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        ranges = _spread(part["ranges"].float() / self._spec.hands, self._live(part))
-        return {spec.name: ranges if spec.name == "ranges" else part[spec.name] for spec in self._spec.inputs}
+        live = self._live(part)
+        inputs = {spec.name: part[spec.name] for spec in self._spec.inputs}
+        inputs["ranges"] = _spread(part["ranges"].float() / self._spec.hands, live)
+        if "showdown" in inputs:
+            inputs["showdown"] = _spread(part["showdown"].float(), live)
+        return inputs
 
     def totals(self, batch: Columns) -> dict[str, float]:
         return {"entries": max(1, int(np.count_nonzero(batch["ranges"])))}

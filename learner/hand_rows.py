@@ -17,6 +17,7 @@ from core.hands import HandValueSpec
 from core.seeds import derive_rng
 from learner.objective import ROW_ID, Columns
 from poker.holdem import RIVER_CARDS, TURN_CARDS, board_hands, weakest_first
+from poker.showdowns import values_of_showdowns
 from replay.hand_shards import BOARD_CARDS, HandShardInfo, load_hand_info, read_hand_shard
 
 
@@ -96,6 +97,8 @@ def load_hand_rows(paths: Sequence[Path], spec: HandValueSpec, *, most: int | No
             column[start:stop] = rows[name][: stop - start]
         start = stop
     orders, boards = _orders(columns["board"], spec)
+    if orders is not None:
+        columns["showdown"] = showdown_values(columns["board"], columns["ranges"], boards)
     return HandRows(columns, orders, boards, tuple(info.digest for info in infos))
 
 
@@ -137,6 +140,26 @@ def _orders(boards: np.ndarray, spec: HandValueSpec) -> tuple[np.ndarray | None,
         )
     different, which = np.unique(np.sort(boards, axis=1), axis=0, return_inverse=True)
     return np.stack([order_of(tuple(board)) for board in different.tolist()]), which.reshape(-1)
+
+
+def showdown_values(boards: np.ndarray, ranges: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Return float16 [R, 2, H]: what hands would win in a showdown at once, as "values" are.
+
+    Args:
+        boards: uint8 [R, cards].
+        ranges: float16 [R, 2, H], in units of their mean.
+        which: int64 [R], equal for rows of equal boards.
+    """
+    values = np.empty_like(ranges)
+    by_board = np.argsort(which, kind="stable")
+    for rows in np.split(by_board, np.flatnonzero(np.diff(which[by_board])) + 1):
+        hands = board_hands(tuple(sorted(boards[rows[0]].tolist())))
+        numbered = np.argsort(hands.numbers)
+        found = values_of_showdowns(
+            hands, ranges[rows].astype(np.float64)[:, :, np.argsort(numbered)] / ranges.shape[2]
+        )
+        values[rows] = found[:, :, numbered]
+    return values
 
 
 def order_of(board: tuple[int, ...]) -> np.ndarray:

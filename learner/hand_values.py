@@ -225,7 +225,7 @@ class HandLearner:
             "rows_set_aside": self._trainer.rows_set_aside,
             "losses": means,
             "validation": report | {"label_error": self._settings.label_error},
-            "best": best is None or report["huber"] < best["validation"]["huber"],
+            "best": best is None or not report["huber"] >= best["validation"]["huber"],
         }
         if entry["best"]:
             self._best = self._weights()

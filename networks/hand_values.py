@@ -5,8 +5,8 @@ Shapes: `B` rows, `H` hands that the board does not block, of 1,326 in all.
 A perceptron of PReLUs and a layer behind it that lets players win what they lose to each other, as DeepStack's
 (Moravčík et al. 2017, arXiv 1701.01724). That one saw 1,000 clusters of hands. Here hands are seen one by one: in the
 order of their numbers, beside the cards of the board; or in the order of their strength, in which a place means alike
-on every board. In that order it is shown sums, how much more weaker than stronger mass there is around each hand, and
-learns by how much values differ from those of a showdown at once.
+on every board. In that order it is shown what each hand would win in a showdown at once, which knows of equals and of
+cards that block others, and learns by how much values differ from that.
 
 Fitted to 1,920 samples of the river for 15 epochs, 3 layers of 256, its Huber loss on 320 others was 0.46 by numbers,
 0.14 by strength, 0.125 of sums. In 20 epochs it was 0.113 of sums, 0.108 beside the showdown, 0.115 of masses as well.
@@ -63,15 +63,16 @@ class HandValueNet(nn.Module):
         Args:
             inputs: "pot" float32 [B], what each player has put in in parts of the stack, above 0; "ranges" float32
                 [B, 2, 1326], masses that sum to about 1 for each player. And "board" uint8 [B, cards], or for the order
-                "strength" "weakest_first" int16 [B, H], numbers of the hands that the board does not block.
+                "strength" "weakest_first" int16 [B, H], numbers of the hands that the board does not block, and
+                "showdown" float32 [B, 2, 1326], what they win in a showdown at once, as values are.
         """
         pot, ranges = inputs["pot"].float()[:, None], inputs["ranges"].float()
         pots = [pot, pot.log()]
         if self.spec.order == "strength":
             places = inputs["weakest_first"].long()[:, None].expand(-1, 2, -1)
             seen = ranges.gather(2, places)
-            balance = balances(seen)
-            said = self._perceptron([balance.flatten(1), *pots]) + balance.flip(1)
+            showdown = inputs["showdown"].float().gather(2, places)
+            said = self._perceptron([showdown.flatten(1), *pots]) + showdown
             return {"values": torch.zeros_like(ranges).scatter(2, places, zero_sum(said, seen))}
         live = live_hands(inputs["board"], self.cards_of_hands)[:, None]
         seen, cards = ranges * live, cards_on(inputs["board"])
@@ -110,15 +111,6 @@ def zero_sum(values: Tensor, ranges: Tensor) -> Tensor:
     excess = (ranges * values).sum((1, 2))  # no product of matrices, which would be one in half precision
     mass = ranges.sum((1, 2)).clamp_min(torch.finfo(ranges.dtype).tiny)
     return values - (excess / mass)[:, None, None]
-
-
-def balances(ranges: Tensor) -> Tensor:
-    """Return [B, 2, H]: the mass of weaker hands less that of stronger ones, of ranges with the weakest first.
-
-    The other player's is what a hand wins in a showdown at once, but for equal hands and cards that block others.
-    """
-    up_to = ranges.cumsum(2)
-    return 2 * up_to - ranges - up_to[:, :, -1:]
 
 
 def cards_on(board: Tensor) -> Tensor:

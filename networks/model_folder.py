@@ -33,7 +33,8 @@ the stack; and {shown}. **Output** `values`, float32 [B, 2, 1326], counterfactua
 has put in."""
 _SHOWN = {
     "numbers": "`board`, uint8 [B, {cards}], its cards",
-    "strength": "`weakest_first`, int16 [B, {hands}], the hands that the board does not block, the weakest first",
+    "strength": "`weakest_first`, int16 [B, {hands}], the hands that the board does not block, the weakest first,"
+    " and `showdown`, float32 [B, 2, 1326], what they win in a showdown at once",
 }
 
 

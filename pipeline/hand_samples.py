@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from pipeline.contract import Context
 from pipeline.running import remove_torn, run_left
 from poker.batches import Solved, Stop, solve_group, tree_of
 from poker.betting import Betting
-from poker.cards import card_name
+from poker.cards import NUM_CARDS, card_name
 from poker.holdem import board_hands
 from poker.program import compile_tree
+from poker.rows import LANES
 from poker.sampling import Law, Situation, draw_group
 from poker.schedules import make_schedule
 from replay.hand_shards import (
+    BOARD_CARDS,
     HandShardAbout,
     is_complete,
     load_hand_info,
@@ -129,46 +132,56 @@ def make_shard(task: ShardTask) -> int:
     """Write a shard and what was set aside, and return how many samples it has.
 
     Raises:
-        DataError: when not one situation of it was solved exactly enough.
         OSError: when it cannot be written.
     """
     recipe, law = task.recipe, task.recipe.law
     solved = sorted(_solve(task), key=lambda each: each.situation.number)
     kept = [each for each in solved if each.exact]
     lines = [json.dumps(_in_words(each, law.seed)) + "\n" for each in solved if not each.exact]
-    if not kept:
-        raise DataError(
-            f"none of {len(solved)} situations was solved exactly enough",
-            why=f"after {recipe.stop.iterations:,} iterations best answers won {100 * solved[0].exploitability:.3g} %"
-            f" of the pot more, {100 * (recipe.stop.target or 0):.3g} % is the target",
-            fix="raise most_iterations, or target_pct",
-        )
     write_atomic(_set_aside(task.path), "".join(lines).encode())
     about = HandShardAbout(
-        "river",
-        recipe.stack,
-        recipe.bet_sizes,
-        {
-            "seed": law.seed,
-            "variant": recipe.variant,
-            "target": recipe.stop.target,
-            "most_iterations": recipe.stop.iterations,
-            "set_aside": len(lines),
-        },
+        "river", recipe.stack, recipe.bet_sizes, facts_of(recipe) | {"set_aside": len(lines)}
     )
     return write_hand_shard(task.path, columns(kept), about).count
+
+
+def facts_of(recipe: Recipe) -> dict[str, Any]:
+    """Return what a sidecar says of a recipe, with which, and its numbers, its samples can be made again."""
+    return {
+        "seed": recipe.law.seed,
+        "group": recipe.law.group,
+        "pots": [list(interval) for interval in recipe.law.pots],
+        "variant": recipe.variant,
+        "target": recipe.stop.target,
+        "most_iterations": recipe.stop.iterations,
+    }
+
+
+def memory_of(recipe: Recipe) -> int:
+    """Return bytes that a worker needs for the largest tree of the law.
+
+    Raises:
+        UsageError: when that has too many actions.
+    """
+    least = min(low for low, _ in recipe.law.pots)
+    compiled = compile_tree(tree_of(recipe.betting, least))
+    return (2 * compiled.actions + compiled.slots) * comb(NUM_CARDS - recipe.law.cards, 2) * 4 * LANES
 
 
 def columns(solved: list[Solved]) -> dict[str, np.ndarray]:
     """Return the columns of `replay.hand_shards`."""
     order = [np.argsort(board_hands(each.situation.board).numbers) for each in solved]
+    pairs = list(zip(solved, order, strict=True))
+    hands = comb(NUM_CARDS - BOARD_CARDS["river"], 2)
+    ranges = [each.situation.ranges[:, own] for each, own in pairs]
+    values = [each.values[:, own] for each, own in pairs]
     return {
-        "board": np.array([each.situation.board for each in solved], np.uint8),
-        "pot_half": np.array([each.situation.pot_half for each in solved], np.float32),
-        "ranges": np.stack([each.situation.ranges[:, own] for each, own in zip(solved, order, strict=True)]),
-        "values": np.stack(
-            [each.values[:, own].astype(np.float16) for each, own in zip(solved, order, strict=True)]
+        "board": np.array([each.situation.board for each in solved], np.uint8).reshape(
+            -1, BOARD_CARDS["river"]
         ),
+        "pot_half": np.array([each.situation.pot_half for each in solved], np.float32),
+        "ranges": np.array(ranges, np.float16).reshape(-1, 2, hands),
+        "values": np.array(values, np.float16).reshape(-1, 2, hands),
         "exploitability": np.array([each.exploitability for each in solved], np.float32),
         "iterations": np.array([each.iterations for each in solved], np.int32),
         "number": np.array([each.situation.number for each in solved], np.int64),
@@ -179,11 +192,12 @@ def audit(tasks: list[ShardTask], share: float, seed: int) -> Iterator[tuple[int
     """Solve a `share` of samples at rest again, and yield (number, whether all its bytes came out the same).
 
     Raises:
-        DataError: when a shard is damaged.
+        DataError: when a shard is missing, damaged, of another recipe, or lacks a sample that was not set aside.
     """
     rng = np.random.default_rng(seed)
     for task in tasks:
         rows = read_hand_shard(task.path)
+        _check_whole(task, rows["number"])
         count = len(rows["number"])
         chosen = rng.choice(count, min(count, max(1, round(share * count))), replace=False)
         group = task.recipe.law.group
@@ -207,13 +221,31 @@ def _solve_some(recipe: Recipe, situations: list[Situation]) -> Iterator[Solved]
 
 
 def _group(recipe: Recipe, number: int) -> list[Situation]:
-    return draw_group(recipe.law, number, lambda pot_half: _form(recipe.betting, pot_half))
+    return draw_group(recipe.law, number, lambda pot_half: form_of(recipe.betting, pot_half))
 
 
 @lru_cache(maxsize=1 << 15)
-def _form(betting: Betting, pot_half: int) -> bytes:
+def form_of(betting: Betting, pot_half: int) -> bytes:
     """Return what a tree looks like, whatever its stakes."""
     return compile_tree(tree_of(betting, pot_half)).programs[0].code.tobytes()
+
+
+def _check_whole(task: ShardTask, numbers: np.ndarray) -> None:
+    """Raise DataError unless a shard is of its recipe, and each of its situations is in it or set aside, once."""
+    said = load_hand_info(task.path).about
+    wanted = facts_of(task.recipe)
+    foreign = [name for name, value in wanted.items() if said.get(name) != value]
+    lines = _set_aside(task.path).read_text().splitlines()
+    found = sorted([*numbers.tolist(), *(json.loads(line)["number"] for line in lines)])
+    first = task.number * task.recipe.shard_samples
+    if foreign or found != list(range(first, task.samples)):
+        raise DataError(
+            f"{task.path} is not what it should be",
+            why=f"it was made with another {', '.join(foreign)}"
+            if foreign
+            else f"of situations {first} to {task.samples - 1} some are missing, or there twice",
+            fix="delete it and its sidecar, and run the same `tamen datagen generate` again",
+        )
 
 
 def _is_made(task: ShardTask) -> bool:
@@ -230,6 +262,12 @@ def _counts(tasks: list[ShardTask]) -> dict[str, Any]:
     exploitability = np.concatenate([each["exploitability"] for each in rows]) if rows else np.zeros(0)
     iterations = np.concatenate([each["iterations"] for each in rows]) if rows else np.zeros(0)
     infos = [load_hand_info(task.path) for task in tasks]
+    if tasks and not len(exploitability):
+        raise DataError(
+            "not one situation was solved exactly enough",
+            why=f"after {tasks[0].recipe.stop.iterations:,} iterations none had come to the target",
+            fix="raise most_iterations, or target_pct",
+        )
     return {
         "samples": len(exploitability),
         "set_aside": sum(int(info.about.get("set_aside", 0)) for info in infos),

@@ -23,10 +23,9 @@ from enum import StrEnum
 from itertools import islice
 from typing import BinaryIO, cast
 
-from phevaluator import evaluate_cards
-
 from core.errors import DataError, UsageError
 from poker.cards import parse_cards
+from poker.holdem import strength_of
 
 STREETS = ("preflop", "flop", "turn", "river")
 LONGEST_LINE_BYTES = 1 << 16
@@ -403,7 +402,7 @@ def _result(
     """Return what players 0 and 1 win."""
     if folded is not None:
         return (-put_in[0], put_in[0]) if folded == 0 else (put_in[1], -put_in[1])
-    mine, his = (-evaluate_cards(*hand, *board) for hand in cards)
+    mine, his = (strength_of((*hand, *board)) for hand in cards)
     won = put_in[0] * ((mine > his) - (mine < his))
     return won, -won
 

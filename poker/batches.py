@@ -1,6 +1,6 @@
 """Solves situations side by side, each until it is exact enough, the next in the lane of the one that is done."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ class Stop:
 
     Attributes:
         target: mean of what best answers win more, in parts of the whole pot; None: after `iterations`.
-        iterations: the most that are taken.
+        iterations: after how many it is given up; with a target up to `every` less one more are taken.
         every: so many iterations between two looks.
     """
 
@@ -57,11 +57,10 @@ def solve_group(
     betting: Betting,
     schedule: Schedule,
     stop: Stop,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Solved]:
     """Yield what comes of situations of one board and one form, in the order in which they are done.
 
-    What comes of each does not depend on the others. Once asked to stop it ends without what is not done.
+    What comes of each does not depend on the others.
     """
     hands = board_hands(situations[0].board)
     solver = Solver(tree_of(betting, situations[0].pot_half), hands.hands, lanes=True)
@@ -69,7 +68,7 @@ def solve_group(
     held: dict[int, Situation] = {}
     for lane in range(solver.lanes):
         _refill(solver, lane, held, waiting, betting)
-    while held and not should_stop():
+    while held:
         step = stop.every if stop.target is not None else stop.iterations
         solver.iterate(schedule, step)
         reached = solver.exploitability() / 2

@@ -1,13 +1,23 @@
 """Hands of hold'em on a board: their strengths, and the hand sets that solvers take."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from phevaluator import evaluate_cards
 
+from core.errors import UsageError
 from poker.cards import HANDS, NUM_CARDS, NUM_HANDS, live_hands
 from poker.hands import HandSet, order_by
+
+try:
+    from phevaluator import evaluate_cards
+except ImportError as error:
+    raise UsageError(
+        "hands cannot be compared",
+        why="phevaluator, which tells how strong seven cards are, is not installed",
+        fix="pip install -e '.[poker]'",
+    ) from error
 
 RIVER_CARDS, TURN_CARDS = 5, 4
 _BOARDS_KEPT = 64
@@ -30,13 +40,18 @@ class BoardHands:
     next_cards: tuple[int, ...] = ()
 
 
+def strength_of(cards: Iterable[int]) -> int:
+    """Return how strong seven cards are: the greater wins, equals share; at least 0."""
+    return _WORST - evaluate_cards(*cards)
+
+
 @lru_cache(maxsize=_BOARDS_KEPT)
 def strengths(board: tuple[int, ...]) -> np.ndarray:
     """Return int32 [1326]: on this board of five cards the greater of two wins, equals share; -1 if it is blocked."""
     found = np.full(NUM_HANDS, -1, np.int32)
     for number in live_hands(board).tolist():
         one, other = HANDS[number].tolist()
-        found[number] = _WORST - evaluate_cards(*board, one, other)
+        found[number] = strength_of((*board, one, other))
     found.flags.writeable = False
     return found
 

@@ -1,17 +1,17 @@
 """Situations of hold'em drawn at random, as DeepStack drew them (Moravčík et al. 2017, arXiv 1701.01724, supplement).
 
-A situation is a function of the seed and its number alone. Those of a group share a board, and the form of their
-betting tree, so that they can be solved side by side; which board and form is drawn anew for each group, so each
-situation has board, pot and ranges by their laws.
+A situation is a function of the law, the seed in it, and its number. Those of a group share a board, and the form of
+their betting tree, so that they can be solved side by side; which board and form is drawn anew for each group, so
+each situation has board, pot and ranges by their laws.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
-from core.errors import UsageError
 from core.seeds import derive_rng
 from poker.cards import NUM_CARDS
 from poker.holdem import BoardHands, board_hands, weakest_first
@@ -21,7 +21,6 @@ POT_LAW = ((100, 100), (200, 399), (400, 1999), (2000, 5999), (6000, 19950))
 as
 [100, 100), which is taken for 100. Blinds are 50 and 100, stacks 20,000."""
 
-MOST_DRAWS = 10_000
 SMALLEST = np.float16(2.0**-24)
 
 
@@ -72,16 +71,13 @@ def draw_group(law: Law, number: int, form_of: Callable[[int], object]) -> list[
         law: by which they are drawn.
         number: of the group.
         form_of: what the betting tree of a pot looks like; equal for pots whose trees have one form.
-
-    Raises:
-        UsageError: when no pots of the same form are found.
     """
     rng = derive_rng(law.seed, "group", law.cards, number)
     board = draw_board(rng, law.cards)
-    form = form_of(draw_pot(rng, law.pots))
+    pots = _alike(law.pots[rng.integers(len(law.pots))], rng, form_of)
     hands = board_hands(board)
     first = number * law.group
-    return [_draw(law, first + k, hands, form, form_of) for k in range(law.group)]
+    return [_draw(law, first + k, hands, pots, form_of) for k in range(law.group)]
 
 
 def draw_board(rng: np.random.Generator, cards: int) -> tuple[int, ...]:
@@ -120,20 +116,26 @@ def quantised(masses: np.ndarray) -> np.ndarray:
     return np.maximum((masses * masses.shape[-1]).astype(np.float16), SMALLEST)
 
 
+def _alike(
+    interval: tuple[int, int], rng: np.random.Generator, form_of: Callable[[int], object]
+) -> tuple[int, int]:
+    """Draw a pot of an interval, and return the part of the interval around it whose trees have its form."""
+    low, high = interval
+    pot = int(rng.integers(low, high + 1))
+    form = form_of(pot)
+    least = bisect_left(range(low, pot), True, key=lambda other: form_of(other) == form)
+    more = bisect_left(range(pot + 1, high + 1), True, key=lambda other: form_of(other) != form)
+    return low + least, pot + more
+
+
 def _draw(
-    law: Law, number: int, hands: BoardHands, form: object, form_of: Callable[[int], object]
+    law: Law, number: int, hands: BoardHands, pots: tuple[int, int], form_of: Callable[[int], object]
 ) -> Situation:
     rng = derive_rng(law.seed, "situation", law.cards, number)
-    for _ in range(MOST_DRAWS):
-        pot_half = draw_pot(rng, law.pots)
-        if form_of(pot_half) == form:
-            break
-    else:
-        raise UsageError(
-            f"no pot of the form of its group was drawn for situation {number}",
-            why=f"in {MOST_DRAWS:,} draws from {law.pots} there was none",
-            fix="give intervals of pots, and bet sizes, with fewer forms of trees",
-        )
+    form, low, high = form_of(pots[0]), *pots
+    pot_half = int(rng.integers(low, high + 1))
+    while form_of(pot_half) != form:  # forms may alternate where bets of two sizes come to nearly the same
+        pot_half = int(rng.integers(low, high + 1))
     strengths = weakest_first(hands)
     ranges = np.stack([draw_range(rng, strengths) for _ in range(2)])
     return Situation(number, hands.board, pot_half, quantised(ranges))

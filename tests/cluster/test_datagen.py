@@ -128,6 +128,39 @@ def test_samples_are_made_once_and_audited(tmp_path: Path, capsys: pytest.Captur
     assert (said.code, json.loads(said.out)["differing"]) == (0, {})
     said = generated(capsys, tmp_path, "--name", "few", "--samples", 24)
     assert "train: finished (samples 24" in said.out
+    said = generated(capsys, tmp_path, "--name", "few", "variant=linear")
+    assert_three_lines(said, code=2, mentions=["made with other settings", "dcfr6", "--anew"])
+    said = generated(capsys, tmp_path, "--name", "few")
+    assert "train: finished before" in said.out
+    (tmp_path / "few" / "datagen" / "train" / "samples_0001.npz").unlink()
+    said = run_here(capsys, "datagen", "audit", "few", "--runs", tmp_path)
+    assert_three_lines(said, code=1, mentions=["samples_0001.npz"])
+
+
+def test_a_network_is_fitted_to_samples_that_are_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = (*QUICK, "workers=1", "--json")
+    assert generated(capsys, tmp_path, *few, "--name", "few").code == 0
+    small = ("network.layers=[8]", "learner.batch_rows=10", "learner.microbatch_rows=10", "fit.epochs=2")
+    words = ("train", "river_values", "samples=[few]", *small, "--runs", tmp_path, "--plain")
+    said = run_here(capsys, *words, "--dry-run")
+    assert (said.code, "- few" in said.out) == (0, True)
+    assert not (tmp_path / "river_values").exists()
+    assert_three_lines(run_here(capsys, *words, "--minutes", 1), code=2, mentions=["fit.epochs"])
+    said = run_here(capsys, *words)
+    assert (said.code, "done in" in said.out) == (0, True), said
+    assert list((tmp_path / "river_values" / "models").iterdir())
+    said = run_here(capsys, *words, "seed=3")
+    assert_three_lines(said, code=2, mentions=["seed: 0 -> 3"])
+    assert "seed: 0" in (tmp_path / "river_values" / "values.yaml").read_text()
+    assert generated(capsys, tmp_path, *few, "--name", "other").code == 0
+    said = run_here(
+        capsys, "train", "river_values", "samples=[few, other]", "--runs", tmp_path, "--name", "b"
+    )
+    assert_three_lines(said, code=2, mentions=["the same seed"])
+    said = run_here(capsys, "train", "river_values", "samples=[none]", "--runs", tmp_path, "--name", "b")
+    assert_three_lines(said, code=2, mentions=["no finished samples"])
 
 
 def test_bet_sizes_of_analytics_take_effect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +180,9 @@ def test_bet_sizes_of_analytics_take_effect(tmp_path: Path, capsys: pytest.Captu
         (("bet_sizes=[0.0]",), ["bet_sizes"]),
         (("shard_samples=7",), ["no multiple of group_samples=32"]),
         (("--config", "nowhere.json"), ["there is no file nowhere.json"]),
-        (("variant=best", "--samples", 1), ["no variant 'best'"]),
+        (("variant=best",), ["variant"]),
+        (("stack=100",), ["stack"]),
+        (("bet_sizes=[0.05, 0.1, 0.2]",), ["bet"]),
     ],
 )
 def test_nonsense_is_refused_before_samples_are_made(

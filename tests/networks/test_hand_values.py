@@ -34,7 +34,10 @@ def some_inputs(spec: HandValueSpec, rows: int = 5, *, seed: int = 0) -> dict[st
     shown = (
         {"board": boards}
         if spec.order == "numbers"
-        else {"weakest_first": rng.permuted(live, axis=1).astype(np.int16)}
+        else {
+            "weakest_first": rng.permuted(live, axis=1).astype(np.int16),
+            "showdown": rng.uniform(-1, 1, ranges.shape).astype(np.float32) * (ranges > 0),
+        }
     )
     return {"pot": rng.uniform(0.01, 0.99, rows).astype(np.float32), "ranges": ranges, **shown}
 
@@ -90,10 +93,11 @@ def test_the_order_of_strength_is_undone() -> None:
     spec = HandValueSpec(5, "strength")
     net, inputs = awake(HandValueNet(spec, SMALL, seed=1)), some_inputs(spec)
     renamed = np.random.default_rng(3).permutation(NUM_HANDS)
-    ranges = np.empty_like(inputs["ranges"])
-    ranges[:, :, renamed] = inputs["ranges"]
+    ranges, showdown = np.empty_like(inputs["ranges"]), np.empty_like(inputs["showdown"])
+    ranges[:, :, renamed], showdown[:, :, renamed] = inputs["ranges"], inputs["showdown"]
     other = inputs | {
         "ranges": ranges,
+        "showdown": showdown,
         "weakest_first": renamed[inputs["weakest_first"]].astype(np.int16),
     }
     assert np.array_equal(evaluate(net, other)[:, :, renamed], evaluate(net, inputs))
@@ -109,9 +113,7 @@ def test_a_place_in_the_order_belongs_to_the_hand_that_stands_there() -> None:
     inputs = some_inputs(spec, rows=2)
     values = evaluate(net, inputs)
     for row, order in enumerate(inputs["weakest_first"]):
-        theirs = inputs["ranges"][row, ::-1][:, order]
-        below = np.tril(np.ones((spec.hands, spec.hands)), -1)
-        ordered = values[row][:, order] - theirs @ (below.T - below)
+        ordered = (values[row] - inputs["showdown"][row])[:, order]
         np.testing.assert_allclose(np.diff(ordered.reshape(-1)), 1.0, atol=1e-3)
 
 

@@ -1,6 +1,7 @@
 """Samples of hands are the same whoever makes them and whenever, and each is as exact as it says."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import pytest
 from core.errors import DataError
 from pipeline.contract import Stopped
 from pipeline.executors import Processes
-from pipeline.hand_samples import HandSamplesStep, Recipe, audit, make_shard, shard_tasks
+from pipeline.hand_samples import HandSamplesStep, Recipe, audit, shard_tasks
 from poker.batches import Stop, tree_of
 from poker.holdem import board_hands
 from poker.sampling import Law
 from poker.schedules import make_schedule
 from poker.solver import Solver
-from replay.hand_shards import load_hand_info, read_hand_shard
+from replay.hand_shards import HandShardAbout, load_hand_info, read_hand_shard, write_hand_shard
 from tests.pipeline.running_here import Here, Killed, context
 
 RECIPE = Recipe(
@@ -132,9 +133,15 @@ def test_what_is_not_exact_is_set_aside_with_its_number(tmp_path: Path) -> None:
 
 
 def test_nothing_exact_at_all_is_an_error(tmp_path: Path) -> None:
-    task = shard_tasks(replace(RECIPE, stop=Stop(1e-9, 20)), "train", 6, tmp_path)[0]
-    with pytest.raises(DataError, match=r"none of 6 situations[\s\S]*raise most_iterations"):
-        make_shard(task)
+    with pytest.raises(DataError, match=r"not one situation[\s\S]*raise most_iterations"):
+        run(tmp_path, recipe=replace(RECIPE, stop=Stop(1e-9, 20)), samples=6)
+
+
+def test_a_shard_of_which_nothing_is_exact_stops_nobody(tmp_path: Path) -> None:
+    hurried = replace(RECIPE, stop=Stop(target=0.0003, iterations=20), shard_groups=1)
+    counts = run(tmp_path, recipe=replace(hurried, law=replace(RECIPE.law, group=1)), samples=12)
+    assert counts["shards"] == 12
+    assert 0 < counts["samples"] < 12
 
 
 def test_an_audit_finds_what_was_altered(whole: Path, tmp_path: Path) -> None:
@@ -142,5 +149,22 @@ def test_an_audit_finds_what_was_altered(whole: Path, tmp_path: Path) -> None:
     found = dict(audit(tasks, 0.2, seed=1))
     assert len(found) >= 6
     assert all(found.values())
-    other = replace(RECIPE, variant="linear")
-    assert not all(same for _, same in audit(shard_tasks(other, "train", SAMPLES, whole), 0.2, seed=1))
+    shutil.copytree(whole, tmp_path / "copy")
+    path = tmp_path / "copy" / "samples_0001.npz"
+    rows, info = read_hand_shard(path), load_hand_info(path)
+    rows["values"][:, 0, 0] += np.float16(0.25)
+    write_hand_shard(path, rows, HandShardAbout("river", info.stack, info.bet_sizes, info.about))
+    found = dict(audit(shard_tasks(RECIPE, "train", SAMPLES, path.parent), 0.2, seed=1))
+    assert {number // 12 for number, same in found.items() if not same} == {1}
+
+
+def test_an_audit_misses_nothing_that_should_be_there(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="another variant"):
+        list(audit(shard_tasks(replace(RECIPE, variant="linear"), "train", SAMPLES, whole), 0.2, seed=1))
+    shutil.copytree(whole, tmp_path / "copy")
+    path = tmp_path / "copy" / "samples_0000.npz"
+    rows, info = read_hand_shard(path), load_hand_info(path)
+    fewer = {name: column[1:] for name, column in rows.items()}
+    write_hand_shard(path, fewer, HandShardAbout("river", info.stack, info.bet_sizes, info.about))
+    with pytest.raises(DataError, match="some are missing"):
+        list(audit(shard_tasks(RECIPE, "train", SAMPLES, path.parent), 0.2, seed=1))

@@ -89,8 +89,3 @@ def test_what_is_not_exact_in_time_says_so(group: list[Situation]) -> None:
 def test_a_number_of_iterations_may_be_given(group: list[Situation]) -> None:
     for each in solved(group[:2], Stop(target=None, iterations=50)).values():
         assert (each.iterations, each.exact) == (50, True)
-
-
-def test_a_stop_is_heard(group: list[Situation]) -> None:
-    found = solve_group(group, BETTING, make_schedule(DEFAULT_VARIANT), STOP, should_stop=lambda: True)
-    assert list(found) == []

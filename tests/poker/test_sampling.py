@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import UsageError
 from core.seeds import derive_rng
 from poker.holdem import board_hands, weakest_first
 from poker.sampling import POT_LAW, Law, Situation, draw_board, draw_group, draw_pot, draw_range, quantised
@@ -123,10 +122,10 @@ def test_pots_keep_their_law_whatever_forms_there_are() -> None:
     assert max(abs(count - 80) for count in counts.values()) < 45
 
 
-def test_forms_that_are_never_drawn_are_told() -> None:
-    calls = iter(range(10**6))
-    with pytest.raises(UsageError, match="no pot of the form"):
-        draw_group(Law(seed=11, group=1), 0, lambda pot_half: next(calls))
+@pytest.mark.parametrize("width", [1, 7])
+def test_however_narrow_forms_are_pots_are_found(width: int) -> None:
+    group = draw_group(Law(seed=11, group=5), 0, lambda pot_half: pot_half // width)
+    assert len({situation.pot_half // width for situation in group}) == 1
 
 
 def test_hands_of_a_turn_are_ordered_by_all_rivers() -> None:
