@@ -9,6 +9,9 @@ from configs.loading import Kind
 from configs.names import VALUES_FOLDER
 from configs.schema import Count, NetworkConfig, Section, StepConfig
 
+DEEPSTACK_NETWORK = NetworkConfig(layers=(500,) * 7)
+DEEPSTACK_STEP = StepConfig(batch_rows=1000, microbatch_rows=1000, learning_rate=1e-3, weight_decay=0.0)
+
 
 class HandValuesConfig(Section):
     """Everything that determines a network of hand values.
@@ -19,10 +22,8 @@ class HandValuesConfig(Section):
     samples: Annotated[tuple[str, ...], Field(min_length=1)] = ("production",)
     seed: Count = 0
     fit: HandFitSettings = HandFitSettings()
-    network: NetworkConfig = NetworkConfig(layers=(500,) * 7)
-    learner: StepConfig = StepConfig(
-        batch_rows=1000, microbatch_rows=1000, learning_rate=1e-3, weight_decay=0.0
-    )
+    network: NetworkConfig = DEEPSTACK_NETWORK
+    learner: StepConfig = DEEPSTACK_STEP
 
 
 HAND_VALUES = Kind(HandValuesConfig, VALUES_FOLDER, whole="a network of hand values")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from configs.fitting import HandFitSettings
+from configs.hand_values import DEEPSTACK_NETWORK, DEEPSTACK_STEP
 from configs.schema import LearnerConfig, NetworkConfig, StepConfig
 from core.errors import TamenError, UsageError
 from core.files import digest, write_atomic
@@ -31,8 +32,6 @@ from networks.precision import resolve
 from networks.weights import Weights
 from replay.hand_shards import BOARD_CARDS, load_hand_info
 
-DEEPSTACK_NETWORK = NetworkConfig(layers=(500,) * 7)
-DEEPSTACK_STEP = StepConfig(batch_rows=1000, microbatch_rows=1000, learning_rate=1e-3, weight_decay=0.0)
 JUDGED_TOGETHER = 1000
 _UNCOMPARED = {"label_error"}
 _OF_CHECKPOINTS = {"checkpoint_every_seconds", "checkpoints_kept"}
@@ -296,7 +295,9 @@ def _new_trainer(
 ) -> Trainer:
     precision = resolve(fitting.network.precision, device)
     net = precision.place(new_net(spec, fitting.network, seed=derive_seed(fitting.seed, "network")))
-    steps = math.ceil(total_rows / fitting.learner.batch_rows)
+    batch, mini_epoch = fitting.learner.batch_rows, fitting.settings.mini_epoch_rows
+    whole, rest = divmod(total_rows, mini_epoch)  # no batch goes beyond a mini-epoch
+    steps = whole * math.ceil(mini_epoch / batch) + math.ceil(rest / batch)
     schedule = LearnerConfig(
         **fitting.learner.model_dump(),
         schedule="cosine",
