@@ -45,6 +45,7 @@ from poker.batches import Stop
 from poker.sampling import POT_LAW, Law
 
 PURPOSES = ("train", "validation")
+ANALYTICS, WITH_ANALYTICS = Path("analytics"), ("quick_analytics", "official_analytics")
 LARGEST_SHARE = 0.8
 """Of this machine's memory, that all workers together may need."""
 
@@ -80,7 +81,7 @@ def resolve_datagen(
     """Return the configuration of a profile, or without one that of the run in `folder`, with what was typed for it.
 
     Bet sizes of the street, and iterations where none are typed, are those of a file of `analytics`, or of the newest
-    in a folder.
+    in a folder. Profiles made for that take the folder `ANALYTICS` where none is given.
 
     Raises:
         UsageError: for a profile, key or value that does not exist.
@@ -88,6 +89,8 @@ def resolve_datagen(
     file = folder.root / "datagen.yaml"
     goes_on = profile is None and file.exists()
     config = DATAGEN.load_file(file) if goes_on else DATAGEN.load(profile or "testing")
+    if analytics is None and not goes_on and profile in WITH_ANALYTICS and any(ANALYTICS.glob("analytics_*.json")):
+        analytics = ANALYTICS
     from_play = {} if analytics is None else _of_play(analytics, config.street)
     given = from_play | {key: value for key, value in typed.items() if value is not None}
     if "cfr_iterations" in typed and typed["cfr_iterations"] is not None:
@@ -98,10 +101,16 @@ def resolve_datagen(
 
 def _of_play(analytics: Path, street: str) -> dict[str, Any]:
     """Return what a file of analytics, or the newest of a folder, says of a street."""
-    found = read_analytics(newest_analytics(analytics) if analytics.is_dir() else analytics)
-    for note in found.notes:
-        console(stderr=True).print(note, markup=False, soft_wrap=True)
+    file = newest_analytics(analytics) if analytics.is_dir() else analytics
+    found = read_analytics(file)
     sizes = found.sizes[STREETS.index(street)]
+    said = (
+        f"{file} says bets of {', '.join(f'{size:g}' for size in sizes)} pots on the {street}"
+        if sizes
+        else ""
+    )
+    for line in (*found.notes, said or f"{file} says nothing of bets on the {street}"):
+        console(stderr=True).print(line, markup=False, soft_wrap=True)
     settings: dict[str, Any] = {"bet_sizes": list(sizes)} if sizes else {}
     return settings | ({"cfr_iterations": found.cfr_iterations} if found.cfr_iterations else {})
 

@@ -172,6 +172,22 @@ def test_bet_sizes_of_analytics_take_effect(tmp_path: Path, capsys: pytest.Captu
     assert json.loads(first.read_text())["bet_sizes"] == [0.55, 1.0, 1.33, 2.0]
 
 
+def test_profiles_for_analytics_take_the_newest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "analytics").mkdir()
+    text = (DATA / "analytics_2025-10-18_10-38-23.json").read_text()
+    (tmp_path / "analytics" / "analytics_2025-10-18_10-38-23.json").write_text(text)
+    newer = json.loads(text) | {"bet_sizing_override": {"3": [0.7]}}
+    (tmp_path / "analytics" / "analytics_2025-11-02_08-00-00.json").write_text(json.dumps(newer))
+    said = generated(capsys, tmp_path, "--profile", "quick_analytics", *QUICK, "workers=1")
+    assert said.code == 0, said
+    assert "analytics_2025-11-02_08-00-00.json says bets of 0.7 pots on the river" in said.err
+    (first, *_) = sorted((tmp_path / "quick_analytics" / "datagen" / "train").glob("*.json"))
+    assert json.loads(first.read_text())["bet_sizes"] == [0.7]
+
+
 @pytest.mark.parametrize(
     ("words", "mentions"),
     [
