@@ -89,7 +89,12 @@ def resolve_datagen(
     file = folder.root / "datagen.yaml"
     goes_on = profile is None and file.exists()
     config = DATAGEN.load_file(file) if goes_on else DATAGEN.load(profile or "testing")
-    if analytics is None and not goes_on and profile in WITH_ANALYTICS and any(ANALYTICS.glob("analytics_*.json")):
+    if (
+        analytics is None
+        and not goes_on
+        and profile in WITH_ANALYTICS
+        and any(ANALYTICS.glob("analytics_*.json"))
+    ):
         analytics = ANALYTICS
     from_play = {} if analytics is None else _of_play(analytics, config.street)
     given = from_play | {key: value for key, value in typed.items() if value is not None}
