@@ -344,18 +344,19 @@ def test_suits_may_be_exchanged(suits: list[int], seed: int) -> None:
     moved = np.empty_like(masses)
     for number, (a, b) in enumerate(HANDS.tolist()):
         moved[:, hand_number(other(a), other(b))] = masses[:, number]
+    # In float64: sums come in another order, and in float32 a regret near 0 may change its sign by it.
     found = []
     for cards, of in ((board, masses), (tuple(other(card) for card in board), moved)):
         hands = board_hands(cards)
         solver = begun(
-            Situation(last_round(Betting(4.0), 1.0), hands.hands, of[:, hands.numbers]), lanes=True
+            Situation(last_round(Betting(4.0), 1.0), hands.hands, of[:, hands.numbers]), lanes=False
         )
         solver.iterate(make_schedule("dcfr"), 3)
         of_all = np.zeros((2, len(HANDS)))
         of_all[:, hands.numbers] = solver.values()[:, :, -1] / of.sum(1)[::-1, None]
         found.append(of_all)
     for number, (a, b) in enumerate(HANDS.tolist()):
-        assert np.allclose(found[0][:, number], found[1][:, hand_number(other(a), other(b))], atol=1e-4)
+        assert np.allclose(found[0][:, number], found[1][:, hand_number(other(a), other(b))], atol=1e-6)
 
 
 @variants
