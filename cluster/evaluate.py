@@ -77,7 +77,7 @@ def _judged(
 
     from cluster.parts import device
     from cluster.program import Machine
-    from learner.offline import judge
+    from learner.board_fitting import judge
     from networks.build import build_net
     from networks.precision import resolve
 

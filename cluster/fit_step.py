@@ -84,7 +84,7 @@ class FitStep:
         return settings != self.settings or self._config.fit.accept_changes
 
     def run(self, inputs: dict[str, Path], folder: Path, context: Context) -> dict[str, Any]:
-        """Return what `learner.offline.fit` does, but whether it finished. Raises what the contract says.
+        """Return what `learner.board_fitting.fit` does, but whether it finished. Raises what the contract says.
 
         Of a sweep the best network is published, and "sweep" has a line for each experiment.
         """
@@ -177,10 +177,11 @@ class _Fitter:
     def fit(
         self, config: PipelineConfig, folder: Path, publisher: "Publisher", *, name: str = ""
     ) -> dict[str, Any]:
-        """Return what `learner.offline.fit` does; progress tells the `name` of an experiment."""
+        """Return what `learner.board_fitting.fit` does; progress tells the `name` of an experiment."""
         from cluster.parts import MODEL, device
         from games.catalog import make_game
-        from learner.offline import Around, Fitting, fit
+        from learner.board_fitting import Fitting, fit
+        from learner.offline import Around
 
         def progress(done: float, total: float, unit: str) -> None:
             self.context.progress(done, total, f"{unit} of {name}" if name else unit)

@@ -1,69 +1,32 @@
-"""Fits a board network to rows at rest: from first weights to last, in one order, resumable to the batch."""
+"""Fits a network to rows at rest: from first weights to last, in one order, resumable to the batch.
 
-import copy
+Which rows, what they teach and how that is judged is a `Task`; `learner.board_fitting` and `learner.hand_values` have
+one each.
+"""
+
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 
-from configs.fitting import FitSettings
-from configs.schema import NetworkConfig, StepConfig
+from configs.schema import StepConfig
 from core.errors import TamenError, UsageError
-from core.files import digest, write_atomic
-from core.seeds import derive_seed
-from games.game import Game
-from learner.accuracy import Accuracy
-from learner.adam import Adam
+from core.files import write_atomic
 from learner.ahead import Ahead
-from learner.board_objective import BoardObjective
-from learner.checkpoint import Checkpoint, CheckpointStore
-from learner.flat_parameters import FlatParameters
-from learner.half_turn import TiedToTwins
+from learner.checkpoint import CheckpointStore
 from learner.loop import Publisher
-from learner.mixing import DataSet, MixedRows, Targets, learning_columns, validation_rows
-from learner.muon import Muon
 from learner.objective import Columns, StepReport
-from learner.step import Optimizer, Trainer
-from networks.build import Net, new_net, to_weights
-from networks.precision import Precision, resolve
-from networks.tower import BoardNet
+from learner.step import Trainer
+from networks.build import Net, to_weights
+from networks.precision import Precision
 from networks.weights import Weights
-from networks.winograd import fastest_forward
-from networks.winograd_training import fastest_trainable
 
 METRICS_FILE = "fitting.jsonl"
-EVALUATED_TOGETHER = 512
-_UNCOMPARED = ("sources", "sweep", "sweep_method", "sweep_trials", "accept_changes")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fitting:
-    """What is fitted to what.
-
-    Attributes:
-        game: its rules.
-        sets: data sets.
-        settings: how, but for its `sources`, which are among `sets`.
-        network: shape and precision.
-        learner: what a step is.
-        seed: of the first weights and of the order of rows.
-        model: name to publish under.
-    """
-
-    game: Game
-    sets: Sequence[DataSet]
-    settings: FitSettings
-    network: NetworkConfig
-    learner: StepConfig
-    seed: int
-    model: str
+_OF_CHECKPOINTS = {"checkpoint_every_seconds", "checkpoints_kept"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,53 +50,101 @@ class Around:
     clock: Callable[[], float] = time.monotonic
 
 
-def fit(fitting: Fitting, folder: Path, around: Around) -> dict[str, Any]:
-    """Fit until the end or until asked to stop; what an interrupted call left in `folder` is gone on with.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How long a network is fitted, what is published of it, and how it is spoken of.
 
-    Returns:
-        {"rows", "steps", "seconds", "version", "rows_set_aside", "finished", "validation"}, plain JSON; the last is the
-        report of `learner.accuracy` without its parts by ply, None where no game is kept apart.
-
-    Raises:
-        UsageError: when the folder was begun with other settings, or the data sets cannot be used.
-        DataError: when a file is damaged, or batch after batch cannot be learnt from.
-        TamenError: when weights or a checkpoint cannot be written.
+    Attributes:
+        model: name to publish under.
+        game: name that the weights carry.
+        learner: what a step is, and how often a checkpoint is written.
+        total_rows: rows to be learnt from.
+        minutes: after which it ends even if rows are left; None: never.
+        mini_epoch_rows: it is judged after each so many rows; no batch goes beyond them.
+        best_by: figure of a report; the weights of the mini-epoch where it was lowest are published. None: the last.
+        compared: all that the result depends on beside `learner`, by the names of settings, as plain JSON.
+        unit: what rows are called.
+        origin: what rows were cut from, also for people; None: each stands for itself.
     """
-    learner = OfflineLearner(fitting, folder, around)
-    learner.resume()
-    return learner.run()
+
+    model: str
+    game: str
+    learner: StepConfig
+    total_rows: int
+    minutes: float | None = None
+    mini_epoch_rows: int
+    best_by: str | None = None
+    compared: Mapping[str, Any]
+    unit: str = "rows"
+    origin: str | None = None
+
+
+class Task(Protocol):
+    """What a network is to learn from rows at rest.
+
+    Attributes:
+        plan: see there.
+    """
+
+    @property
+    def plan(self) -> Plan: ...
+
+    def new_trainer(self, device: str, schedule: Callable[[int], float]) -> Trainer:
+        """Return the trainer of an untrained net.
+
+        Args:
+            device: torch device name.
+            schedule: the learning rate after so many steps.
+        """
+        ...
+
+    def rate(self, steps: int, share: float) -> float:
+        """Return the learning rate after so many steps, when a `share` in [0, 1] of rows or time is used up."""
+        ...
+
+    def batch(self, drawn: int, rows: int) -> Columns:
+        """Return the `rows` rows that follow the first `drawn`; they depend on nothing else. Called on a thread."""
+        ...
+
+    def judge(self, net: Net, precision: Precision) -> dict[str, Any] | None:
+        """Return a report on rows kept apart, as plain JSON; None where there are none. The net is not changed."""
+        ...
+
+    def in_words(self, entry: Mapping[str, Any]) -> str:
+        """Return a line of `fitting.jsonl` for people."""
+        ...
+
+    def remedy(self, changes: Mapping[str, tuple[Any, Any]]) -> str | None:
+        """Return what a person can do about changed settings, (before, now) by name; None: it can go on with these."""
+        ...
 
 
 class OfflineLearner:
-    """Takes steps on batches of `learner.mixing` until the rows, or the time, are used up.
+    """Takes steps on the batches of a task until its rows, or its time, are used up.
 
-    On the CPU in fp32 the result depends on the fitting and the number of torch's threads alone, bit for bit, unless
-    its time is bounded.
+    On the CPU in fp32 the result depends on the task and the number of torch's threads alone, bit for bit, unless its
+    time is bounded.
 
     Args:
-        fitting: what is fitted.
+        task: what is learnt.
         folder: for checkpoints and `fitting.jsonl`, a line for each mini-epoch.
         around: what surrounds it.
+
+    Attributes:
+        history: the lines of `fitting.jsonl`.
     """
 
-    def __init__(self, fitting: Fitting, folder: Path, around: Around) -> None:
-        self._fitting = fitting
-        self._settings = fitting.settings
-        self._around = around
+    def __init__(self, task: Task, folder: Path, around: Around) -> None:
+        self._task = task
+        self._plan = task.plan
         self._folder = folder
-        self._checkpoints = CheckpointStore(folder / "checkpoints", keep=fitting.learner.checkpoints_kept)
-        self._rows = MixedRows(
-            fitting.sets,
-            fitting.game,
-            seed=fitting.seed,
-            max_rows=self._settings.max_rows,
-            targets=Targets(self._settings.half_turns == "shown", self._settings.label_smoothing),
-        )
-        self._total_rows = max(1, round(self._rows.rows_per_epoch * self._settings.epochs))
-        self._trainer = _new_trainer(fitting, around.device, schedule=lambda steps: self._rate())
+        self._around = around
+        self._checkpoints = CheckpointStore(folder / "checkpoints", keep=self._plan.learner.checkpoints_kept)
+        self._trainer = task.new_trainer(around.device, self._rate)
+        self.history: list[dict[str, Any]] = []
         self._drawn = 0
-        self._history: list[dict[str, Any]] = []
         self._losses: list[Mapping[str, float]] = []
+        self._best: Weights | None = None
         self._version = (around.publisher.newest_version() or 0) + 1
         self._seconds_before = 0.0
         self._began = self._saved_at = around.clock()
@@ -142,26 +153,38 @@ class OfflineLearner:
         """Go on from the newest sound checkpoint, if there is one.
 
         Raises:
-            UsageError: when it was made with other settings, and `accept_changes` is not set, or of another network.
+            UsageError: when it was made with other settings, and the task does not go on with them.
             DataError: when every checkpoint is damaged.
         """
         checkpoint = self._checkpoints.load_newest()
         if checkpoint is None:
             return
-        changed = self._refuse_changes(checkpoint)
         state = checkpoint.state
+        changed = self._refuse_changes(state["settings"])
         self._trainer.load_state_dict(checkpoint.trainer_state)
-        self._drawn, self._history = state["drawn"], state["history"]
+        self._drawn, self.history, self._losses = state["drawn"], state["history"], list(state["losses"])
         self._seconds_before = state["seconds"]
         if not changed:  # else what it was to be may have been published already
             self._version = state["version"]
-        self._losses = list(state["losses"])
+        if self.best_entry() is not None:
+            self._best = checkpoint.weights
         for sentence in checkpoint.skipped:
             self._around.log(sentence)
-        self._around.log(f"goes on after {self._drawn:,} rows, from checkpoint {checkpoint.number}")
+        self._around.log(
+            f"goes on after {self._drawn:,} {self._plan.unit}, from checkpoint {checkpoint.number}"
+        )
 
     def run(self) -> dict[str, Any]:
-        """Fit, save, and at the end publish; return what `fit` does."""
+        """Fit until the end or until asked to stop, save, and at the end publish.
+
+        Returns:
+            {"rows", "steps", "seconds", "version", "rows_set_aside", "finished"}, plain JSON; the version is None
+            unless it finished.
+
+        Raises:
+            DataError: when rows are damaged, or batch after batch cannot be learnt from.
+            TamenError: when weights or the last checkpoint cannot be written.
+        """
         stopped = False
         batches = Ahead(self._batches())
         try:
@@ -176,14 +199,21 @@ class OfflineLearner:
         self.save()
         if finished:
             self._around.publisher.publish(self._weights())
-        return self._counts(finished=finished)
+        return {
+            "rows": self._drawn,
+            "steps": self._trainer.steps,
+            "seconds": round(self._seconds(), 3),
+            "version": self._version if finished else None,
+            "rows_set_aside": self._trainer.rows_set_aside,
+            "finished": finished,
+        }
 
     def save(self) -> None:
         """Write a checkpoint. Raises TamenError when it cannot be written."""
         state = {
             "settings": self._compared(),
             "drawn": self._drawn,
-            "history": self._history,
+            "history": self.history,
             "losses": [dict(losses) for losses in self._losses],
             "seconds": self._seconds(),
             "version": self._version,
@@ -191,6 +221,10 @@ class OfflineLearner:
         weights, trainer_state = self._weights(), self._trainer.state_dict()
         self._checkpoints.save(weights=weights, trainer_state=trainer_state, state=state)
         self._saved_at = self._around.clock()
+
+    def best_entry(self) -> dict[str, Any] | None:
+        """Return the line of `history` whose weights are published; None when they are the last ones."""
+        return next((entry for entry in reversed(self.history) if entry.get("best")), None)
 
     def _try_to_save(self) -> None:
         """Save, or say why not and go on: the disk may have room again when it is tried the next time."""
@@ -201,253 +235,119 @@ class OfflineLearner:
             self._around.log(f"no checkpoint: {error.what}: {error.why}")
 
     def _batches(self) -> Iterator[Columns]:
-        """Yield the batches that are left, whatever time is left."""
-        drawn = self._drawn
-        while drawn < self._total_rows:
-            rows = self._rows_until(drawn)
-            yield self._rows.batch(drawn, rows)
+        """Yield the batches that are left, whatever time is left; none goes beyond a mini-epoch, or the end."""
+        drawn, mini_epoch = self._drawn, self._plan.mini_epoch_rows
+        while drawn < self._plan.total_rows:
+            end = min((drawn // mini_epoch + 1) * mini_epoch, self._plan.total_rows)
+            rows = min(self._plan.learner.batch_rows, end - drawn)
+            yield self._task.batch(drawn, rows)
             drawn += rows
-
-    def _rows_until(self, drawn: int) -> int:
-        """Return the size of the batch behind `drawn` rows; none goes beyond a mini-epoch, or the end."""
-        mini_epoch = self._settings.mini_epoch_rows
-        ends = (drawn // mini_epoch + 1) * mini_epoch, self._total_rows
-        return min(self._fitting.learner.batch_rows, *(end - drawn for end in ends))
 
     def _step(self, batch: Columns) -> None:
         report = self._trainer.step(batch)
         self._drawn += report.rows
         self._account(report)
-        if self._drawn % self._settings.mini_epoch_rows == 0:
+        if self._drawn % self._plan.mini_epoch_rows == 0:
             self._end_mini_epoch()
             self._try_to_save()
-        elif self._around.clock() - self._saved_at >= self._fitting.learner.checkpoint_every_seconds:
+        elif self._around.clock() - self._saved_at >= self._plan.learner.checkpoint_every_seconds:
             self._try_to_save()
-        share = min(1.0, self._share())
-        self._around.progress(self._drawn, self._drawn / share if share else self._total_rows, "rows")
+        self._around.progress(self._drawn, self._drawn / min(1.0, self._share()), self._plan.unit)
 
     def _account(self, report: StepReport) -> None:
         if report.applied:
             self._losses.append(report.losses)
-        else:
-            games = "" if report.set_aside is None else f" ({len(np.unique(report.set_aside[:, 2]))} games)"
-            self._around.log(f"a batch of {report.rows} rows is set aside: {report.reason}{games}")
+            return
+        text = f"a batch of {report.rows} {self._plan.unit} is set aside: {report.reason}"
+        if report.set_aside is not None and self._plan.origin is not None:
+            text += f" ({len(np.unique(report.set_aside[:, 2]))} {self._plan.origin})"
+        self._around.log(text)
 
     def _share(self) -> float:
         """Return how much of the rows, or of the time, is used up; 1 or more at the end."""
-        share = self._drawn / self._total_rows
-        minutes = self._settings.minutes
+        share, minutes = self._drawn / self._plan.total_rows, self._plan.minutes
         return share if minutes is None else max(share, self._seconds() / (60 * minutes))
 
-    def _rate(self) -> float:
-        share, warmup = min(1.0, self._share()), self._settings.warmup_share
-        # Half a step in, lest the first be none.
-        rising = 1.0 if share >= warmup else (share + 0.5 / self._steps_in_all()) / warmup
-        return self._fitting.learner.learning_rate * min(1.0, rising) * (1 + math.cos(math.pi * share)) / 2
-
-    def _steps_in_all(self) -> float:
-        return max(1.0, self._total_rows / self._fitting.learner.batch_rows)
+    def _rate(self, steps: int) -> float:
+        return self._task.rate(steps, min(1.0, self._share()))
 
     def _seconds(self) -> float:
         return self._seconds_before + self._around.clock() - self._began
 
     def _judged_rows(self) -> int:
-        return self._history[-1]["rows"] if self._history else 0
+        return self.history[-1]["rows"] if self.history else 0
 
     def _end_mini_epoch(self) -> None:
-        """Judge the averaged weights by games kept apart, and write that down."""
+        """Judge the averaged weights by rows kept apart, write that down, and keep them if they are the best."""
         losses, self._losses = self._losses, []
         means = {
             name: float(np.mean([each[name] for each in losses])) for name in (losses[-1] if losses else ())
         }
-        report = self._validation()
-        entry = {
-            "mini_epoch": len(self._history) + 1,
+        report = self._task.judge(self._trainer.published_net(), self._trainer.precision)
+        last_step = max(0, self._trainer.steps - 1)
+        entry: dict[str, Any] = {
+            "mini_epoch": len(self.history) + 1,
             "rows": self._drawn,
             "steps": self._trainer.steps,
             "seconds": round(self._seconds(), 3),
-            "learning_rate": self._rate(),
+            "learning_rate": self._rate(last_step),
             "rows_set_aside": self._trainer.rows_set_aside,
             "losses": means,
             "validation": report,
         }
-        self._history = [*self._history, entry]
-        lines = "".join(json.dumps(each) + "\n" for each in self._history)
+        if self._plan.best_by is not None:
+            entry["best"] = self._is_best(entry, self._plan.best_by)
+            if entry["best"]:
+                self._best = self._last_weights()
+        self.history = [*self.history, entry]
+        lines = "".join(json.dumps(each) + "\n" for each in self.history)
         write_atomic(self._folder / METRICS_FILE, lines.encode())
-        self._around.log(_in_words(entry))
+        self._around.log(self._task.in_words(entry))
 
-    def _validation(self) -> dict[str, Any] | None:
-        most = self._settings.validation_rows
-        net = self._trainer.published_net()
-        report = judge(
-            net, validation_rows(self._fitting.sets, most=most), self._fitting.game, self._trainer.precision
-        )
-        return report if report["positions"] else None
+    def _is_best(self, entry: Mapping[str, Any], figure: str) -> bool:
+        best = self.best_entry()
+        # Not "less than": what is no number would stay the best for good.
+        return best is None or not entry["validation"][figure] >= best["validation"][figure]
 
     def _weights(self) -> Weights:
+        """Return the weights that would be published if this were the end."""
+        return self._best or self._last_weights()
+
+    def _last_weights(self) -> Weights:
         net = self._trainer.published_net()
-        return to_weights(net, model=self._fitting.model, version=self._version, game=self._fitting.game.name)
+        return to_weights(net, model=self._plan.model, version=self._version, game=self._plan.game)
 
     def _compared(self) -> dict[str, Any]:
         """Return all that the result depends on, by the names of settings."""
-        fitting = self._fitting
-        settings = self._settings.model_dump(mode="json", exclude=set(_UNCOMPARED))
-        learner = fitting.learner.model_dump(mode="json", exclude=set(_OF_CHECKPOINTS))
-        network = fitting.network.model_dump(mode="json", include=set(_NETWORK_SETTINGS))
-        data = {
-            f"data.{number}": {
-                "rows": digest(identity.encode()),
-                "weight": one.weight,
-                "skip": list(one.skip or ()),
-            }
-            for number, (one, identity) in enumerate(zip(fitting.sets, self._rows.identity, strict=True))
+        learner = self._plan.learner.model_dump(mode="json", exclude=_OF_CHECKPOINTS)
+        return {**self._plan.compared, **dotted("learner", learner)}
+
+    def _refuse_changes(self, before: Mapping[str, Any]) -> bool:
+        """Return whether settings have changed, as the task accepts. Raises UsageError when it does not."""
+        now = self._compared()
+        changes = {
+            name: (before.get(name), now.get(name))
+            for name in {**before, **now}
+            if before.get(name) != now.get(name)
         }
-        return {
-            "game": fitting.game.name,
-            "seed": fitting.seed,
-            **{f"fit.{key}": value for key, value in settings.items()},
-            **{f"learner.{key}": value for key, value in learner.items()},
-            **{f"network.{key}": value for key, value in network.items()},
-            **data,
-        }
-
-    def _refuse_changes(self, checkpoint: Checkpoint) -> bool:
-        """Return whether settings have changed, as a person accepts. Raises UsageError when nobody does."""
-        before, now = checkpoint.state["settings"], self._compared()
-        names = [name for name in (before | now) if before.get(name) != now.get(name)]
-        changes = [f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names]
-        fatal = [name for name in names if name in _OF_THE_STATE]
-        if not (before.get(_AVERAGE) and now[_AVERAGE]):  # with an average there is one more net
-            fatal += [name for name in names if name == _AVERAGE]
-        if not names or (self._settings.accept_changes and not fatal):
-            for change in changes:
-                self._around.log(f"goes on with a changed setting, {change}")
-            return bool(changes)
-        raise UsageError(
-            f"{self._folder} cannot be gone on with",
-            why=f"it was begun with other settings: {', '.join(changes)}",
-            fix=f"fit another network under another name: with another {', '.join(fatal)} this one cannot go on"
-            if fatal
-            else "set them as they were, set fit.accept_changes=true to go on with these, or give another name",
-        )
-
-    def _counts(self, *, finished: bool) -> dict[str, Any]:
-        last = self._history[-1]["validation"] if self._history else None
-        if last is not None:
-            last = {name: value for name, value in last.items() if name != "by_ply"}
-        return {
-            "rows": self._drawn,
-            "steps": self._trainer.steps,
-            "seconds": round(self._seconds(), 3),
-            "version": self._version if finished else None,
-            "rows_set_aside": self._trainer.rows_set_aside,
-            "finished": finished,
-            "validation": last,
-        }
+        if not changes:
+            return False
+        told = [f"{name}: {_short(old)} -> {_short(new)}" for name, (old, new) in changes.items()]
+        remedy = self._task.remedy(changes)
+        if remedy is not None:
+            raise UsageError(
+                f"{self._folder} cannot be gone on with",
+                why=f"it was begun with other settings: {', '.join(told)}",
+                fix=remedy,
+            )
+        for change in told:
+            self._around.log(f"goes on with a changed setting, {change}")
+        return True
 
 
-_OF_CHECKPOINTS = ("checkpoint_every_seconds", "checkpoints_kept")
-_NETWORK_SETTINGS = ("blocks", "channels", "soft_policy", "precision")
-_AVERAGE = "learner.ema_decay"
-_OF_THE_STATE = {
-    "game",
-    "network.blocks",
-    "network.channels",
-    "network.soft_policy",
-    "fit.optimizer",
-    "fit.half_turns",
-}
-"""With other ones what a checkpoint holds has other parts, or means something else."""
-
-
-def judge(
-    net: Net, shards: Iterator[Mapping[str, np.ndarray]], game: Game, precision: Precision
-) -> dict[str, Any]:
-    """Return the report of `learner.accuracy` on rows of `replay.shards`.
-
-    Args:
-        net: on its device, in float32; it is not changed.
-        shards: rows, a part at a time.
-        game: their rules.
-        precision: arithmetic of the forward.
-    """
-    assert isinstance(net, BoardNet)
-    threads = torch.get_num_threads() if precision.device.type == "cpu" else 1
-    ready = precision.prepare(copy.deepcopy(net))
-    forwards = [fastest_forward(ready) for _ in range(threads)]  # each has scratch memory of its own
-    accuracy = Accuracy()
-
-    def evaluate(forward: Callable[..., Any], cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        parts = []
-        with torch.inference_mode():
-            for start in range(0, len(cells), EVALUATED_TOGETHER):
-                given = torch.from_numpy(cells[start : start + EVALUATED_TOGETHER]).to(precision.device)
-                outputs = forward({"cells": given})
-                parts.append([outputs[name].float().cpu().numpy() for name in ("policy", "value")])
-        policy, value = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return policy, value
-
-    with ThreadPoolExecutor(threads) as pool:
-        for rows in shards:
-            cells = learning_columns(rows, game, np.zeros(len(rows["game"]), bool))["cells"]
-            parts = [part for part in np.array_split(np.arange(len(cells)), threads) if len(part)]
-            given = [cells[part] for part in parts]
-            said = list(pool.map(evaluate, forwards[: len(parts)], given))
-            for part, own, (policy, value) in zip(parts, given, said, strict=True):
-                accuracy.add({name: column[part] for name, column in rows.items()}, own, policy, value)
-    return accuracy.report()
-
-
-def _new_trainer(fitting: Fitting, device: str, *, schedule: Callable[[int], float]) -> Trainer:
-    precision = resolve(fitting.network.precision, device)
-    seed = derive_seed(fitting.seed, "network")
-    net = precision.place(new_net(fitting.game.board, fitting.network, seed=seed))
-    settings = fitting.settings
-
-    tied = settings.half_turns == "tied"
-    if tied and fitting.network.channels % 2:
-        raise UsageError(
-            f"half of {fitting.network.channels} channels cannot be twins of the other half",
-            why="fit.half_turns=tied takes an even number of them",
-            fix="set network.channels to an even number, or fit.half_turns=shown",
-        )
-
-    def optimizer(net: Net, parameters: FlatParameters) -> Optimizer:
-        assert isinstance(net, BoardNet)
-        filters = [parameter for parameter in net.blocks.parameters() if parameter.ndim == 4]
-        made = (
-            Muon(parameters.all, filters, rate_ratio=settings.filter_rate_ratio)
-            if settings.optimizer == "muon"
-            else Adam(parameters.all)
-        )
-        return TiedToTwins(made, net, parameters) if tied else made
-
-    return Trainer(
-        net,
-        BoardObjective(fitting.learner, some_unknown=True),
-        fitting.learner,
-        precision,
-        schedule=schedule,
-        optimizer=optimizer,
-        forward=fastest_trainable(net) if precision.name == "fp32" else None,
-    )
-
-
-def _in_words(entry: Mapping[str, Any]) -> str:
-    report = entry["validation"]
-    text = f"{entry['rows']:,} rows in {entry['seconds']:.0f} s"
-    if entry["losses"]:
-        text += f", policy loss {entry['losses']['policy_loss']:.3f}, value loss {entry['losses']['value_loss']:.3f}"
-    if report is None:
-        return text
-    shares = {
-        "moves found": report["policy_top1"],
-        "among three": report["policy_top3"],
-        "winners": report["value_accuracy"],
-        "in second halves": report["value_accuracy_second_half"],
-    }
-    told = ", ".join(f"{name} {100 * value:.1f} %" for name, value in shares.items() if value is not None)
-    return f"{text}; games kept apart: {told}"
+def dotted(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a section by their whole names, "learner.batch_rows"."""
+    return {f"{section}.{name}": value for name, value in settings.items()}
 
 
 def _short(value: Any) -> str:

@@ -14,9 +14,10 @@ from configs.fitting import FitSettings
 from configs.schema import NetworkConfig, StepConfig
 from core.errors import DataError, TamenError, UsageError
 from games.hex import Hex
+from learner.board_fitting import Fitting, fit, judge
 from learner.checkpoint import CheckpointStore
 from learner.mixing import DataSet, validation_rows
-from learner.offline import METRICS_FILE, Around, Fitting, OfflineLearner, fit, judge
+from learner.offline import METRICS_FILE, Around, OfflineLearner
 from learner.step import MAX_FAULTS_IN_A_ROW
 from networks.build import build_net, new_net
 from networks.precision import resolve
