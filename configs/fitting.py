@@ -64,21 +64,20 @@ class FitSettings(Section):
 class HandFitSettings(Section):
     """How a network of counterfactual values is fitted to solved situations of hold'em.
 
-    The network sees hands in this `order`. Of all training samples at most `max_rows` are used, `epochs` times; the
-    learning rate rises for `warmup_steps` and falls along a cosine to `final_rate_share` of itself. After each
-    `mini_epoch_rows` the network is judged by up to `validation_rows` samples kept apart, and a checkpoint is written.
+    Of all training samples at most `max_rows` are used, `epochs` times; the learning rate rises for `warmup_steps` and
+    falls along a cosine to `final_rate_share` of itself. After each `mini_epoch_rows` the network is judged by up to
+    `validation_rows` samples kept apart, and a checkpoint is written.
 
     `huber_delta` is where squares turn into distances, in parts of what each player has put in, as are values.
     `label_error` is only told beside the errors: how far the labels themselves are from exact ones, on average, if that
     was measured.
     """
 
-    order: Literal["numbers", "strength"] = "strength"
     epochs: Positive | PositiveReal = 20
     max_rows: Positive | None = None
     mini_epoch_rows: Positive = 100_000
     validation_rows: Positive = 50_000
     warmup_steps: Count = 100
-    final_rate_share: Share = 0.1
+    final_rate_share: Share = 0.02
     huber_delta: PositiveReal = 1.0
     label_error: PositiveReal | None = None

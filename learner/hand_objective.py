@@ -1,6 +1,6 @@
 """What solved situations of hold'em teach, and how well a network has learnt it.
 
-Shapes: `R` samples of a batch or a part of it, `H` hands that the board does not block.
+Shapes: `R` samples of a batch or a part of it, `H` hands that the board does not block, the weakest first.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,20 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import huber_loss
 
-from core.hands import NUM_HANDS, HandValueSpec
+from core.hands import HandValueSpec
 from learner.objective import Columns, Lesson
 from learner.regression import masked_huber_losses
 from networks.build import Net
-from networks.hand_values import all_hands, live_hands
 from networks.precision import Precision
 
 
 class HandObjective:
     """Masked Huber loss of values; see `learner.objective.Objective`.
 
-    Batches have "board" uint8 [R, cards], "pot" float32 [R] in parts of the stack, "ranges" float16 [R, 2, H] in units
-    of their mean, "values" float16 [R, 2, H], hands in the order of their numbers, and for the order "strength"
-    "weakest_first" int16 [R, H] and "showdown" float16 [R, 2, H], like values.
+    Batches have what the network sees, and "values" float16 [R, 2, H]; see `core.hands.HandValueSpec`.
 
     Hands of which a player holds nothing do not count: a solver averages strategies by mass, so such a hand's strategy,
     and with it the value, is none that it found.
@@ -35,23 +32,16 @@ class HandObjective:
     """
 
     def __init__(self, spec: HandValueSpec, *, delta: float) -> None:
-        self._spec = spec
+        self._seen = tuple(one.name for one in spec.inputs)
         self._delta = delta
-        self._cards_of_hands = all_hands()
-        shown = ("weakest_first", "showdown") if spec.order == "strength" else ()
-        self.columns = ("board", "pot", "ranges", "values", *shown)
+        self.columns = (*self._seen, "values")
 
     def lesson(self, drawn: Columns) -> Lesson:
         yield drawn
         return False
 
     def network_inputs(self, part: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        live = self._live(part)
-        inputs = {spec.name: part[spec.name] for spec in self._spec.inputs}
-        inputs["ranges"] = _spread(part["ranges"].float() / self._spec.hands, live)
-        if "showdown" in inputs:
-            inputs["showdown"] = _spread(part["showdown"].float(), live)
-        return inputs
+        return {name: part[name] for name in self._seen}
 
     def totals(self, batch: Columns) -> dict[str, float]:
         return {"entries": max(1, int(np.count_nonzero(batch["ranges"])))}
@@ -59,19 +49,13 @@ class HandObjective:
     def losses(
         self, outputs: Mapping[str, Tensor], part: Mapping[str, Tensor], totals: Mapping[str, float]
     ) -> dict[str, Tensor]:
-        live = self._live(part)
         targets = {
-            "values": _spread(part["values"].float(), live).flatten(1),
-            "mask": _spread(part["ranges"].float(), live).flatten(1) > 0,
+            "values": part["values"].float().flatten(1),
+            "mask": part["ranges"].flatten(1) > 0,
             "weight": torch.ones_like(part["pot"]),
         }
         values = {"values": outputs["values"].flatten(1)}
         return masked_huber_losses(values, targets, delta=self._delta, batch_entries=int(totals["entries"]))
-
-    def live_values(self, outputs: Mapping[str, Tensor], part: Mapping[str, Tensor]) -> Tensor:
-        """Return float32 [R, 2, H], what a network said of hands that are not blocked, as samples have them."""
-        values = outputs["values"].float()
-        return values[self._live(part).expand_as(values)].view(len(values), 2, self._spec.hands)
 
     def before_publishing(self, net: Net) -> bool:
         return False
@@ -85,12 +69,6 @@ class HandObjective:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         pass
 
-    def _live(self, part: Mapping[str, Tensor]) -> Tensor:
-        """Return bool [R, 1, 1326]."""
-        if self._cards_of_hands.device != part["board"].device:
-            self._cards_of_hands = self._cards_of_hands.to(part["board"].device)
-        return live_hands(part["board"], self._cards_of_hands)[:, None]
-
 
 class HandErrors:
     """Adds up what a network says of samples, in any parts; all in units of what each player has put in.
@@ -102,7 +80,7 @@ class HandErrors:
     def __init__(self, *, delta: float) -> None:
         self._delta = delta
         self._samples = 0
-        self._exploitability = 0.0
+        self._exploitability, self._solved = 0.0, 0
         self._sums = np.zeros((2, _SUMS))
 
     def add(self, said: Tensor, values: Tensor, ranges: Tensor, exploitability: Tensor) -> None:
@@ -112,7 +90,7 @@ class HandErrors:
             said: float32 [R, 2, H].
             values: [R, 2, H], the labels.
             ranges: [R, 2, H]; what is 0 does not count.
-            exploitability: [R], in parts of the whole pot.
+            exploitability: [R], in parts of the whole pot; NaN where nothing was solved.
         """
         counted = (ranges > 0).double()
         found, goal = said.double() * counted, values.double() * counted
@@ -128,7 +106,9 @@ class HandErrors:
         )
         self._sums += torch.stack([term.sum((0, 2)) for term in terms], dim=1).cpu().numpy()
         self._samples += len(said)
-        self._exploitability += float(exploitability.double().sum())
+        solved = exploitability.double().nan_to_num(0.0)  # what was not solved has none
+        self._exploitability += float(solved.sum())
+        self._solved += int(exploitability.isfinite().sum())
 
     def report(self) -> dict[str, Any]:
         """Return the means over all entries, of both players and of each, and how exact the labels are.
@@ -141,7 +121,7 @@ class HandErrors:
             "samples": self._samples,
             **_means(self._sums.sum(0)),
             "by_player": [_means(sums) for sums in self._sums],
-            "exploitability": 2 * self._exploitability / max(1, self._samples),
+            "exploitability": 2 * self._exploitability / self._solved if self._solved else None,
         }
 
 
@@ -169,8 +149,7 @@ def judge_hands(
             part = {name: torch.from_numpy(rows[name]).to(precision.device) for name in names}
             with precision.autocast():
                 outputs = net(objective.network_inputs(part))
-            said = objective.live_values(outputs, part)
-            errors.add(said, part["values"], part["ranges"], part["exploitability"])
+            errors.add(outputs["values"], part["values"], part["ranges"], part["exploitability"])
     return errors.report()
 
 
@@ -183,9 +162,3 @@ def _means(sums: np.ndarray) -> dict[str, float | None]:
     spread = (xx - x * x) * (yy - y * y)
     correlation = (xy - x * y) / spread**0.5 if spread > 0 else None
     return {"huber": huber, "error": error, "correlation": correlation}
-
-
-def _spread(rows: Tensor, live: Tensor) -> Tensor:
-    """Return [R, 2, 1326] of rows [R, 2, H]: they stand where `live` [R, 1, 1326] says, zeros elsewhere."""
-    out = torch.zeros(len(rows), 2, NUM_HANDS, device=rows.device)
-    return out.masked_scatter_(live.expand_as(out), rows)

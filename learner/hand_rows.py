@@ -1,6 +1,7 @@
 """Batches of solved situations of hold'em, in an order that a seed and the number of samples drawn determine.
 
-Samples lie in memory as they lie in shards, which takes 9 kB for each.
+Samples lie in memory with their hands the weakest first, as a network sees them, and what each would win in a showdown:
+13 kB for each.
 
 Shapes: `R` samples, `H` hands that the board does not block.
 """
@@ -16,9 +17,9 @@ from core.errors import UsageError
 from core.hands import HandValueSpec
 from core.seeds import derive_rng
 from learner.objective import ROW_ID, Columns
-from poker.holdem import RIVER_CARDS, TURN_CARDS, board_hands, weakest_first
+from poker.holdem import board_hands
 from poker.showdowns import values_of_showdowns
-from replay.hand_shards import BOARD_CARDS, HandShardInfo, load_hand_info, read_hand_shard
+from replay.hand_shards import HandShardInfo, load_hand_info, read_hand_shard
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,25 +27,19 @@ class HandRows:
     """Samples in memory.
 
     Attributes:
-        columns: [R, …], what `learner.hand_objective` reads but for the order of hands, "exploitability" and "number".
-        orders: int16 [boards, H], hands from the weakest to the strongest, where that order is wanted; else none.
-        boards: int64 [R], which of `orders` is of each sample.
+        columns: [R, …], what `learner.hand_objective` reads, "exploitability" and "number".
         digests: of the shards.
     """
 
     columns: Columns
-    orders: np.ndarray | None
-    boards: np.ndarray
     digests: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.boards)
+        return len(self.columns["number"])
 
     def take(self, rows: np.ndarray | slice) -> dict[str, np.ndarray]:
         """Return samples as a batch, with the columns of `ROW_ID`."""
         batch = {name: column[rows] for name, column in self.columns.items()}
-        if self.orders is not None:
-            batch["weakest_first"] = self.orders[self.boards[rows]]
         number = batch.pop("number")
         return batch | {name: number if name == "seq" else np.zeros_like(number) for name in ROW_ID}
 
@@ -93,21 +88,37 @@ def load_hand_rows(paths: Sequence[Path], spec: HandValueSpec, *, most: int | No
         rows = read_hand_shard(path)
         rows["pot"] = (rows["pot_half"] / info.stack).astype(np.float32)
         stop = min(total, start + info.count)
+        seen = as_seen({name: column[: stop - start] for name, column in rows.items()})
         for name, column in columns.items():
-            column[start:stop] = rows[name][: stop - start]
+            column[start:stop] = seen[name]
         start = stop
-    orders, boards = _orders(columns["board"], spec)
-    if orders is not None:
-        columns["showdown"] = showdown_values(columns["board"], columns["ranges"], boards)
-    return HandRows(columns, orders, boards, tuple(info.digest for info in infos))
+    return HandRows(columns, tuple(info.digest for info in infos))
+
+
+def as_seen(rows: Columns) -> dict[str, np.ndarray]:
+    """Return rows of a shard with their hands the weakest first, and "showdown" float16 [R, 2, H] beside them.
+
+    Args:
+        rows: the columns of `replay.hand_shards`.
+    """
+    seen = {**rows, **{name: np.empty_like(rows["values"]) for name in ("ranges", "values", "showdown")}}
+    boards, which = np.unique(np.sort(rows["board"], axis=1), axis=0, return_inverse=True)
+    for number, board in enumerate(boards.tolist()):
+        hands = board_hands(tuple(board))
+        places = np.argsort(np.argsort(hands.numbers))
+        own = np.flatnonzero(which.reshape(-1) == number)
+        ranges = rows["ranges"][own][:, :, places]
+        seen["ranges"][own], seen["values"][own] = ranges, rows["values"][own][:, :, places]
+        seen["showdown"][own] = values_of_showdowns(hands, ranges.astype(np.float64) / ranges.shape[2])
+    return seen
 
 
 def _check_alike(paths: Sequence[Path], infos: Sequence[HandShardInfo], spec: HandValueSpec) -> None:
     for path, info in zip(paths, infos, strict=True):
-        if BOARD_CARDS[info.street] != spec.cards:
+        if info.street != spec.street:
             raise UsageError(
                 f"{path} cannot be used",
-                why=f"its samples are of the {info.street}, the network is for {spec.cards} cards on the board",
+                why=f"its samples are of the {info.street}, the network is for the {spec.street}",
                 fix="name shards of one street",
             )
         if info.bet_sizes != infos[0].bet_sizes:
@@ -119,50 +130,12 @@ def _check_alike(paths: Sequence[Path], infos: Sequence[HandShardInfo], spec: Ha
 
 
 def _empty(count: int, spec: HandValueSpec) -> dict[str, np.ndarray]:
+    hands = (count, 2, spec.hands)
     return {
-        "board": np.empty((count, spec.cards), np.uint8),
         "pot": np.empty(count, np.float32),
-        "ranges": np.empty((count, 2, spec.hands), np.float16),
-        "values": np.empty((count, 2, spec.hands), np.float16),
+        "ranges": np.empty(hands, np.float16),
+        "showdown": np.empty(hands, np.float16),
+        "values": np.empty(hands, np.float16),
         "exploitability": np.empty(count, np.float32),
         "number": np.empty(count, np.int64),
     }
-
-
-def _orders(boards: np.ndarray, spec: HandValueSpec) -> tuple[np.ndarray | None, np.ndarray]:
-    if spec.order != "strength":
-        return None, np.zeros(len(boards), np.int64)
-    if spec.cards not in (TURN_CARDS, RIVER_CARDS):
-        raise UsageError(
-            f"hands on {spec.cards} cards have no order of strength",
-            why="they are compared on boards of four or five cards",
-            fix="fit with order=numbers",
-        )
-    different, which = np.unique(np.sort(boards, axis=1), axis=0, return_inverse=True)
-    return np.stack([order_of(tuple(board)) for board in different.tolist()]), which.reshape(-1)
-
-
-def showdown_values(boards: np.ndarray, ranges: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Return float16 [R, 2, H]: what hands would win in a showdown at once, as "values" are.
-
-    Args:
-        boards: uint8 [R, cards].
-        ranges: float16 [R, 2, H], in units of their mean.
-        which: int64 [R], equal for rows of equal boards.
-    """
-    values = np.empty_like(ranges)
-    by_board = np.argsort(which, kind="stable")
-    for rows in np.split(by_board, np.flatnonzero(np.diff(which[by_board])) + 1):
-        hands = board_hands(tuple(sorted(boards[rows[0]].tolist())))
-        numbered = np.argsort(hands.numbers)
-        found = values_of_showdowns(
-            hands, ranges[rows].astype(np.float64)[:, :, np.argsort(numbered)] / ranges.shape[2]
-        )
-        values[rows] = found[:, :, numbered]
-    return values
-
-
-def order_of(board: tuple[int, ...]) -> np.ndarray:
-    """Return int16 [H], the numbers of the hands that a board does not block, the weakest first."""
-    hands = board_hands(board)
-    return hands.numbers[np.argsort(weakest_first(hands), kind="stable")].astype(np.int16)

@@ -27,15 +27,10 @@ _ENVIRONMENT_INTERFACE = """\
 **Output** `policy`, {policy}, and `value`, the expected discounted sum of raw rewards to come."""
 
 _HANDS_INTERFACE = """\
-**Input** `ranges`, float32 [B, 2, 1326], the mass of each hand of both players, by the cards of hands in the order
-(0, 1), (0, 2), …, (50, 51), a card being 4 · rank + suit; `pot`, float32 [B], what each player has put in in parts of
-the stack; and {shown}. **Output** `values`, float32 [B, 2, 1326], counterfactual values in units of what each player
-has put in."""
-_SHOWN = {
-    "numbers": "`board`, uint8 [B, {cards}], its cards",
-    "strength": "`weakest_first`, int16 [B, {hands}], the hands that the board does not block, the weakest first,"
-    " and `showdown`, float32 [B, 2, 1326], what they win in a showdown at once",
-}
+H = {hands} hands are those that the board does not block, the weakest first; player 0 acts first. **Input** `pot`,
+float32 [B], what each player has put in in parts of the stack; `ranges`, float16 [B, 2, H], the mass of each hand of
+both players in units of their mean; `showdown`, float16 [B, 2, H], what each hand would win in a showdown at once.
+**Output** `values`, float16 [B, 2, H], counterfactual values in units of `pot` for masses that sum to 1."""
 
 
 def save_model(folder: Path, weights: Weights, *, facts: Mapping[str, str]) -> None:
@@ -74,10 +69,8 @@ def model_card(weights: Weights, facts: Mapping[str, str]) -> str:
     elif isinstance(spec, HandValueSpec):
         purpose = f"tells what hands of {weights.game} are worth, trained on solved situations"
         size = _layers(config.layers)
-        task = {"cards on the board": str(spec.cards), "order of hands": spec.order}
-        interface = _HANDS_INTERFACE.format(
-            shown=_SHOWN[spec.order].format(cards=spec.cards, hands=spec.hands)
-        )
+        task = {"street": spec.street}
+        interface = _HANDS_INTERFACE.format(hands=spec.hands)
     else:
         purpose = f"acts in {weights.game}, trained from rollouts"
         size = _layers(config.layers)

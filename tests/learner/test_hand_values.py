@@ -12,10 +12,10 @@ import torch
 from configs.fitting import HandFitSettings
 from configs.schema import NetworkConfig, StepConfig
 from core.errors import DataError, UsageError
-from core.hands import HandOrder, HandValueSpec
+from core.hands import NUM_HANDS, HandValueSpec, Street
 from core.seeds import derive_rng
 from learner.hand_objective import HandErrors, HandObjective, judge_hands
-from learner.hand_rows import load_hand_rows, order_of
+from learner.hand_rows import load_hand_rows
 from learner.hand_values import HandFitting, fit_hand_values
 from learner.objective import ROW_ID
 from learner.offline import METRICS_FILE, Around
@@ -23,14 +23,14 @@ from networks.build import build_net, new_net
 from networks.precision import resolve
 from networks.weights import Weights
 from poker.cards import live_hands
-from poker.holdem import strengths
+from poker.holdem import board_hands, strengths
+from poker.showdowns import values_of_showdowns
 from replay.hand_shards import HandShardAbout, hands_on, write_hand_shard
-from tests.replay.hand_rows import about, some_samples, stored
+from tests.replay.hand_rows import STACK, about, some_samples, stored
 
 NETWORK = NetworkConfig(layers=(64, 64), precision="fp32")
 LEARNER = StepConfig(batch_rows=16, microbatch_rows=16, learning_rate=2e-3, weight_decay=0.0, ema_decay=0.5)
 SETTINGS = HandFitSettings(epochs=2, mini_epoch_rows=32, warmup_steps=2)
-ORDERS: tuple[HandOrder, ...] = ("numbers", "strength")
 
 
 @pytest.fixture(autouse=True)
@@ -116,14 +116,13 @@ def figures(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_few_samples_are_learnt_by_heart(shards: Path, tmp_path: Path, order: HandOrder) -> None:
+def test_a_few_samples_are_learnt_by_heart(shards: Path, tmp_path: Path) -> None:
     train = sorted(shards.glob("train_*.npz"))
     told = Told()
-    settings = {"epochs": 100, "mini_epoch_rows": 3200, "order": order, "max_rows": 64}
+    settings = {"epochs": 30, "mini_epoch_rows": 960, "max_rows": 64}
     fit_hand_values(fitting(shards, settings=settings, network={"layers": (128,)}), tmp_path, told.around())
     (weights,) = told.publisher.published
-    spec = HandValueSpec(5, order)
+    spec = HandValueSpec()
     rows = load_hand_rows(train, spec)
     assert len(rows) == 64
     objective, precision = HandObjective(spec, delta=1.0), resolve("fp32", "cpu")
@@ -135,13 +134,10 @@ def test_a_few_samples_are_learnt_by_heart(shards: Path, tmp_path: Path, order: 
     assert all(each["correlation"] > 0.99 for each in learnt["by_player"])
 
 
-def test_in_the_order_of_strength_it_holds_on_boards_never_seen(shards: Path, tmp_path: Path) -> None:
-    def judged(order: HandOrder) -> dict[str, Any]:
-        settings = {"epochs": 60, "mini_epoch_rows": 4000, "order": order}
-        counts = fit_hand_values(fitting(shards, settings=settings), tmp_path / order, Told().around())
-        return counts["best"]["validation"]
-
-    assert judged("strength")["huber"] < 0.02 < 0.1 < judged("numbers")["huber"]
+def test_what_is_learnt_holds_on_boards_never_seen(shards: Path, tmp_path: Path) -> None:
+    settings = {"epochs": 60, "mini_epoch_rows": 4000}
+    counts = fit_hand_values(fitting(shards, settings=settings), tmp_path, Told().around())
+    assert counts["best"]["validation"]["huber"] < 0.02
 
 
 def test_each_mini_epoch_is_judged_and_written_down(shards: Path, tmp_path: Path) -> None:
@@ -166,20 +162,24 @@ def test_each_mini_epoch_is_judged_and_written_down(shards: Path, tmp_path: Path
 
 
 def test_the_best_weights_are_published_and_not_the_last(shards: Path, tmp_path: Path) -> None:
-    """What is learnt by heart from a few samples is worse on others in the end."""
-    train = [shards / "train_1.npz"]
-    settings = {"epochs": 120, "mini_epoch_rows": 240, "order": "numbers"}
+    """From showdowns to lowball, their opposite, the way leads past nothing, by which it is judged."""
+    rows = some_samples(16, seed=5)
+    rows["values"][:] = 0.0
+    write_hand_shard(tmp_path / "nothing.npz", rows, about())
+    judged_by = [tmp_path / "nothing.npz"]
+    settings = {"epochs": 15, "mini_epoch_rows": 96}
     told = Told()
-    counts = fit_hand_values(fitting(shards, train=train, settings=settings), tmp_path, told.around())
+    counts = fit_hand_values(
+        fitting(shards, validation=judged_by, settings=settings), tmp_path, told.around()
+    )
     lines = figures(tmp_path)
     lowest = min(lines, key=lambda line: line["validation"]["huber"])
     assert counts["best"] == lowest != lines[-1]
     (weights,) = told.publisher.published
-    spec = HandValueSpec(5, "numbers")
-    rows = load_hand_rows(fitting(shards).validation, spec)
+    spec = HandValueSpec()
     again = judge_hands(
         build_net(weights),
-        rows.parts(1000),
+        load_hand_rows(judged_by, spec).parts(1000),
         HandObjective(spec, delta=1.0),
         resolve("fp32", "cpu"),
         delta=1.0,
@@ -216,7 +216,6 @@ def test_what_is_finished_is_published_again_but_not_done_again(shards: Path, tm
     ("changes", "named"),
     [
         ({"settings": {"epochs": 3}}, "fit.epochs: 2 -> 3"),
-        ({"settings": {"order": "numbers"}}, "fit.order"),
         ({"network": {"layers": (8,)}}, "network.layers"),
         ({"learner": {"learning_rate": 1e-3}}, "learner.learning_rate"),
         ({"seed": 8}, "seed: 7 -> 8"),
@@ -273,20 +272,32 @@ def test_every_pass_has_every_sample_once_whatever_the_batches(shards: Path) -> 
     assert len(load_hand_rows(sorted(shards.glob("train_*.npz")), HandValueSpec(), most=50)) == 50
 
 
-def test_batches_say_of_each_sample_how_its_hands_compare(shards: Path) -> None:
-    batch = load_hand_rows([shards / "train_0.npz"], HandValueSpec()).batch(0, 40, seed=1)
-    for board, order in zip(batch["board"].tolist(), batch["weakest_first"], strict=True):
-        strong = strengths(tuple(board))[order]
-        assert (np.diff(strong) >= 0).all()
-        assert sorted(order.tolist()) == live_hands(board).tolist()
-    assert order_of((0, 5, 10, 15)).shape == (1128,)
+@pytest.mark.parametrize("street", ["river", "turn"])
+def test_hands_are_seen_the_weakest_first(tmp_path: Path, street: Street) -> None:
+    path, rows = tmp_path / "samples.npz", some_samples(3, street=street)
+    write_hand_shard(path, rows, about(street))
+    spec = HandValueSpec(street)
+    seen = load_hand_rows([path], spec).take(slice(None))
+    for row, board in enumerate(rows["board"].tolist()):
+        hands = board_hands(tuple(sorted(board)))
+        for name in ("ranges", "values"):
+            spread = np.zeros((2, NUM_HANDS), np.float16)
+            spread[:, live_hands(board)] = rows[name][row]
+            assert np.array_equal(seen[name][row], spread[:, hands.numbers])
+        masses = seen["ranges"][row].astype(np.float64) / spec.hands
+        showdown = values_of_showdowns(hands, masses[None])[0]
+        np.testing.assert_allclose(seen["showdown"][row], showdown, atol=1e-3)
+        if street == "river":
+            assert (np.diff(strengths(tuple(board))[hands.numbers]) >= 0).all()
+    assert np.array_equal(seen["pot"], (rows["pot_half"] / STACK).astype(np.float32))
+    assert all(one.mismatch(seen[one.name]) is None for one in (*spec.inputs, *spec.outputs))
 
 
 def test_a_hand_that_nobody_holds_teaches_nothing(shards: Path) -> None:
     spec = HandValueSpec()
     batch = load_hand_rows([shards / "train_0.npz"], spec).batch(0, 4, seed=1)
     objective = HandObjective(spec, delta=1.0)
-    said = {"values": torch.randn(4, 2, 1326, generator=torch.Generator().manual_seed(1))}
+    said = {"values": torch.randn(4, 2, spec.hands, generator=torch.Generator().manual_seed(1))}
 
     def loss(values: np.ndarray, ranges: np.ndarray) -> float:
         changed = batch | {"values": values, "ranges": ranges}
@@ -298,25 +309,6 @@ def test_a_hand_that_nobody_holds_teaches_nothing(shards: Path) -> None:
     spoilt[:, 0, :500] = -30
     assert loss(spoilt, ranges) == loss(batch["values"], ranges)
     assert loss(spoilt, batch["ranges"]) > loss(batch["values"], batch["ranges"]) + 1
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_the_network_is_given_what_samples_say(shards: Path, order: HandOrder) -> None:
-    spec = HandValueSpec(5, order)
-    batch = load_hand_rows([shards / "train_0.npz"], spec).batch(0, 3, seed=1)
-    objective = HandObjective(spec, delta=1.0)
-    part = {name: torch.from_numpy(batch[name]) for name in objective.columns}
-    inputs = objective.network_inputs(part)
-    for row, board in enumerate(batch["board"].tolist()):
-        expected = np.zeros((2, 1326), np.float32)
-        expected[:, live_hands(board)] = batch["ranges"][row].astype(np.float32) / 1081
-        assert np.array_equal(inputs["ranges"][row].numpy(), expected)
-    specs = {one.name: one for one in spec.inputs}
-    assert inputs.keys() == specs.keys()
-    assert all(one.mismatch(inputs[name].numpy()) is None for name, one in specs.items())
-    outputs = {"values": torch.arange(1326.0).expand(3, 2, -1)}
-    said = objective.live_values(outputs, part)
-    assert said[1, 1].tolist() == live_hands(batch["board"][1].tolist()).tolist()
 
 
 def test_errors_are_what_the_formulas_say() -> None:
