@@ -66,6 +66,15 @@ An evaluation that failed is thrown in as an EvaluationError.
 """
 
 
+def without_asking(steps: Steps[T]) -> T:
+    """Run a computation that asks nothing to its end."""
+    try:
+        next(steps)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("it asks, and there is nobody to answer")
+
+
 @dataclass(frozen=True, slots=True)
 class BoardSpec:
     """What a board network needs to know of a game; the game fills it, the network is built from it.

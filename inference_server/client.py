@@ -1,6 +1,6 @@
 """How an actor reaches the brain. No torch: a game actor's process stays small and starts fast."""
 
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
 from core.errors import EvaluationError
@@ -78,3 +78,31 @@ def drive(steps: Steps[T], client: Client, *, should_stop: Callable[[], bool]) -
             requests = steps.throw(replies) if isinstance(replies, EvaluationError) else steps.send(replies)
     except StopIteration as stop:
         return stop.value
+
+
+def drive_all(computations: Iterable[Steps[T]], client: Client, *, together: int) -> Iterator[T]:
+    """Run computations through a client, so many at a time, and yield what each returns as it ends.
+
+    Raises:
+        EvaluationError: when a computation gives up on one.
+    """
+    waiting = iter(computations)
+    pending: dict[Hashable, Steps[T]] = {}
+    going: tuple[Steps[T], Replies | EvaluationError | None] | None = None
+    while True:
+        if going is None and len(pending) < together and (fresh := next(waiting, None)) is not None:
+            going = fresh, None
+        if going is not None:
+            (steps, replies), going = going, None
+            try:
+                failed = isinstance(replies, EvaluationError)
+                requests = steps.throw(replies) if failed else steps.send(replies)  # pyright: ignore
+            except StopIteration as stop:
+                yield stop.value
+            else:
+                pending[client.submit(requests)] = steps
+        elif not pending:
+            return
+        elif (answer := client.wait_any(pending, timeout_seconds=1.0)) is not None and answer[0] in pending:
+            handle, replies = answer
+            going = pending.pop(handle), replies

@@ -17,24 +17,34 @@ def run_left(
     context: Context,
     *,
     unit: str,
+    later: Sequence[Task] = (),
+    size: Callable[[Task], float] = lambda task: 1,
+    told: Callable[[Result], None] = lambda result: None,
 ) -> None:
     """Run those of `tasks` that are `left`, and tell how many of all are done, counted in `unit`.
+
+    Args:
+        later: others of `tasks` that are left, for another call.
+        size: of a task, in `unit`.
+        told: hears each result.
 
     Raises:
         Stopped: when the step was asked to stop and tasks are left; those that ran came to their end.
         TamenError: what a task raised.
     """
-    done = len(tasks) - len(left)
-    context.progress(done, len(tasks), unit)
+    total = sum(map(size, tasks))
+    done, ended = total - sum(map(size, [*left, *later])), 0
+    context.progress(done, total, unit)
     if not left:
         return
     if context.should_stop():
         raise Stopped
     results = context.executor.run(function, left)
-    for _ in results:
-        done += 1
-        context.progress(done, len(tasks), unit)
-        if done < len(tasks) and context.should_stop():
+    for number, result in results:
+        ended, done = ended + 1, done + size(left[number])
+        told(result)
+        context.progress(done, total, unit)
+        if ended < len(left) and context.should_stop():
             if isinstance(results, Generator):
                 results.close()
             raise Stopped

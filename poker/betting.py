@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.errors import UsageError
-from poker.tree import Chance, Decision, Fold, Node, Showdown
+from poker.tree import Chance, Decision, Fold, Leaf, Node, Showdown
 
 ALL_IN = "all-in"
 MOST_ACTIONS = 100_000
@@ -21,10 +21,12 @@ class Betting:
     Attributes:
         stack: what each player had at the beginning of the hand, in chips.
         sizes: of bets and raises in parts of the pot after a call; all-in is always one more.
+        later_sizes: those of the rounds after the first, where they are others.
     """
 
     stack: float
     sizes: tuple[float, ...] = (1.0,)
+    later_sizes: tuple[float, ...] | None = None
 
 
 def last_round(betting: Betting, pot_half: float, *, board: int = 0) -> Node:
@@ -36,6 +38,15 @@ def last_round(betting: Betting, pot_half: float, *, board: int = 0) -> Node:
     return _Builder(betting).round(pot_half, lambda stake: Showdown(stake, board))
 
 
+def one_round(betting: Betting, pot_half: float) -> Node:
+    """Return the tree of a round with leaves where the next card would be dealt.
+
+    Raises:
+        UsageError: when it would have more than `MOST_ACTIONS`.
+    """
+    return _Builder(betting).round(pot_half, Leaf)
+
+
 def two_rounds(betting: Betting, pot_half: float, *, boards: int) -> Node:
     """Return the tree of a round after which one of `boards` cards is dealt, and the last round played.
 
@@ -45,9 +56,10 @@ def two_rounds(betting: Betting, pot_half: float, *, boards: int) -> Node:
         UsageError: when it would have more than `MOST_ACTIONS`.
     """
     builder = _Builder(betting)
+    later = betting.sizes if betting.later_sizes is None else betting.later_sizes
 
     def river(stake: float, board: int) -> Node:
-        return builder.round(stake, lambda at_the_end: Showdown(at_the_end, board))
+        return builder.round(stake, lambda at_the_end: Showdown(at_the_end, board), sizes=later)
 
     def deal(stake: float) -> Node:
         deals = tuple((board, river(stake, board)) for board in range(boards))
@@ -67,14 +79,18 @@ class _Builder:
         self._betting = betting
         self._actions = 0
 
-    def round(self, pot_half: float, after: Callable[[float], Node]) -> Node:
+    def round(
+        self, pot_half: float, after: Callable[[float], Node], *, sizes: tuple[float, ...] | None = None
+    ) -> Node:
         """Return a round; `after` makes what follows when both have put in as much."""
         if pot_half >= self._betting.stack:
             return after(pot_half)
-        return self._decision((pot_half, pot_half), after, player=0, checked=False, raises=0)
+        own = self._betting if sizes is None else Betting(self._betting.stack, sizes)
+        return self._decision(own, (pot_half, pot_half), after, player=0, checked=False, raises=0)
 
     def _decision(
         self,
+        betting: Betting,
         put_in: tuple[float, float],
         after: Callable[[float], Node],
         *,
@@ -83,7 +99,7 @@ class _Builder:
         raises: int,
     ) -> Node:
         mine, his = put_in[player], put_in[1 - player]
-        bets = _raises(self._betting, his) if his < self._betting.stack else ()
+        bets = _raises(betting, his) if his < betting.stack else ()
         self._count((2 if his > mine else 1) + len(bets), raises)
         actions: list[tuple[str, Node]] = []
         if his > mine:
@@ -91,11 +107,13 @@ class _Builder:
         elif checked:
             actions.append(("check", after(his)))
         else:
-            other = self._decision(put_in, after, player=1 - player, checked=True, raises=raises)
+            other = self._decision(betting, put_in, after, player=1 - player, checked=True, raises=raises)
             actions.append(("check", other))
         for name, amount in bets:
             raised = (amount, his) if player == 0 else (his, amount)
-            answer = self._decision(raised, after, player=1 - player, checked=False, raises=raises + 1)
+            answer = self._decision(
+                betting, raised, after, player=1 - player, checked=False, raises=raises + 1
+            )
             actions.append((name, answer))
         return Decision(player, tuple(actions))
 

@@ -13,13 +13,12 @@ import numpy as np
 from numba import njit
 
 from poker.hands import NO_CARD, HandSet
-from poker.program import CHOOSE, CLEAR, DEAL, FOLD, SHOW, SPLIT, TOTAL
+from poker.program import CHOOSE, CLEAR, DEAL, FOLD, LEAF, SHOW, SPLIT, TOTAL
 from poker.rows import LANES, fma, load, maximum, same, store, where_positive
 
-UPDATE, MEAN, BEST = range(3)
+UPDATE, MEAN, BEST, REACH = range(4)
 """How decisions are taken: by regrets, which learn from it; by a given strategy; the other by that, the traversing
-player
-as well as can be."""
+player as well as can be. With REACH the other's reach of leaves is found by a given strategy, and no values."""
 
 EVERYTHING = NO_CARD + 1
 WEIGHTS = 4
@@ -74,7 +73,8 @@ class Arrays(NamedTuple):
 
 def tables(hands: HandSet) -> Tables:
     """Return a hand set as kernels take it."""
-    order = np.concatenate([board.hands for board in hands.boards]).astype(np.int64)
+    none = np.zeros(0, np.int64)  # where there is no board there is nothing to concatenate
+    order = np.concatenate([none, *(board.hands for board in hands.boards)]).astype(np.int64)
     sizes = np.cumsum([0, *(len(board.hands) for board in hands.boards)])
     groups = np.cumsum([0, *(len(board.ends) for board in hands.boards)])
     ends = [board.ends + size for board, size in zip(hands.boards, sizes, strict=False)]
@@ -88,7 +88,7 @@ def tables(hands: HandSet) -> Tables:
         order,
         one[order],
         other[order],
-        np.concatenate(ends).astype(np.int64),
+        np.concatenate([none, *ends]).astype(np.int64),
         np.stack([sizes, groups], axis=1).astype(np.int64),
         alive,
         float(hands.have_two_cards),
@@ -112,29 +112,32 @@ def new_rows(number: int, *, lanes: bool) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def iterate(codes, tables, arrays, learnt, stakes, weights, simultaneous, floor):
+def iterate(codes, tables, arrays, learnt, stakes, leaves, weights, simultaneous, floor):
     """Let both players learn from each other, player 0 first, once for each of `weights` [iterations · WEIGHTS]."""
     regrets = arrays.regrets
     for at in range(0, len(weights), WEIGHTS):
         for row in range(WEIGHTS):
             store(arrays.weights, row, load(weights, at + row))
         for player in range(2):
-            traverse(codes[player], tables, arrays, regrets, learnt, stakes[player], UPDATE, floor)
+            traverse(
+                codes[player], tables, arrays, regrets, learnt, stakes[player], leaves[player], UPDATE, floor
+            )
         if simultaneous:
             for row in range(len(regrets)):
                 store(regrets, row, load(learnt, row))
 
 
 @njit(cache=True, nogil=True)
-def traverse(code, tables, arrays, source, learnt, stakes, mode, floor):
-    """Leave the values of a player in `ROOT_VALUE`.
+def traverse(code, tables, arrays, source, learnt, stakes, leaves, mode, floor):
+    """Leave the values of a player in `ROOT_VALUE`; with REACH the other's reach in `leaves`.
 
     Args:
         code: of the player's program.
         source: regrets, or an average, from which strategies are made.
         learnt: where new regrets go; the regrets themselves, or a copy while the other player still needs the old.
         stakes: rows, what the player wins at each end.
-        mode: UPDATE, MEAN or BEST.
+        leaves: rows [leaves · H], values of leaves.
+        mode: UPDATE, MEAN, BEST or REACH.
         floor: whether regrets below 0 become 0.
     """
     hands = len(tables.one)
@@ -150,6 +153,12 @@ def traverse(code, tables, arrays, source, learnt, stakes, mode, floor):
                 split(first, 4, slot, to, hands, source, arrays, mode)
             else:
                 split(first, b, slot, to, hands, source, arrays, mode)
+        elif operation == DEAL:
+            deal(a * hands, b * hands, tables.alive[c], arrays)
+        elif operation == LEAF:
+            leaf(a * hands, b * hands, c * hands, d, hands, leaves, arrays, mode)
+        elif mode == REACH:
+            continue
         elif operation == TOTAL:
             total(a * hands, a * SUMS, tables, arrays)
         elif operation == FOLD:
@@ -170,8 +179,6 @@ def traverse(code, tables, arrays, source, learnt, stakes, mode, floor):
                 choose(first, b, slot, to, e, hands, source, learnt, arrays, mode, floor)
         elif operation == CLEAR:
             clear(a * hands, hands, arrays)
-        elif operation == DEAL:
-            deal(a * hands, b * hands, tables.alive[c], arrays)
         else:
             gather(a * hands, b * hands, tables.alive[c], d, arrays)
 
@@ -287,6 +294,15 @@ def show(at, totals_at, end, to, add, board, tables, arrays, stakes):
             after = passed - (load(sums, one[k]) + load(sums, other[k]))
             put(work, to + hands[k], (load(halves, k - begin) + after) * won, add)
         begin = ends[group]
+
+
+@njit(cache=True, nogil=True)
+def leaf(at, place, to, add, hands, leaves, arrays, mode):
+    for h in range(hands):
+        if mode == REACH:
+            store(leaves, place + h, load(arrays.work, at + h))
+        else:
+            put(arrays.work, to + h, load(leaves, place + h), add)
 
 
 @njit(cache=True, nogil=True)

@@ -11,6 +11,7 @@ it works on:
     CHOOSE  first, count, slot, to, add   the traversing player decides between `count` values from `slot` on
     CLEAR   to                            zeros
     DEAL    slot, to, board               the reach of hands that a new card does not block
+    LEAF    slot, leaf, to, add           values that somebody else says, who is told the reach
     GATHER  slot, to, board, cards        adds the values of such hands, one of so many cards having been dealt
 
 Where the other player decides, values are summed: all but the first that go `to` a slot `add` to what is there.
@@ -20,9 +21,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from poker.tree import Chance, Decision, Fold, Node, Showdown
+from poker.tree import Chance, Decision, Fold, Leaf, Node, Showdown, nodes
 
-SPLIT, TOTAL, FOLD, SHOW, CHOOSE, CLEAR, DEAL, GATHER = range(8)
+SPLIT, TOTAL, FOLD, SHOW, CHOOSE, CLEAR, DEAL, GATHER, LEAF = range(9)
 WIDTH = 6
 ROOT_VALUE, FREE = 2, 3
 
@@ -48,12 +49,14 @@ class CompiledTree:
         programs: of player 0 and 1.
         first: of each decision, in the order of `poker.tree.nodes`, the number of its first action among all actions.
         actions: how many there are.
+        leaves: how many there are, numbered in tree order.
         slots: that the greater program needs.
     """
 
     programs: tuple[Program, Program]
     first: tuple[int, ...]
     actions: int
+    leaves: int
 
     @property
     def slots(self) -> int:
@@ -64,7 +67,7 @@ def compile_tree(tree: Node) -> CompiledTree:
     """Return the programs of both players, which depend on the form of the tree and not on its stakes."""
     one, other = _Compiler(0), _Compiler(1)
     programs = one.program(tree), other.program(tree)
-    return CompiledTree(programs, tuple(one.first), one.actions)
+    return CompiledTree(programs, tuple(one.first), one.actions, one.leaves)
 
 
 def stakes(tree: Node) -> np.ndarray:
@@ -76,10 +79,17 @@ def stakes(tree: Node) -> np.ndarray:
                 return [(stake, -stake) if winner == 0 else (-stake, stake)]
             case Showdown(stake=stake):
                 return [(stake, stake)]
+            case Leaf():
+                return []
             case Decision(actions=children) | Chance(deals=children):
                 return [end for _, child in children for end in of(child)]
 
-    return np.array(of(tree)).T.copy()
+    return np.array(of(tree)).reshape(-1, 2).T.copy()
+
+
+def leaf_stakes(tree: Node) -> np.ndarray:
+    """Return float64 [leaves]: what each player has put in at each."""
+    return np.array([node.stake for node in nodes(tree) if isinstance(node, Leaf)])
 
 
 @dataclass
@@ -89,6 +99,7 @@ class _Compiler:
     first: list[int] = field(default_factory=list)
     actions: int = 0
     ends: int = 0
+    leaves: int = 0
     slots: int = FREE
     summed: set[int] = field(default_factory=set)
 
@@ -106,6 +117,9 @@ class _Compiler:
                 self._end(FOLD, reach, to, add)
             case Showdown(board=board):
                 self._end(SHOW, reach, to, add, board)
+            case Leaf():
+                self._emit(LEAF, reach, self.leaves, to, add)
+                self.leaves += 1
             case Decision(player, actions):
                 children = [child for _, child in actions]
                 if player == self.player:

@@ -14,7 +14,7 @@ from numba import njit
 
 from core.seeds import derive_rng
 from poker.cards import NUM_CARDS
-from poker.holdem import BoardHands, board_hands, weakest_first
+from poker.holdem import BoardHands, board_hands
 
 POT_LAW = ((100, 100), (200, 399), (400, 1999), (2000, 5999), (6000, 19950))
 """What each player has put in, in chips: one of these intervals, all alike, then a number of it. The first is printed
@@ -32,8 +32,8 @@ class Situation:
         number: of the situation.
         board: its cards, the lowest first.
         pot_half: what each player has put in, in chips.
-        ranges: float16 [2, H], masses of the hands of `poker.holdem.board_hands` in units of the mean: a mean of 1 is a
-            mass of 1 in all. What is stored is what is solved.
+        ranges: [2, H], masses of the hands of `poker.holdem.board_hands` in units of the mean: a mean of 1 is a mass of
+            1 in all. As they are drawn they are float16: what is stored is what is solved.
     """
 
     number: int
@@ -136,8 +136,7 @@ def _draw(
     pot_half = int(rng.integers(low, high + 1))
     while form_of(pot_half) != form:  # forms may alternate where bets of two sizes come to nearly the same
         pot_half = int(rng.integers(low, high + 1))
-    strengths = weakest_first(hands)
-    ranges = np.stack([draw_range(rng, strengths) for _ in range(2)])
+    ranges = np.stack([draw_range(rng, hands.strengths) for _ in range(2)])
     return Situation(number, hands.board, pot_half, quantised(ranges))
 
 

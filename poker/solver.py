@@ -3,6 +3,9 @@
 Values. A counterfactual value of a hand is what the player wins with it on average, times the other's mass on hands
 that go with it: Σ over these of reach · gain. They are in the unit of the stakes. Both players have the same H hands,
 of which ranges give each a mass.
+
+A tree with leaves is solved in steps: `leaf_masses` says with which hands players come to each, `set_leaf_values` is
+told what these are worth, and `iterate` takes one iteration with that.
 """
 
 from dataclasses import astuple
@@ -11,7 +14,7 @@ import numpy as np
 
 from poker import kernels
 from poker.hands import HandSet
-from poker.program import ROOT_VALUE, CompiledTree, compile_tree, stakes
+from poker.program import ROOT_VALUE, CompiledTree, compile_tree, leaf_stakes, stakes
 from poker.rows import LANES
 from poker.schedules import Schedule
 from poker.tree import Node
@@ -29,6 +32,10 @@ class Solver:
         tree: whose form all situations have, and, until `begin` gives others, its stakes.
         hands: of both players.
         lanes: whether to compute in `LANES` lanes of float32, or one situation in float64, more slowly.
+
+    Attributes:
+        iterations: int64 [lanes], that each has taken.
+        leaf_stakes: float64 [leaves, lanes], what each player has put in there.
     """
 
     def __init__(self, tree: Node, hands: HandSet, *, lanes: bool) -> None:
@@ -41,6 +48,8 @@ class Solver:
         self._learnt = self._arrays.regrets
         ends = stakes(tree).shape[1]
         self._stakes = [kernels.new_rows(ends, lanes=lanes) for _ in PLAYERS]
+        self._leaves = [kernels.new_rows(self.compiled.leaves * number, lanes=lanes) for _ in PLAYERS]
+        self.leaf_stakes = np.ones((self.compiled.leaves, self.lanes))
         self._mass = np.ones(self.lanes)
         self.iterations = np.zeros(self.lanes, np.int64)
         self._schedule: Schedule | None = None
@@ -64,11 +73,12 @@ class Solver:
         for player, own in enumerate(stakes(tree)):
             self._lane(self._stakes[player], lane)[:] = own
             self._lane(self._slot(player), lane)[:] = ranges[player]
+        self.leaf_stakes[:, lane] = leaf_stakes(tree)
         self._mass[lane] = float((ranges[0] * self.hands.compatible(ranges[1].astype(np.float64))).sum())
         self.iterations[lane] = 0
 
     def iterate(self, schedule: Schedule, count: int) -> None:
-        """Take so many iterations in every lane."""
+        """Take so many iterations in every lane; with leaves one, of a schedule that is simultaneous."""
         if schedule.simultaneous and self._learnt is self._arrays.regrets:
             self._learnt = self._arrays.regrets.copy()
         kernels.iterate(
@@ -77,11 +87,30 @@ class Solver:
             self._arrays,
             self._learnt if schedule.simultaneous else self._arrays.regrets,
             tuple(self._stakes),
+            tuple(self._leaves),
             self._weights(schedule, count),
             schedule.simultaneous,
             schedule.floor,
         )
         self.iterations += count
+
+    def leaf_masses(self, *, mean: bool) -> np.ndarray:
+        """Return the masses [2, leaves, H, lanes] with which players come to each leaf, overwriting leaf values.
+
+        Args:
+            mean: by average strategies, instead of those of the next iteration.
+        """
+        source = self._arrays.average if mean else self._arrays.regrets
+        for player in PLAYERS:
+            self._traverse(player, source, kernels.REACH)
+        return np.stack(
+            [self._leaf_rows(1 - player) for player in PLAYERS]
+        )  # each traversal tells the other's
+
+    def set_leaf_values(self, values: np.ndarray) -> None:
+        """Take counterfactual values [2, leaves, H, lanes], for the masses that `leaf_masses` told."""
+        for player in PLAYERS:
+            self._leaf_rows(player)[:] = values[player]
 
     def values(self) -> np.ndarray:
         """Return counterfactual values float [2, H, lanes] at the root when both play their average strategies."""
@@ -112,10 +141,17 @@ class Solver:
         return np.stack([self._value(player, mode) for player in PLAYERS])
 
     def _value(self, player: int, mode: int) -> np.ndarray:
-        arrays = self._arrays
-        code, stakes = self.compiled.programs[player].code, self._stakes[player]
-        kernels.traverse(code, self._tables, arrays, arrays.average, self._learnt, stakes, mode, False)
+        self._traverse(player, self._arrays.average, mode)
         return self._all_lanes(self._slot(ROOT_VALUE)).copy()
+
+    def _traverse(self, player: int, source: np.ndarray, mode: int) -> None:
+        code, stakes = self.compiled.programs[player].code, self._stakes[player]
+        leaves = self._leaves[player]
+        kernels.traverse(code, self._tables, self._arrays, source, self._learnt, stakes, leaves, mode, False)
+
+    def _leaf_rows(self, player: int) -> np.ndarray:
+        """Return a view [leaves, H, lanes]."""
+        return self._leaves[player].reshape(self.compiled.leaves, self.hands.number, self.lanes)
 
     def _slot(self, slot: int) -> np.ndarray:
         number = self.hands.number

@@ -1,6 +1,6 @@
 """Public trees: who may do what, what is at stake at each end; hands are not known here.
 
-A tree is built of four kinds of nodes. What players have put in is counted from the beginning of the hand, in chips,
+A tree is built of five kinds of nodes. What players have put in is counted from the beginning of the hand, in chips,
 so the loser of a hand loses what he has put in, and the other wins it.
 """
 
@@ -31,6 +31,13 @@ class Showdown:
 
 
 @dataclass(frozen=True, slots=True)
+class Leaf:
+    """The tree ends here and the game does not: what hands are worth somebody else says. Each has put in `stake`."""
+
+    stake: float
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """`player` chooses one of `actions`, each a (word, node)."""
 
@@ -50,7 +57,7 @@ class Chance:
     cards: int
 
 
-Node: TypeAlias = Fold | Showdown | Decision | Chance
+Node: TypeAlias = Fold | Showdown | Leaf | Decision | Chance
 
 
 def nodes(tree: Node) -> Iterator[Node]:
@@ -72,6 +79,8 @@ def scaled(tree: Node, factor: float) -> Node:
             return Fold(winner, stake * factor)
         case Showdown(stake, board):
             return Showdown(stake * factor, board)
+        case Leaf(stake):
+            return Leaf(stake * factor)
         case Decision(player, actions):
             return Decision(player, tuple((word, scaled(node, factor)) for word, node in actions))
         case Chance(deals, cards):

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from math import comb
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from core.errors import DataError
-from poker.cards import NUM_CARDS
+from core.hands import BOARD_CARDS, NUM_CARDS, STREETS, Street
 from replay.npz import (
     damaged,
     is_whole,
@@ -30,9 +30,6 @@ from replay.npz import (
 )
 
 HAND_SHARD_SCHEMA = 1
-
-Street: TypeAlias = Literal["flop", "turn", "river"]
-BOARD_CARDS: dict[Street, int] = {"flop": 3, "turn": 4, "river": 5}
 
 HAND_COLUMNS = {
     "board": np.dtype("uint8"),
@@ -51,8 +48,9 @@ HAND_COLUMNS = {
         solved, and not what they were rounded from.
     values: [R, 2, H], counterfactual values of the average strategies, as `poker.solver` defines them, in units of
         pot_half. That of a hand whose own mass is 0 means nothing: strategies are averaged by mass.
-    exploitability: that was left when the solver stopped, in parts of the whole pot.
-    iterations: that the solver took.
+    exploitability: that was left when the solver stopped, in parts of the whole pot; of the street alone, where a
+        network said what its leaves are worth. NaN where nothing was solved.
+    iterations: that the solver took; of the end of a turn over all rivers.
     number: of the sample, from which, with the seed, all else follows.
 """
 
@@ -168,14 +166,14 @@ def hand_info_from_json(data: bytes, *, source: str) -> HandShardInfo:
             )
         case {
             "schema": int(schema),
-            "street": "flop" | "turn" | "river" as street,
+            "street": str(street),
             "count": int(count),
             "size": int(size),
             "digest": str(digest),
             "stack": int() | float() as stack,
             "bet_sizes": list(sizes),
             "about": dict(about),
-        } if all(isinstance(one, int | float) for one in sizes):
+        } if street in STREETS and all(isinstance(one, int | float) for one in sizes):
             bet_sizes = tuple(map(float, sizes))
             return HandShardInfo(schema, street, count, size, digest, float(stack), bet_sizes, about)
     raise damaged(source, f"it is no object of {', '.join(HandShardInfo.__dataclass_fields__)}")
@@ -201,12 +199,13 @@ def check_valid(rows: Mapping[str, np.ndarray], about: HandShardAbout) -> list[s
         return problems
     board, pot_half, ranges = np.sort(rows["board"], axis=1), rows["pot_half"], rows["ranges"]
     exploitability = rows["exploitability"]
+    unsolved = np.isnan(exploitability) & about.street.endswith("_end")
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         means = ranges.mean(axis=2, dtype=np.float32)
         largest = np.abs(rows["values"]).max(axis=(1, 2)).astype(np.float32)
         most = about.stack / pot_half * (1 + _ROUNDING)
         tests = {
-            f"a card is not from 0 to {NUM_CARDS - 1}": board[:, -1] >= NUM_CARDS,
+            f"a card is not from 0 to {NUM_CARDS - 1}": (board >= NUM_CARDS).any(axis=1),
             "a card is on the board twice": (np.diff(board, axis=1) == 0).any(axis=1),
             f"pot_half is not between 0 and the stack of {about.stack:g}": ~(
                 (pot_half > 0) & (pot_half < about.stack)
@@ -219,7 +218,7 @@ def check_valid(rows: Mapping[str, np.ndarray], about: HandShardAbout) -> list[s
             "a value is not finite": ~_all(np.isfinite(rows["values"])),
             "a value is more than a stack": largest > most,
             "exploitability is not finite and at least 0": ~(
-                np.isfinite(exploitability) & (exploitability >= 0)
+                np.isfinite(exploitability) & (exploitability >= 0) | unsolved
             ),
             "iterations is below 0": rows["iterations"] < 0,
         }

@@ -1,13 +1,13 @@
 """The way to the brain in one process, and computations driven through any client."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable, Iterator
 
 import numpy as np
 import pytest
 
 from core.errors import EvaluationError
-from core.messages import Reply, Request, Steps
-from inference_server.client import InlineClient, drive
+from core.messages import Reply, Request, Steps, without_asking
+from inference_server.client import InlineClient, drive, drive_all
 from search.contract import ask
 from tests.inference_server.brains import a_request
 
@@ -155,3 +155,98 @@ def test_a_row_keeps_its_place_in_a_large_request() -> None:
     assert answer is not None
     assert not isinstance(answer[1], EvaluationError)
     assert np.array_equal(answer[1][0].arrays["number"], numbers)
+
+
+class WatchedClient(InlineClient):
+    """Answers the youngest handle first, and knows how many were in flight at most."""
+
+    def __init__(self, evaluate: Callable[[Request], Reply] = echo) -> None:
+        super().__init__(evaluate)
+        self.most = 0
+
+    def wait_any(self, handles: Collection[Hashable], *, timeout_seconds: float):
+        self.most = max(self.most, len(self._waiting))
+        assert set(handles) == set(self._waiting)
+        return super().wait_any([max(self._waiting)], timeout_seconds=timeout_seconds)
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 100])
+def test_computations_are_driven_so_many_at_a_time_and_all_results_come(together: int) -> None:
+    client = WatchedClient()
+    computations = [sum_of(*range(number)) for number in range(10)]
+    found = list(drive_all(computations, client, together=together))
+    assert sorted(found) == sorted(sum(range(number)) for number in range(10))
+    assert client.most == min(together, 9)  # one asks nothing
+
+
+def test_one_at_a_time_results_come_in_their_order() -> None:
+    computations = [sum_of(3, 1), sum_of(), sum_of(5), sum_of(4, 2)]
+    assert list(drive_all(computations, InlineClient(echo), together=1)) == [4, 0, 5, 6]
+
+
+def test_computations_begin_when_there_is_room_for_them() -> None:
+    begun: list[int] = []
+
+    def all_of_them() -> Iterator[Steps[int]]:
+        for number in range(6):
+            begun.append(number)
+            yield sum_of(1, 1)
+
+    results = drive_all(all_of_them(), InlineClient(echo), together=2)
+    assert begun == []
+    assert next(results) == 2
+    assert begun == [0, 1]
+    assert list(results) == [2] * 5
+    assert begun == [0, 1, 2, 3, 4, 5]
+
+
+def test_nothing_is_driven_where_there_is_nothing() -> None:
+    assert list(drive_all([], InlineClient(echo), together=2)) == []
+    assert list(drive_all([sum_of(), sum_of()], InlineClient(echo), together=2)) == [0, 0]
+
+
+def test_an_evaluation_that_fails_is_thrown_into_the_computation_that_asked() -> None:
+    failures = iter([True])
+
+    def evaluate(request: Request) -> Reply:
+        if next(failures, False):
+            raise EvaluationError("not yet", why="this test wants it so", fix="ask again")
+        return echo(request)
+
+    found = drive_all([sum_of(1, 2), sum_of(3, 4)], InlineClient(evaluate), together=2)
+    assert sorted(found) == [3, 7]
+
+
+def test_a_computation_may_end_of_an_evaluation_that_fails() -> None:
+    def gives_up(number: int) -> Steps[int]:
+        try:
+            yield (a_request(number),)
+        except EvaluationError:
+            return -1
+        return number
+
+    found = drive_all(map(gives_up, range(4)), InlineClient(unless(2)), together=2)
+    assert sorted(found) == [-1, 0, 1, 3]
+
+
+def test_a_computation_that_gives_up_ends_all_of_them_with_its_error() -> None:
+    results = drive_all([sum_of(1, 2), sum_of(5)], InlineClient(unless(2)), together=2)
+    with pytest.raises(EvaluationError, match="not 2"):
+        list(results)
+
+
+def test_driving_many_waits_for_a_slow_brain() -> None:
+    assert sorted(drive_all([sum_of(4), sum_of(5)], SlowClient(5), together=2)) == [4, 5]
+
+
+def test_what_stopped_computations_left_in_flight_is_no_answer_to_those_driven_together() -> None:
+    client = AnyClient(echo)
+    assert drive(sum_of(100), client, should_stop=lambda: True) is None
+
+    assert sorted(drive_all([sum_of(1, 2), sum_of(4)], client, together=2)) == [3, 4]
+
+
+def test_what_asks_nothing_needs_nobody_to_answer() -> None:
+    assert without_asking(sum_of()) == 0
+    with pytest.raises(AssertionError, match="nobody to answer"):
+        without_asking(sum_of(1))

@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix, hstack
 
 from poker.hands import NO_CARD, HandSet, order_by
 from poker.schedules import Schedule, Weights
-from poker.tree import Chance, Decision, Fold, Node, Showdown
+from poker.tree import Chance, Decision, Fold, Leaf, Node, Showdown
 
 Path = tuple[int, ...]
 """Which child was taken at each node from the root on."""
@@ -48,29 +48,40 @@ class Pairs:
             self.alive.append(np.array([float(i in group) for i in every]))
 
 
-def decisions(tree: Node, path: Path = ()) -> Iterator[tuple[Path, Decision]]:
-    """Yield all decisions, one before those below it."""
+def places(tree: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    """Yield all nodes with their paths, one before those below it."""
+    yield path, tree
     match tree:
-        case Decision(actions=children):
-            yield path, tree
+        case Decision(actions=children) | Chance(deals=children):
             for k, (_, child) in enumerate(children):
-                yield from decisions(child, (*path, k))
-        case Chance(deals=children):
-            for k, (_, child) in enumerate(children):
-                yield from decisions(child, (*path, k))
+                yield from places(child, (*path, k))
+
+
+def decisions(tree: Node) -> Iterator[tuple[Path, Decision]]:
+    """Yield all decisions, one before those below it."""
+    return ((path, node) for path, node in places(tree) if isinstance(node, Decision))
 
 
 Play = Callable[[Path, np.ndarray], np.ndarray]
 """Returns the strategy [A, H] of the other player at a node that he reaches with [H]."""
 Answer = Callable[[Path, np.ndarray], np.ndarray]
 """Returns the values [H] of a decision of which the actions have the values [A, H]."""
+Says = Callable[[np.ndarray, float], np.ndarray]
+"""Returns the values [2, H] of a leaf to which players come with masses [2, H], each having put in so much."""
+
+
+def leaves_worth_nothing(masses: np.ndarray, stake: float) -> np.ndarray:
+    return np.zeros_like(masses)
 
 
 class SlowSolver:
     """Counterfactual regret minimisation in float64 with matrices of all pairs of hands."""
 
-    def __init__(self, tree: Node, hands: HandSet, ranges: np.ndarray) -> None:
-        self.tree, self.pairs, self.ranges = tree, Pairs(hands), ranges
+    def __init__(
+        self, tree: Node, hands: HandSet, ranges: np.ndarray, says: Says = leaves_worth_nothing
+    ) -> None:
+        self.tree, self.pairs, self.ranges, self.says = tree, Pairs(hands), ranges, says
+        self.leaf_values: dict[Path, np.ndarray] = {}
         self.regrets = {path: np.zeros((len(at.actions), hands.number)) for path, at in decisions(tree)}
         self.average = {path: np.zeros_like(regrets) for path, regrets in self.regrets.items()}
         self.mass = float(ranges[0] @ self.pairs.meet @ ranges[1])
@@ -80,6 +91,7 @@ class SlowSolver:
         for _ in range(count):
             self.iterations += 1
             weights = schedule.weights(self.iterations)
+            self._value_leaves(self.regrets)
             if schedule.simultaneous:
                 before = dict(self.regrets)
                 self._learn(0, before, weights, schedule.floor)
@@ -90,11 +102,35 @@ class SlowSolver:
 
     def values(self) -> np.ndarray:
         """Return [2, H] at the root when both play their average strategies."""
+        self._value_leaves(self.average)
         return np.stack([self._values(player, self._mean) for player in (0, 1)])
 
     def best_values(self) -> np.ndarray:
-        """Return those of the best answer of each."""
+        """Return those of the best answer of each; leaves are worth what they are under average strategies."""
+        self._value_leaves(self.average)
         return np.stack([self._values(player, lambda path, gains: gains.max(0)) for player in (0, 1)])
+
+    def leaf_masses(self, parts: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
+        """Return the masses [2, H] with which players who play by these parts come to each leaf."""
+        found = dict[Path, np.ndarray]()
+        for path, leaf in places(self.tree):
+            if isinstance(leaf, Leaf):
+                masses, node = self.ranges.copy(), self.tree
+                for depth, k in enumerate(path):
+                    match node:
+                        case Decision(player, actions):
+                            masses[player] *= matched(parts[path[:depth]])[k]
+                            node = actions[k][1]
+                        case Chance(deals=deals):
+                            masses *= self.pairs.alive[deals[k][0]]
+                            node = deals[k][1]
+                found[path] = masses
+        return found
+
+    def _value_leaves(self, parts: dict[Path, np.ndarray]) -> None:
+        stakes = {path: node.stake for path, node in places(self.tree) if isinstance(node, Leaf)}
+        for path, masses in self.leaf_masses(parts).items():
+            self.leaf_values[path] = self.says(masses, stakes[path])
 
     def _values(self, player: int, answer: Answer) -> np.ndarray:
         def play(path: Path, reach: np.ndarray) -> np.ndarray:
@@ -131,6 +167,8 @@ class SlowSolver:
                 return (stake if winner == player else -stake) * (self.pairs.meet @ reach)
             case Showdown(stake, board):
                 return stake * (self.pairs.wins[board] @ reach)
+            case Leaf():
+                return self.leaf_values[path][player]
             case Chance(deals, cards):
                 value = np.zeros_like(reach)
                 for k, (board, child) in enumerate(deals):
@@ -238,7 +276,7 @@ def mirrored(tree: Node) -> Node:
     match tree:
         case Fold(winner, stake):
             return Fold(1 - winner, stake)
-        case Showdown():
+        case Showdown() | Leaf():
             return tree
         case Chance(deals, cards):
             return Chance(tuple((board, mirrored(child)) for board, child in deals), cards)
@@ -299,29 +337,35 @@ masses = st.one_of(st.just(0.0), st.floats(1e-12, 1), st.floats(0.5, 1))
 
 
 @st.composite
-def trees(draw: st.DrawFn, boards: int, *, depth: int = 3, board: int = 0) -> Node:
+def trees(draw: st.DrawFn, boards: int, *, depth: int = 3, board: int = 0, leaves: bool = False) -> Node:
     """Trees in which a card is dealt once at most, and up to five actions are to choose from."""
     deals = board == 0 and boards > 1
-    kinds = ["fold", "show", *(["deal"] if deals else []), *(["decide"] * 3 if depth else [])]
+    ends = ["fold", "show", *(["leaf"] * 2 if leaves else [])]
+    kinds = [*ends, *(["deal"] if deals else []), *(["decide"] * 3 if depth else [])]
     match draw(st.sampled_from(kinds)):
         case "fold":
             return Fold(draw(st.integers(0, 1)), draw(stakes))
         case "show":
             return Showdown(draw(stakes), board)
+        case "leaf":
+            return Leaf(draw(stakes))
         case "deal":
             below = [
-                (number, draw(trees(boards, depth=min(depth, 2), board=number)))
+                (number, draw(trees(boards, depth=min(depth, 2), board=number, leaves=leaves)))
                 for number in range(1, boards)
             ]
             return Chance(tuple(below), cards=draw(st.integers(boards - 1, CARDS)))
         case _:
             count = draw(st.sampled_from([1, 2, 2, 2, 3, 3, 4, 5]))
-            below = [(str(k), draw(trees(boards, depth=depth - 1, board=board))) for k in range(count)]
+            below = [
+                (str(k), draw(trees(boards, depth=depth - 1, board=board, leaves=leaves)))
+                for k in range(count)
+            ]
             return Decision(draw(st.integers(0, 1)), tuple(below))
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> Situation:
+def situations(draw: st.DrawFn, *, leaves: bool = False) -> Situation:
     hands = draw(hand_sets())
     parts = draw(st.lists(masses, min_size=2 * hands.number, max_size=2 * hands.number))
-    return Situation(draw(trees(len(hands.boards))), hands, np.array(parts).reshape(2, -1))
+    return Situation(draw(trees(len(hands.boards), leaves=leaves)), hands, np.array(parts).reshape(2, -1))

@@ -1,36 +1,30 @@
 """Situations that are solved side by side are what they are alone, and as exact as they say."""
 
-from functools import cache
-
 import numpy as np
 import pytest
 
-from poker.batches import Solved, Stop, solve_group, tree_of
+from core.messages import without_asking
+from poker.batches import Solved, Stop, solve_group
 from poker.betting import Betting
 from poker.holdem import board_hands
-from poker.program import compile_tree
 from poker.sampling import Law, Situation, draw_group
 from poker.schedules import DEFAULT_VARIANT, make_schedule
 from poker.solver import Solver
+from poker.subgames import Subgame
 
-BETTING = Betting(20_000.0)
+RIVER = Subgame("river", Betting(20_000.0))
 QUICK = Law(seed=1, group=20, pots=((4000, 9000),))
 STOP = Stop(target=0.005)
 
 
-@cache
-def form_of(pot_half: int) -> bytes:
-    return compile_tree(tree_of(BETTING, pot_half)).programs[0].code.tobytes()
-
-
 def solved(situations: list[Situation], stop: Stop = STOP) -> dict[int, Solved]:
-    found = solve_group(situations, BETTING, make_schedule(DEFAULT_VARIANT), stop)
+    found = without_asking(solve_group(situations, RIVER, make_schedule(DEFAULT_VARIANT), stop))
     return {each.situation.number: each for each in found}
 
 
 @pytest.fixture(scope="module")
 def group() -> list[Situation]:
-    return draw_group(QUICK, 0, form_of)
+    return draw_group(QUICK, 0, RIVER.form)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +58,7 @@ def test_values_are_those_of_a_plain_solver(group: list[Situation], all_of_it: d
     for situation in group[:2]:
         found = all_of_it[situation.number]
         hands = board_hands(situation.board).hands
-        tree = tree_of(BETTING, situation.pot_half)
+        tree = RIVER.tree(situation.pot_half)
         plain = Solver(tree, hands, lanes=False)
         plain.begin(0, tree, situation.masses)
         plain.iterate(make_schedule(DEFAULT_VARIANT), found.iterations)

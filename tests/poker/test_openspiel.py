@@ -47,6 +47,7 @@ class AsOpenSpiel:
             arrays.regrets,
             arrays.regrets if learn else arrays.regrets.copy(),
             solver._stakes[player],
+            solver._leaves[player],
             kernels.UPDATE,
             self.schedule.floor,
         )

@@ -1,6 +1,7 @@
 """Situations are drawn by their laws, and each by its number alone."""
 
 from collections import Counter
+from math import comb
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.seeds import derive_rng
-from poker.holdem import board_hands, weakest_first
 from poker.sampling import POT_LAW, Law, Situation, draw_board, draw_group, draw_pot, draw_range, quantised
+from tests.poker.networks import few_rivers
 
 
 def any_form(pot_half: int) -> int:
@@ -128,9 +129,20 @@ def test_however_narrow_forms_are_pots_are_found(width: int) -> None:
     assert len({situation.pot_half // width for situation in group}) == 1
 
 
-def test_hands_of_a_turn_are_ordered_by_all_rivers() -> None:
-    worth = weakest_first(board_hands((0, 5, 10, 15)))
-    assert worth.shape == (1128,)
-    assert 0 < worth.min() < worth.max() < 1
-    river = weakest_first(board_hands((0, 5, 10, 15, 20)))
-    assert (np.diff(river) >= 0).all()
+@pytest.mark.parametrize("cards", [0, 3, 4, 5])
+def test_ranges_are_of_the_hands_of_any_board(cards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with few_rivers(monkeypatch, 8):
+        group = draw_group(Law(seed=12, cards=cards, group=2), 0, any_form)
+    for situation in group:
+        assert len(situation.board) == cards
+        assert situation.ranges.shape == (2, comb(52 - cards, 2))
+        assert (situation.ranges > 0).all()
+        assert abs(situation.masses.sum(1) - 1).max() < 0.01
+
+
+def test_the_weaker_half_of_a_turn_gets_half_of_the_mass_on_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    with few_rivers(monkeypatch, 8):
+        group = [one for number in range(12) for one in draw_group(Law(13, 4, 16), number, any_form)]
+    weaker = [situation.masses[:, :564].sum(1) for situation in group]
+    assert abs(np.mean(weaker) - 0.5) < 4 * np.sqrt(1 / 12 / (2 * len(group)))
+    assert abs(np.std(weaker) - np.sqrt(1 / 12)) < 0.04

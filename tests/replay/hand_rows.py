@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from core.hands import BOARD_CARDS, Street
 from core.seeds import derive_rng
-from replay.hand_shards import BOARD_CARDS, HandShardAbout, Street, hands_on
+from replay.hand_shards import HandShardAbout, hands_on
 
 STACK = 20_000.0
 

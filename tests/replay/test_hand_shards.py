@@ -6,10 +6,10 @@ import pytest
 
 from core.errors import DataError
 from core.files import digest
+from core.hands import BOARD_CARDS, STREETS, Street
 from poker.cards import live_hands
 from replay.hand_shards import (
     HAND_COLUMNS,
-    Street,
     check_valid,
     hands_on,
     is_complete,
@@ -19,8 +19,6 @@ from replay.hand_shards import (
 )
 from replay.npz import sidecar_of
 from tests.replay.hand_rows import about, some_samples, stored
-
-STREETS: tuple[Street, ...] = ("flop", "turn", "river")
 
 
 @pytest.fixture
@@ -47,8 +45,16 @@ def test_samples_come_back_as_they_were_written(tmp_path: Path, street: Street) 
 
 
 def test_so_many_hands_are_live() -> None:
-    assert [hands_on(street) for street in STREETS] == [1176, 1128, 1081]
-    assert hands_on("river") == len(live_hands([0, 1, 2, 3, 4]))
+    assert {street: hands_on(street) for street in STREETS} == {
+        "river": 1081,
+        "turn_end": 1128,
+        "turn": 1128,
+        "flop_end": 1176,
+        "flop": 1176,
+        "preflop_end": 1326,
+    }
+    for street in STREETS:
+        assert hands_on(street) == len(live_hands(range(BOARD_CARDS[street])))
 
 
 def test_numpy_alone_reads_it(shard: Path) -> None:
@@ -185,8 +191,63 @@ def test_unsound_samples_are_not_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("street", STREETS)
+def test_only_where_a_street_ends_may_nothing_have_been_solved(tmp_path: Path, street: Street) -> None:
+    rows = some_samples(3, street=street)
+    rows["exploitability"][1], rows["iterations"][1] = np.nan, 0
+    if street.endswith("_end"):
+        assert check_valid(rows, about(street)) == []
+        write_hand_shard(tmp_path / "a.npz", rows, about(street))
+        assert np.isnan(read_hand_shard(tmp_path / "a.npz")["exploitability"]).tolist() == [
+            False,
+            True,
+            False,
+        ]
+        rows["exploitability"][2] = np.inf
+        problem = "exploitability.*row 2"
+    else:
+        problem = "exploitability.*row 1"
+    with pytest.raises(ValueError, match=problem):
+        write_hand_shard(tmp_path / "b.npz", rows, about(street))
+
+
+def test_before_the_flop_a_board_has_no_cards(tmp_path: Path) -> None:
+    rows = some_samples(3, street="preflop_end")
+    assert rows["board"].shape == (3, 0)
+    write_hand_shard(tmp_path / "a.npz", rows, about("preflop_end"))
+    assert same(read_hand_shard(tmp_path / "a.npz"), rows)
+    none = {name: column[:0] for name, column in rows.items()}
+    write_hand_shard(tmp_path / "none.npz", none, about("preflop_end"))
+    assert same(read_hand_shard(tmp_path / "none.npz"), none)
+    assert check_valid(rows | {"board": np.zeros((3, 3), np.uint8)}, about("preflop_end"))
+
+
+@pytest.mark.parametrize("street", STREETS)
+def test_unsound_samples_of_any_street_are_not_written(street: Street) -> None:
+    for column, value, problem in (
+        ("ranges", np.inf, "at least 0"),
+        ("values", np.nan, "value is not finite"),
+        ("values", 300, "more than a stack"),
+    ):
+        rows = some_samples(3, street=street)
+        rows[column][1, 0, -1] = value
+        assert problem in "; ".join(check_valid(rows, about(street)))
+
+
 def test_samples_of_another_street_are_not_sound() -> None:
     assert check_valid(some_samples(1, street="turn"), about("river"))
     assert check_valid({"number": np.zeros(1, np.int64)}, about()) == [
         f"it has no column {', '.join(name for name in HAND_COLUMNS if name != 'number')}"
     ]
+
+
+@pytest.mark.parametrize("street", STREETS)
+def test_streets_are_told_apart_by_their_cards_or_by_what_a_sidecar_says(
+    tmp_path: Path, street: Street
+) -> None:
+    rows = some_samples(2, street=street)
+    for other in STREETS:
+        alike = BOARD_CARDS[other] == BOARD_CARDS[street]
+        assert (check_valid(rows, about(other)) == []) == alike
+    write_hand_shard(tmp_path / "a.npz", rows, about(street))
+    assert load_hand_info(tmp_path / "a.npz").street == street
