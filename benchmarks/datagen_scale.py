@@ -19,8 +19,8 @@ from cluster import environment
 
 environment.prepare()
 
-from cluster.datagen import recipe_of  # noqa: E402
-from cluster.executing import executor_for  # noqa: E402 (numba reads the environment when it is imported)
+from cluster.datagen_plan import recipe_of  # noqa: E402 (numba reads the environment when it is imported)
+from cluster.executing import executor_for  # noqa: E402
 from configs.datagen import DATAGEN  # noqa: E402
 from pipeline.contract import Context, Executor  # noqa: E402
 from pipeline.executors import Inline, Processes  # noqa: E402
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
-    recipe = recipe_of(DATAGEN.load("development", SETTINGS), "train")
+    recipe = recipe_of(DATAGEN.load("development", SETTINGS), "river", "train", {})
     rates: dict[str, list[float]] = {}
     with (
         Processes(2) as processes,

@@ -2,23 +2,22 @@
 
 import statistics
 import time
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cluster.bench_rig import Measuring
-from pipeline.hand_samples import form_of
-from poker.batches import Solved, Stop, solve_group, tree_of
+from core.messages import without_asking
+from poker.batches import Solved, Stop, solve_group
 from poker.betting import Betting
 from poker.cards import parse_cards
-from poker.holdem import board_hands, weakest_first
+from poker.holdem import board_hands
 from poker.sampling import Law, draw_group, draw_range
 from poker.schedules import DEFAULT_VARIANT, make_schedule
 from poker.solver import Solver
+from poker.subgames import Subgame
 
-BETTING = Betting(20_000.0, (1.0,))
+RIVER = Subgame("river", Betting(20_000.0, (1.0,)))
 BOARD = "Td9d6hQc3s"
 POT_HALVES = (100, 1_000, 10_000)
 FIXED_ITERATIONS = 1_000
@@ -65,10 +64,10 @@ def bench_solve(measuring: Measuring) -> dict[str, Any]:
 
 def _iterations_per_second(pot_half: int, seconds: float, seed: int) -> float:
     hands, rng = board_hands(parse_cards(BOARD)), np.random.default_rng(seed)
-    tree = tree_of(BETTING, pot_half)
+    tree = RIVER.tree(pot_half)
     solver = Solver(tree, hands.hands, lanes=True)
     for lane in range(solver.lanes):
-        solver.begin(lane, tree, np.stack([draw_range(rng, weakest_first(hands)) for _ in range(2)]))
+        solver.begin(lane, tree, np.stack([draw_range(rng, hands.strengths) for _ in range(2)]))
     schedule = make_schedule(DEFAULT_VARIANT)
     solver.iterate(schedule, STEP_ITERATIONS)
     began, steps = time.perf_counter(), 0
@@ -91,9 +90,9 @@ def _samples_per_second(stop: Stop, measuring: Measuring) -> tuple[list[float], 
     return rates, everything
 
 
-def _solve(group: int, stop: Stop) -> Iterator[Solved]:
+def _solve(group: int, stop: Stop) -> list[Solved]:
     """Solve a group of situations; of each five groups one has its pots in each interval of the law."""
     intervals = Law(0).pots
     law = Law(seed=1, pots=(intervals[group % len(intervals)],))
-    situations = draw_group(law, group, partial(form_of, BETTING))
-    return solve_group(situations, BETTING, make_schedule(DEFAULT_VARIANT), stop)
+    situations = draw_group(law, group, RIVER.form)
+    return without_asking(solve_group(situations, RIVER, make_schedule(DEFAULT_VARIANT), stop))

@@ -72,10 +72,11 @@ def generate(
 ) -> None:
     """Draw situations of poker and solve them, for networks to learn from.
 
-    Interrupt it as you like: the same command goes on.
+    Interrupt it as you like: the same command goes on. Exit code 2 when a street waits for a network that is not named.
     """
     from cluster.addresses import cluster_to_join
     from cluster.datagen import Asked, generate, resolve_datagen
+    from cluster.datagen_plan import why_missing
     from cluster.run_folder import run_folder
 
     folder = run_folder(runs, name or profile or "testing")
@@ -86,6 +87,7 @@ def generate(
         anew=anew,
         engine=engine if engine == "ray" else None,
         address=cluster_to_join(address) if engine == "ray" else None,
+        runs=runs,
         plain=plain,
         quiet=as_json,
     )
@@ -94,6 +96,8 @@ def generate(
         print_json(told)
     if told["stopped"]:
         raise typer.Exit(130)
+    if told["missing"]:
+        raise why_missing(told["missing"], folder.typed)
 
 
 @verb
@@ -106,11 +110,14 @@ def audit(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Solve some samples again, and see that every byte comes out the same. Exit code 1 when one does not."""
+    """Solve some samples again, and see that every byte comes out the same. Exit code 1 when one does not.
+
+    Where a network was asked values need only be nearly the same.
+    """
     from cluster.datagen import audit_samples
     from cluster.run_folder import run_folder
 
-    report = audit_samples(run_folder(runs, name), share=share, seed=seed, quiet=as_json)
+    report = audit_samples(run_folder(runs, name), runs=runs, share=share, seed=seed, quiet=as_json)
     if as_json:
         print_json(report)
     if report["differing"]:

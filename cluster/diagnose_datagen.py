@@ -3,27 +3,28 @@
 import hashlib
 import tempfile
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from cluster.datagen import recipe_of, resolve_datagen
+from cluster.datagen import resolve_datagen
+from cluster.datagen_plan import recipe_of
 from cluster.executing import executor_for
 from cluster.pipeline_display import StepDisplay
 from cluster.program import Machine
 from cluster.run_folder import RunFolder
 from cluster.terminal import console, percent
 from configs.datagen import DATAGEN, DatagenConfig
+from core.messages import without_asking
 from pipeline.contract import Context
-from pipeline.hand_samples import HandSamplesStep, columns, form_of
-from poker.batches import solve_group, tree_of
-from poker.holdem import board_hands, strengths
+from pipeline.hand_recipe import facts_of, group_of, values_of
+from pipeline.hand_samples import HandSamplesStep, columns
+from poker.holdem import board_hands, forget_boards
 from poker.program import compile_tree, stakes
 from poker.rows import LANES
-from poker.sampling import Law, draw_group
-from poker.schedules import make_schedule
+from poker.sampling import Law
 
 OVERRIDES = ("bet_sizes=[0.5, 1.0]", "stack=10_000", "variant=linear", "cfr_iterations=7", "seed=9")
 """Each has to change what is solved."""
@@ -66,34 +67,32 @@ def diagnose(*, samples: int, cfr_iterations: int, analytics: Path | None, quiet
 
 
 def fingerprint(config: DatagenConfig) -> str:
-    """Return a digest of all that is solved: trees with their stakes, law, exactness and variant."""
-    recipe = recipe_of(config, "train")
-    tree = tree_of(recipe.betting, 400.0)
+    """Return a digest of all that is solved on rivers: trees with their stakes, law, exactness and variant."""
+    recipe = recipe_of(config, "river", "train", {})
+    tree = recipe.subgame.tree(400.0)
     code = compile_tree(tree).programs[0].code
     state = hashlib.blake2b(code.tobytes() + stakes(tree).tobytes(), digest_size=16)
-    state.update(repr((recipe.law, recipe.variant, recipe.stop)).encode())
+    state.update(repr(facts_of(recipe)).encode())
     return state.hexdigest()
 
 
 def _parts(config: DatagenConfig, samples: int) -> dict[str, float]:
     """Return seconds for each sample: drawing, ordering hands, and solving."""
-    recipe = recipe_of(config, "train")
-    law = Law(config.seed + 1, group=LANES, pots=recipe.law.pots)
+    plain = recipe_of(config, "river", "train", {})
+    recipe = replace(plain, law=Law(config.seed + 1, group=LANES, pots=plain.law.pots))
     seconds = dict.fromkeys(("draw", "strengths", "solve", "columns"), 0.0)
     made = 0
-    for group in range(-1, -(-samples // law.group)):  # the first compiles
-        strengths.cache_clear()
-        board_hands.cache_clear()
+    for group in range(-1, -(-samples // LANES)):  # the first compiles
+        forget_boards()
         marks = [time.perf_counter()]
-        situations = draw_group(law, max(group, 0), partial(form_of, recipe.betting))
+        situations = group_of(recipe, max(group, 0))
         marks.append(time.perf_counter())
-        strengths.cache_clear()
-        board_hands.cache_clear()
+        forget_boards()
         board_hands(situations[0].board)  # once more, to see what of drawing it was
         marks.append(time.perf_counter())
-        solved = list(solve_group(situations, recipe.betting, make_schedule(recipe.variant), recipe.stop))
+        solved = without_asking(values_of(recipe, situations))
         marks.append(time.perf_counter())
-        columns(solved)
+        columns(solved, recipe.street)
         marks.append(time.perf_counter())
         if group >= 0:
             made += len(situations)
@@ -105,7 +104,7 @@ def _parts(config: DatagenConfig, samples: int) -> dict[str, float]:
 def _rate(config: DatagenConfig, samples: int, workers: int, folder: Path, display: StepDisplay) -> float:
     """Return samples/s of so many workers, each with as many groups to do."""
     small = DATAGEN.override(config, ["group_samples=16", "shard_samples=16"])
-    recipe = recipe_of(small, "train")
+    recipe = recipe_of(small, "river", "train", {})
     number = max(samples, 16 * 2) * workers
     folder.mkdir()
     with executor_for(workers, None, None) as executor:
@@ -127,7 +126,7 @@ def _without_effect(config: DatagenConfig, analytics: Path | None) -> list[str]:
         for override in OVERRIDES
         if fingerprint(DATAGEN.override(plain, [override])) == fingerprint(plain)
     ]
-    if analytics is not None and config.bet_sizes == plain.bet_sizes:
+    if analytics is not None and config.sizes_of("river") == plain.sizes_of("river"):
         problems.append(f"the bet sizes of {analytics} change nothing")
     return problems
 

@@ -379,7 +379,7 @@ def evaluate(
 
 @verb
 def solve(
-    board: Annotated[str, typer.Option(help="4 cards (solved to the end) or 5: Td9d6hQc3s", metavar="CARDS")],
+    board: Annotated[str, typer.Option(help="5 cards, 4, or with --values 3: Td9d6hQc3s", metavar="CARDS")],
     pot_half: Annotated[float, typer.Option(help="chips that each player has put in", metavar="CHIPS")],
     stack: Annotated[
         float, typer.Option(help="of each at the beginning of the hand", metavar="CHIPS")
@@ -399,9 +399,17 @@ def solve(
     variant: Annotated[
         str, typer.Option(help=f"one of {', '.join(VARIANTS)}", metavar="NAME")
     ] = DEFAULT_VARIANT,
+    values: Annotated[
+        str | None,
+        typer.Option(
+            help="a run whose network says what hands are worth at the end of the street (default: solve to the end)",
+            metavar="RUN",
+        ),
+    ] = None,
+    runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Solve a river or turn of heads-up no-limit hold'em.
+    """Solve a river or turn of heads-up no-limit hold'em, or a flop with a network of the flop's end.
 
     Exit code 1 when 10,000 iterations do not reach the target. Ctrl-C tells what was reached, with 130.
     """
@@ -416,6 +424,8 @@ def solve(
         target_pct=target_pct,
         iterations=iterations,
         variant=variant,
+        values=values,
+        runs=runs,
         quiet=as_json,
     )
     if as_json:

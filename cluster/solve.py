@@ -1,9 +1,10 @@
-"""`tamen solve`: how two players who make no mistakes play a river, or a turn to the end."""
+"""`tamen solve`: how two players who make no mistakes play a river, a turn, or with a network's help a flop."""
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,16 +13,21 @@ from cluster.solve_display import PLAYERS, SolveDisplay, show_solution
 from cluster.stopping import stop_request
 from cluster.terminal import console
 from core.errors import UsageError
-from poker.betting import Betting, last_round, two_rounds
+from core.hands import Street
+from core.messages import Steps
+from inference_server.client import Client, drive_all
+from poker.betting import Betting
 from poker.cards import card_name, hand_name, parse_cards
 from poker.lines import Reached, reached_decisions
 from poker.ranges import parse_range
 from poker.schedules import Schedule, make_schedule
 from poker.solver import Solver
-from poker.tree import Node, scaled
+from poker.subgames import Subgame, street_after
+from poker.tree import scaled
 
 if TYPE_CHECKING:
     from poker.holdem import BoardHands
+    from poker.leaves import NetworkLeaves
 
 MOST_ITERATIONS = 10_000
 TARGET_PCT = 0.1
@@ -29,6 +35,7 @@ _CHECK_ITERATIONS = 20
 _CHUNK_SECONDS = 0.3
 """For which the solver does not look up; an iteration may take longer."""
 _FLOP, _TURN, _RIVER = 3, 4, 5
+_STREETS: dict[int, Street] = {_FLOP: "flop", _TURN: "turn", _RIVER: "river"}
 _MOST_POTS = 1_000_000
 _LARGEST_BET = 50.0
 _NO_BETS = "none"
@@ -40,23 +47,16 @@ class Situation:
     """What is to be solved.
 
     Attributes:
-        hands: of a board of four or five cards.
+        hands: of a board.
         pot_half: what each player has put in.
-        betting: from now on.
+        subgame: what is played from now on.
         ranges: float64 [2, H], of the player who begins and of the other.
     """
 
     hands: "BoardHands"
     pot_half: float
-    betting: Betting
+    subgame: Subgame
     ranges: np.ndarray
-
-    def tree(self) -> Node:
-        """Return it with stakes in chips."""
-        boards = len(self.hands.next_cards)
-        if boards:
-            return two_rounds(self.betting, self.pot_half, boards=boards)
-        return last_round(self.betting, self.pot_half)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +77,14 @@ def solve(
     target_pct: float | None,
     iterations: int | None,
     variant: str,
+    values: str | None = None,
+    runs: Path = Path("runs"),
     quiet: bool = False,
 ) -> tuple[dict[str, Any], int]:
     """Solve a situation, and print the solution unless `quiet`.
 
     Args:
-        board: cards of a turn or a river.
+        board: cards of a turn or a river, or with `values` of a flop.
         pot_half: what each player has put in, in chips.
         stack: what each had at the beginning of the hand.
         ranges: of the player who begins and of the other, see `poker.ranges`.
@@ -90,6 +92,9 @@ def solve(
         target_pct: the exploitability at which to stop, in percent of the pot (default: `TARGET_PCT`).
         iterations: how many to take, whatever the exploitability; excludes `target_pct`.
         variant: one of `poker.schedules.VARIANTS`.
+        values: a run whose network says what hands are worth at the end of the street; None: solve to the end. Then
+            exploitability is that of the street alone, see `poker.batches.Solved`.
+        runs: folder of runs.
         quiet: whether the caller prints what is returned; then only progress is shown.
 
     Returns:
@@ -100,14 +105,19 @@ def solve(
         UsageError: when an argument is out of its range, or no hands of the two ranges go together.
     """
     began = time.monotonic()
-    situation = _read_situation(board, pot_half, stack, ranges, bets)
+    situation = _read_situation(board, pot_half, stack, ranges, bets, by_network=values is not None)
     schedule, until = make_schedule(variant), _read_until(target_pct, iterations)
-    tree = situation.tree()
+    asked = None
+    if values is not None:
+        schedule = replace(schedule, simultaneous=True)  # both players' leaves are asked for at once
+        asked = _network(values, runs, situation)
+    tree = situation.subgame.tree_in_chips(pot_half)
     unit = scaled(tree, 1 / pot_half)
     solver = Solver(unit, situation.hands.hands, lanes=False)
     solver.begin(0, unit, situation.ranges)
+    leaves = asked and _Leaves(solver, *asked, stack / pot_half)
     with stop_request() as stop, SolveDisplay(console(stderr=True), until.target) as display:
-        share = _learn(solver, schedule, until, should_stop=lambda: stop.requested, display=display)
+        share = _learn(solver, schedule, until, leaves, should_stop=lambda: stop.requested, display=display)
         was_stopped = stop.requested
     ev_oop = float(solver.expected(solver.values())[0, 0]) * pot_half
     solution = {
@@ -115,6 +125,7 @@ def solve(
         "pot_half": pot_half,
         "stack": stack,
         "variant": variant,
+        "values": values,
         "ev_oop": ev_oop,
         "ev_ip": 0.0 - ev_oop,
         "exploitability_pct": 100 * share,
@@ -132,10 +143,54 @@ def solve(
     return solution, 130 if was_stopped else 1 if solution["target_reached"] is False else 0
 
 
+class _Leaves:
+    """Has a network say what the leaves of a solver are worth.
+
+    Args:
+        solver: of one situation.
+        network: what is asked.
+        client: the way to it.
+        stack: in the unit of the solver's stakes.
+    """
+
+    def __init__(self, solver: Solver, network: "NetworkLeaves", client: Client, stack: float) -> None:
+        self._solver = solver
+        self._network = network
+        self._client = client
+        self._stacks = np.array([stack])
+
+    def value(self, *, mean: bool) -> None:
+        """Give the solver values for the strategies of its next iteration, or for average ones."""
+        for _ in drive_all([self._steps(mean)], self._client, together=1):
+            pass
+
+    def _steps(self, mean: bool) -> Steps[None]:
+        solver = self._solver
+        masses = solver.leaf_masses(mean=mean).astype(np.float32)
+        solver.set_leaf_values((yield from self._network.values(masses, solver.leaf_stakes, self._stacks)))
+
+
+def _network(name: str, runs: Path, situation: Situation) -> "tuple[NetworkLeaves, Client]":
+    """Return who says what leaves are worth. Raises UsageError when that network is for something else."""
+    from cluster.hand_networks import Here, find_networks
+    from poker.leaves import NetworkLeaves
+
+    found = find_networks([name], runs)
+    wanted = street_after(situation.subgame.street)
+    if wanted not in found:
+        raise UsageError(
+            f"the network of run {name!r} is no help on the {situation.subgame.street}",
+            why=f"it is for the {next(iter(found))}, and the {wanted} is what is asked for",
+            fix=f"name a run of `tamen train {wanted}_values`" if wanted != "river" else "leave --values out",
+        )
+    return NetworkLeaves(situation.hands, "main"), Here(found[wanted])()
+
+
 def _learn(
     solver: Solver,
     schedule: Schedule,
     until: Until,
+    leaves: _Leaves | None,
     *,
     should_stop: Callable[[], bool],
     display: SolveDisplay,
@@ -143,13 +198,20 @@ def _learn(
     """Iterate, and return the exploitability that was reached, in parts of the pot."""
 
     def exploitability() -> float:
+        if leaves is not None:
+            leaves.value(mean=True)
         return float(solver.exploitability()[0]) / 2  # the pot is two halves
 
     done, at_once, share = 0, 1, None
     while done < until.iterations and not should_stop():
         count = min(at_once, _CHECK_ITERATIONS - done % _CHECK_ITERATIONS, until.iterations - done)
         began = time.monotonic()
-        solver.iterate(schedule, count)
+        if leaves is None:
+            solver.iterate(schedule, count)
+        else:
+            for _ in range(count):
+                leaves.value(mean=False)
+                solver.iterate(schedule, 1)
         seconds = (time.monotonic() - began) / count
         done += count
         at_once = max(1, int(_CHUNK_SECONDS / max(seconds, 1e-9)))
@@ -181,9 +243,9 @@ def _told(decisions: Iterator[Reached], numbers: np.ndarray) -> Iterator[dict[st
 
 
 def _read_situation(
-    board: str, pot_half: float, stack: float, ranges: tuple[str, str], bets: str
+    board: str, pot_half: float, stack: float, ranges: tuple[str, str], bets: str, *, by_network: bool
 ) -> Situation:
-    cards = _read_board(board)
+    cards = _read_board(board, by_network=by_network)
     _check_chips(pot_half, stack)
     betting = Betting(stack, _read_bets(bets))
     weights = np.stack([parse_range(text, cards) for text in ranges])
@@ -198,21 +260,28 @@ def _read_situation(
             why="any two of them share a card",
             fix="give one of the players more hands",
         )
-    return Situation(hands, pot_half, betting, own)
+    subgame = Subgame(_STREETS[len(cards)], betting, to_the_end=not by_network)
+    return Situation(hands, pot_half, subgame, own)
 
 
-def _read_board(text: str) -> tuple[int, ...]:
+def _read_board(text: str, *, by_network: bool) -> tuple[int, ...]:
     cards = parse_cards(text)
-    if len(cards) == _FLOP:
+    if len(cards) == _FLOP and not by_network:
         raise UsageError(
-            f"the flop {text!r} cannot be solved",
-            why="that needs a value network for the cards to come, and there is none yet",
-            fix=f"give the turn too, such as --board {_example(cards, _TURN)}",
+            f"the flop {text!r} cannot be solved to the end",
+            why="there are too many ways to go on: a value network has to say what hands are worth at its end",
+            fix=f"give --values RUN with one, or the turn too, such as --board {_example(cards, _TURN)}",
         )
-    if len(cards) not in (_TURN, _RIVER):
+    if len(cards) == _RIVER and by_network:
+        raise UsageError(
+            f"no network is asked on the river {text!r}",
+            why="nothing comes after it, so it is solved to the end",
+            fix="leave --values out",
+        )
+    if len(cards) not in (_FLOP, _TURN, _RIVER):
         raise UsageError(
             f"{text!r} is no board, with {len(cards)} {'card' if len(cards) == 1 else 'cards'}",
-            why=f"a turn has {_TURN} cards, a river {_RIVER}",
+            why=f"a flop has {_FLOP} cards, a turn {_TURN}, a river {_RIVER}",
             fix=f"give for example --board {_example(cards[:_RIVER], _RIVER)}",
         )
     return cards

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.datagen import PURPOSES, finished_shards
+from cluster.datagen_plan import PURPOSES, finished_shards
 from cluster.fit_step import StorePublisher
 from cluster.parts import MODEL, device, make_store
 from cluster.pipeline_display import StepDisplay
@@ -136,7 +136,7 @@ def _shards(config: HandValuesConfig, runs: Path) -> dict[str, list[Path]]:
     shards: dict[str, list[Path]] = {purpose: [] for purpose in PURPOSES}
     drawn_by: dict[int, str] = {}
     for name in config.samples:
-        for purpose, tasks in finished_shards(run_folder(runs, name)).items():
+        for purpose, tasks in finished_shards(run_folder(runs, name), runs, config.street).items():
             shards[purpose] += [task.path for task in tasks]
             seed = tasks[0].recipe.law.seed if tasks else -1
             if other := drawn_by.get(seed):

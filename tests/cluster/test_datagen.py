@@ -120,19 +120,19 @@ def generated(capsys: pytest.CaptureFixture[str], runs: Path, *words: object) ->
 def test_samples_are_made_once_and_audited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = generated(capsys, tmp_path, *QUICK, "workers=1", "--name", "few", "--json")
     told = json.loads(said.out.splitlines()[-1])
-    assert (said.code, told["train"]["samples"], told["validation"]["samples"]) == (0, 20, 8)
-    assert len(list((tmp_path / "few" / "datagen" / "train").glob("*.npz"))) == 3
+    assert (said.code, told["river_train"]["samples"], told["river_validation"]["samples"]) == (0, 20, 8)
+    assert len(list((tmp_path / "few" / "datagen" / "river_train").glob("*.npz"))) == 3
     said = generated(capsys, tmp_path, "--name", "few")
-    assert "train: finished before" in said.out
+    assert "river_train: finished before" in said.out
     said = run_here(capsys, "datagen", "audit", "few", "--share", "0.5", "--runs", tmp_path, "--json")
     assert (said.code, json.loads(said.out)["differing"]) == (0, {})
     said = generated(capsys, tmp_path, "--name", "few", "--samples", 24)
-    assert "train: finished (samples 24" in said.out
+    assert "river_train: finished (samples 24" in said.out
     said = generated(capsys, tmp_path, "--name", "few", "variant=linear")
     assert_three_lines(said, code=2, mentions=["made with other settings", "dcfr6", "--anew"])
     said = generated(capsys, tmp_path, "--name", "few")
-    assert "train: finished before" in said.out
-    (tmp_path / "few" / "datagen" / "train" / "samples_0001.npz").unlink()
+    assert "river_train: finished before" in said.out
+    (tmp_path / "few" / "datagen" / "river_train" / "samples_0001.npz").unlink()
     said = run_here(capsys, "datagen", "audit", "few", "--runs", tmp_path)
     assert_three_lines(said, code=1, mentions=["samples_0001.npz"])
 
@@ -163,12 +163,64 @@ def test_a_network_is_fitted_to_samples_that_are_finished(
     assert_three_lines(said, code=2, mentions=["no finished samples"])
 
 
+def test_streets_are_made_one_after_the_other_by_networks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ("--name", "few", *QUICK, "workers=1", "--json")
+    tiny = ("network.layers=[8]", "learner.batch_rows=10", "learner.microbatch_rows=10", "fit.epochs=1")
+    networks: list[str] = []
+    streets: list[str] = []
+    for street, after in (("river", None), ("turn_end", "river"), ("turn", "turn_end")):
+        streets.append(street)
+        wanted = f"streets=[{','.join(streets)}]"
+        if after is not None:
+            said = generated(capsys, tmp_path, *few, wanted, f"networks=[{','.join(networks)}]")
+            assert said.code == 2
+            assert f"error: no samples of the {street}" in said.err
+            assert f"tamen train {after}_values samples=[few]" in said.err
+            fitted = ("train", f"{after}_values", "samples=[few]", "--name", f"net_{after}", *tiny)
+            assert run_here(capsys, *fitted, "--runs", tmp_path, "--plain").code == 0
+            networks.append(f"net_{after}")
+        said = generated(capsys, tmp_path, *few, wanted, f"networks=[{','.join(networks)}]")
+        told = last_json(said)
+        assert (said.code, told["missing"], told[f"{street}_train"]["samples"]) == (0, None, 20), said
+    said = run_here(capsys, "datagen", "audit", "few", "--runs", tmp_path, "--json")
+    assert (said.code, last_json(said)["differing"]) == (0, {})
+    twice = (*few, "streets=[turn_end]", "networks=[net_river, net_river]")
+    assert_three_lines(generated(capsys, tmp_path, *twice), code=2, mentions=["both networks for the river"])
+    said = generated(capsys, tmp_path, *few, "streets=[turn_end]", "networks=[few]")
+    assert_three_lines(said, code=2, mentions=["no network"])
+
+
+def test_analytics_say_how_many_samples_a_street_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    analytics = DATA / "analytics_2025-10-18_10-38-23.json"
+    words = ("--samples", 40, "--validation-samples", 0, "group_samples=4", "shard_samples=8", "workers=1")
+    said = generated(
+        capsys,
+        tmp_path,
+        *words,
+        "--cfr-iters",
+        2,
+        "--config",
+        analytics,
+        "streets=[river,turn]",
+        "--name",
+        "played",
+    )
+    assert said.code == 2  # the turn waits for a network
+    settings = (tmp_path / "played" / "datagen.yaml").read_text()
+    assert "river: 0.717" in settings
+    assert "river_train: finished (samples 29," in said.out
+
+
 def test_bet_sizes_of_analytics_take_effect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     analytics = DATA / "analytics_2025-10-18_10-38-23.json"
     words = (*QUICK, "workers=1", "--config", analytics, "--name", "played", "--json")
     said = generated(capsys, tmp_path, *words)
     assert said.code == 0, said
-    (first, *_) = sorted((tmp_path / "played" / "datagen" / "train").glob("*.json"))
+    (first, *_) = sorted((tmp_path / "played" / "datagen" / "river_train").glob("*.json"))
     assert json.loads(first.read_text())["bet_sizes"] == [0.55, 1.0, 1.33, 2.0]
 
 
@@ -184,7 +236,7 @@ def test_profiles_for_analytics_take_the_newest(
     said = generated(capsys, tmp_path, "--profile", "quick_analytics", *QUICK, "workers=1")
     assert said.code == 0, said
     assert "analytics_2025-11-02_08-00-00.json says bets of 0.7 pots on the river" in said.err
-    (first, *_) = sorted((tmp_path / "quick_analytics" / "datagen" / "train").glob("*.json"))
+    (first, *_) = sorted((tmp_path / "quick_analytics" / "datagen" / "river_train").glob("*.json"))
     assert json.loads(first.read_text())["bet_sizes"] == [0.7]
 
 

@@ -146,10 +146,10 @@ def test_progress_is_told_from_two_seconds_on(capsys: Capsys) -> None:
 @pytest.mark.parametrize(
     ("given", "mentions"),
     [
-        (["--board", ""], ["0 cards", "a turn has 4 cards"]),
-        (["--board", "Td"], ["'Td'", "1 card\n", "a turn has 4 cards, a river 5"]),
+        (["--board", ""], ["0 cards", "a turn 4"]),
+        (["--board", "Td"], ["'Td'", "1 card\n", "a flop has 3 cards, a turn 4, a river 5"]),
         (["--board", "Td9d"], ["2 cards"]),
-        (["--board", "Td9d6h"], ["flop", "value network", "--board Td9d6hQc"]),
+        (["--board", "Td9d6h"], ["flop", "value network", "--values RUN", "--board Td9d6hQc"]),
         (["--board", "Td9d6hQc3s2s"], ["6 cards", "--board Td9d6hQc3s"]),
         (["--board", "Td9d6hTd"], ["Td is twice"]),
         (["--board", "Td9d6hQx"], ["'Qx'", "no card"]),
