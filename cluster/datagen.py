@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from cluster.datagen_plan import (
     why_missing,
 )
 from cluster.executing import executor_for
-from cluster.hand_networks import Here, find_networks, served
+from cluster.hand_networks import HandNetwork, Here, find_networks, served
 from cluster.pipeline_display import StepDisplay
 from cluster.program import Machine
 from cluster.run_folder import RunFolder, lock_run
@@ -169,20 +169,10 @@ def generate(config: DatagenConfig, folder: RunFolder, asked: Asked) -> dict[str
     streets, missing = streets_to_make(config, networks)
     if missing and not streets:
         raise why_missing(missing, folder.typed)
-    plan = Pipeline(stages(config, streets, networks), folder.root / "datagen").plan()
-    unfinished = {one.name for one in plan if one.action != "finished"}
-    to_do: list[Street] = [
-        street for street in streets if any(step_name(street, purpose) in unfinished for purpose in PURPOSES)
-    ]
-    if not asked.anew:
-        _refuse_to_replace(plan, folder)
-    for street in to_do:
-        _check_memory(config, street, networks)
-    if to_do and not (asked.yes or asked.quiet):
-        _ask(config, folder, to_do, networks)
     lock = lock_run(folder)
     began = time.monotonic()
     try:
+        to_do = _look_ahead(config, folder, asked, streets, networks)
         write_atomic(folder.root / "datagen.yaml", dump(config).encode())
         counts, stopped = _make(config, folder, asked, streets, to_do, networks)
     finally:
@@ -198,6 +188,28 @@ def generate(config: DatagenConfig, folder: RunFolder, asked: Asked) -> dict[str
         "seconds": round(seconds, 3),
         **counts,
     }
+
+
+def _look_ahead(
+    config: DatagenConfig, folder: RunFolder, asked: Asked, streets: Sequence[Street], networks: Networks
+) -> list[Street]:
+    """Return the streets of which samples are left to be made.
+
+    Raises:
+        UsageError: when they cannot be made here, would replace others, or a person says no.
+    """
+    plan = Pipeline(stages(config, streets, networks), folder.root / "datagen").plan()
+    unfinished = {one.name for one in plan if one.action != "finished"}
+    to_do: list[Street] = [
+        street for street in streets if any(step_name(street, purpose) in unfinished for purpose in PURPOSES)
+    ]
+    if not asked.anew:
+        _refuse_to_replace(plan, folder)
+    for street in to_do:
+        _check_memory(config, street, networks)
+    if to_do and not (asked.yes or asked.quiet):
+        _ask(config, folder, to_do, networks)
+    return to_do
 
 
 def _make(
@@ -235,26 +247,32 @@ def _make(
         around = Context(
             executor, display.progress, lambda: stop.requested, lambda line: log.info("%s", line)
         )
-        with health, _connected(to_do, networks, on_ray=asked.engine == "ray") as connects:
-            steps = stages(config, streets, networks, connects=connects, told=health.told)
-            try:
-                return Pipeline(steps, folder.root / "datagen").run(around, say=end, begin=begin), False
-            except Stopped:
-                return {}, True
+        counts: dict[str, dict[str, Any]] = {}
+        with health:
+            for street in streets:
+                network = network_for(street, networks) if street in to_do else None
+                with _connected(network, on_ray=asked.engine == "ray", say=say) as connect:
+                    steps = stages(config, [street], networks, connect=connect, told=health.told)
+                    pipeline = Pipeline(steps, folder.root / "datagen")
+                    try:
+                        counts |= pipeline.run(around, say=end, begin=begin)
+                    except Stopped:
+                        return counts, True
+        return counts, False
 
 
 @contextlib.contextmanager
 def _connected(
-    streets: Sequence[Street], networks: Networks, *, on_ray: bool
-) -> Iterator[Mapping[Street, Connect]]:
-    """Give how workers reach the networks that streets need: servers on Ray, else each worker has its own."""
-    with contextlib.ExitStack() as stack:
-        connects: dict[Street, Connect] = {}
-        for street in streets:
-            network = network_for(street, networks)
-            if network is not None:
-                connects[street] = stack.enter_context(served(network)) if on_ray else Here(network)
-        yield connects
+    network: HandNetwork | None, *, on_ray: bool, say: Callable[[str], None]
+) -> Iterator[Connect | None]:
+    """Give how workers reach a network: a server on Ray, else each worker has its own."""
+    if network is None:
+        yield None
+    elif on_ray:
+        with served(network, say=say) as servers:
+            yield servers
+    else:
+        yield Here(network)
 
 
 def audit_samples(folder: RunFolder, *, runs: Path, share: float, seed: int, quiet: bool) -> dict[str, Any]:

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from statistics import median
 from typing import Self
 
-from pipeline.hand_samples import ShardMade
+from pipeline.hand_samples import TASK_SECONDS, ShardMade
 
 SLOW = 0.7
 """Of the rate of the first shards. The next ones may be of larger trees, hence so little."""
 IDLE = 0.9
 """Share of the workers' time that should go into making samples."""
 GROWN = 1.5
-SILENT_SECONDS, SILENT_SHARDS = 10.0, 5.0
-"""Silence is worth a word after so long, and so many times as long as a shard takes."""
+SILENT_SECONDS, SILENT_SHARDS = 3 * TASK_SECONDS, 5.0
+"""Silence is worth a word after so long, and so many times as long as a shard takes: workers tell of whole tasks."""
 _LOOKED_AT = 20
 """Newest shards, by which rates are told."""
 _AT_FIRST = 8
@@ -99,7 +99,7 @@ class Health:
         self._count = 0
         self._seconds = self._cpu_seconds = 0.0
         self._first_rate: float | None = None
-        self._slow = False
+        self._slow = self._idle = False
         self._memory: dict[str, list[int]] = {}
         self._growing: set[str] = set()
 
@@ -115,7 +115,8 @@ class Health:
         else:
             self._slow = False
         busy = self.utilisation
-        if busy is not None and busy < IDLE:
+        if busy is not None and busy < IDLE and not self._idle:
+            self._idle = True
             self._say(f"{self._name}: workers are busy only {100 * busy:.0f} % of the time")
 
     def _look_at_memory(self, made: ShardMade) -> None:
@@ -139,9 +140,10 @@ class Health:
 
     def look(self) -> None:
         """Say when nothing has been heard for too long."""
-        if self._silent or not self._made:
+        made = list(self._made)  # another thread may tell of more, or begin anew
+        if self._silent or not made:
             return
-        usual = median([each.seconds for each in list(self._made)])
+        usual = median([each.seconds for each in made])
         patience = max(SILENT_SECONDS, SILENT_SHARDS * usual)
         silence = self._clock() - self._heard
         if silence > patience:

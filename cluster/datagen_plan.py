@@ -1,11 +1,12 @@
 """What a configuration of data generation asks for: samples of which streets, by which networks, in which steps."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.hand_networks import HandNetwork, find_networks
 from cluster.run_folder import RunFolder
-from configs.datagen import DATAGEN, BettingStreet, DatagenConfig
+from configs.datagen import DATAGEN, NUM_DEALS, BettingStreet, DatagenConfig
 from core.errors import UsageError
 from core.hands import BOARD_CARDS, Street
 from pipeline.hand_recipe import Recipe
@@ -13,6 +14,7 @@ from pipeline.hand_samples import Connect, HandSamplesStep, ShardMade, ShardTask
 from pipeline.orchestrator import Pipeline, Stage
 from poker.batches import Stop
 from poker.sampling import POT_LAW, Law
+from poker.schedules import DEFAULT_VARIANT
 from poker.subgames import street_after
 
 PURPOSES = ("train", "validation")
@@ -28,6 +30,14 @@ _BETS: Mapping[Street, BettingStreet] = {
 }
 """On which street the bets are that samples are about."""
 
+_BEFORE: Mapping[Street, BettingStreet] = {
+    "river": "turn",
+    "turn_end": "turn",
+    "turn": "flop",
+    "flop_end": "flop",
+}
+"""On which street ranges are reached in play."""
+
 Networks = Mapping[Street, HandNetwork]
 
 
@@ -40,8 +50,8 @@ def recipe_of(config: DatagenConfig, street: Street, purpose: str, networks: Net
         stop = Stop(config.target_pct / 100 / share, config.most_iterations)
     sizes = config.sizes_of(_BETS[street])
     network = network_for(street, networks)
-    if network and street.endswith("_end"):
-        stop = Stop(None, 1)  # nothing is solved, so what is set of it changes nothing
+    before = _BEFORE.get(street)
+    reached = 0.0 if before is None else config.reached_share
     later = config.sizes_of("river") if street == "turn" and network is None else sizes
     recipe = Recipe(
         street=street,
@@ -52,11 +62,15 @@ def recipe_of(config: DatagenConfig, street: Street, purpose: str, networks: Net
         variant=config.variant,
         stop=stop,
         shard_groups=1,
-        reached_share=config.reached_share,
-        solver=config.solver,
+        reached_share=reached,
+        reached_sizes=config.sizes_of(before) if before and reached else (1.0,),
+        solver=config.solver if street == "river" else "lanes",
         network=network.digest if network else None,
-        most_deals=config.most_deals,
+        most_deals=config.most_deals if street == "preflop_end" else NUM_DEALS,
     )
+    if not recipe.solves:
+        # What is set of solving changes nothing.
+        recipe = replace(recipe, variant=DEFAULT_VARIANT, stop=Stop(None, 1))
     return recipe.in_shards(_shard_samples(config, recipe) // config.group_samples)
 
 
@@ -119,13 +133,13 @@ def stages(
     streets: Sequence[Street],
     networks: Networks,
     *,
-    connects: Mapping[Street, Connect] | None = None,
+    connect: Connect | None = None,
     told: Callable[[ShardMade], None] = lambda made: None,
 ) -> list[Stage]:
     """Return the steps that make the samples of streets, in their order.
 
     Args:
-        connects: how workers reach the network that a street's samples need.
+        connect: how workers reach the network that these streets' samples need.
         told: hears of each shard.
     """
     steps = [
@@ -133,7 +147,7 @@ def stages(
             step_name(street, purpose),
             recipe_of(config, street, purpose, networks),
             samples_of(config, street, purpose),
-            connect=(connects or {}).get(street),
+            connect=connect,
             told=told,
         )
         for street in streets
@@ -154,15 +168,16 @@ def finished_shards(folder: RunFolder, runs: Path, street: Street) -> dict[str, 
     if file.exists():
         config = DATAGEN.load_file(file)
         if street not in config.streets:
-            why = f"it has {', '.join(config.streets)}"
+            why = f"it has those of the {', '.join(config.streets)}"
         else:
             networks = find_networks(config.networks, runs)
             steps = stages(config, [street], networks)
             plan = Pipeline(steps, folder.root / "datagen").plan()
             left = [one for one in plan if one.action != "finished"]
-            if not left:
+            if steps and not left:
                 return {purpose: tasks_of(config, folder, street, purpose, networks) for purpose in PURPOSES}
-            why = f"those for {left[0].name} are not all made: {left[0].why}"
+            if left:
+                why = f"those for {left[0].name} are not all made: {left[0].why}"
     raise UsageError(
         f"there are no finished samples of the {street} in run {folder.typed!r}",
         why=why,

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,16 +14,18 @@ from cluster.parts import MODEL, device, make_local_evaluate, make_store
 from cluster.program import Machine, plan_serving
 from cluster.run_folder import RunFolder, run_folder
 from configs.schema import InferenceSettings, RunConfig
-from core.errors import DataError, UsageError
+from core.errors import DataError, TamenError, UsageError
 from core.hands import HandValueSpec, Street
 from core.messages import Reply, Request
 from inference_server.client import Client, InlineClient
 
 if TYPE_CHECKING:
+    from cluster.ray_program import RayProgram
     from networks.weights import Weights
 
 CPU_BATCH_ROWS, GPU_BATCH_ROWS = 64, 4096
 """Most of a batch. On a CPU a row of 64 takes 0.16 ms, one of 144 0.28: what is computed no longer fits its caches."""
+_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +112,42 @@ class Servers:
 
 
 @contextlib.contextmanager
-def served(network: HandNetwork) -> Iterator[Servers]:
-    """Have a network answered for by servers on the Ray that this process is connected to."""
+def served(network: HandNetwork, *, say: Callable[[str], None]) -> Iterator[Servers]:
+    """Have a network answered for by a server on the Ray that this process is connected to, and look after it.
+
+    Args:
+        network: to be asked.
+        say: told what a person should know, such as that the server died and was started again.
+    """
     from cluster.ray_program import RayProgram
 
     with TemporaryDirectory(prefix="tamen-values-") as name:
         folder = RunFolder(Path(name))
         make_store(folder).publish(dataclasses.replace(_weights(network), version=1))
-        program = RayProgram(_serving(), folder, plan_serving(Machine.here()), report=lambda text: None)
+        program = RayProgram(_serving(), folder, plan_serving(Machine.here()), report=say)
         program.start()
+        ended = threading.Event()
+        looks = threading.Thread(
+            target=_look_after, args=(program, ended, say), name="look-after-server", daemon=True
+        )
+        looks.start()
         try:
             yield Servers(tuple(program.handles("inference")))
         finally:
+            ended.set()
+            looks.join(_LOOK_SECONDS * 10)
             program.stop()
+
+
+def _look_after(program: "RayProgram", ended: threading.Event, say: Callable[[str], None]) -> None:
+    """Notice when a server does not answer, or its thread has died, so that another takes its place."""
+    while not ended.wait(_LOOK_SECONDS):
+        try:
+            program.supervise()
+            program.collect_stats(timeout_seconds=0.0)
+        except TamenError as error:  # who asks hears of it in the end; this says why
+            say(f"{error.what}: {error.why}")
+            return
 
 
 def _weights(network: HandNetwork) -> "Weights":

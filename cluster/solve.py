@@ -260,6 +260,7 @@ def _read_situation(
             why="any two of them share a card",
             fix="give one of the players more hands",
         )
+    own /= own.sum(axis=1, keepdims=True)  # only their proportions count
     subgame = Subgame(_STREETS[len(cards)], betting, to_the_end=not by_network)
     return Situation(hands, pot_half, subgame, own)
 

@@ -11,6 +11,8 @@ from core.hands import STREETS, Street
 
 BetSize = Annotated[float, Field(gt=0.0, le=50.0)]
 BetSizes = Annotated[tuple[BetSize, ...], Field(max_length=8)]
+NUM_DEALS = 49
+"""Turn cards after a flop."""
 BettingStreet = Literal["flop", "turn", "river"]
 
 
@@ -40,7 +42,7 @@ class DatagenConfig(Section):
     street_shares: dict[Street, Share] = Field(default_factory=dict)
     networks: tuple[str, ...] = ()
     when_missing: Literal["solve", "stop"] = "stop"
-    most_deals: Positive = 64
+    most_deals: Annotated[int, Field(ge=NUM_DEALS, le=22_100)] = 64
     seed: Count = 0
     samples: Positive = 10_000
     validation_samples: Count = 2_000
@@ -75,18 +77,20 @@ class DatagenConfig(Section):
                 f"set streets=[{','.join(ordered)}]",
             )
         foreign = [street for street in self.street_shares if street not in self.streets]
-        if foreign or (self.street_shares and not any(self.street_shares.values())):
+        without = [street for street in self.streets if not self.street_shares.get(street)]
+        if foreign or (self.street_shares and without):
             raise ValueError(
                 f"street_shares has {foreign[0]}, of which no samples are made"
                 if foreign
-                else "street_shares are all 0",
+                else f"street_shares gives the {without[0]} nothing",
                 f"give shares above 0 to {', '.join(self.streets)}",
             )
         return self
 
     def sizes_of(self, street: BettingStreet) -> tuple[float, ...]:
-        """Return the bet sizes of a street; those that are not given are a pot."""
-        return self.bet_sizes.get(street, (1.0,)) if isinstance(self.bet_sizes, dict) else self.bet_sizes
+        """Return the bet sizes of a street, rising; those that are not given are a pot."""
+        given = self.bet_sizes.get(street, (1.0,)) if isinstance(self.bet_sizes, dict) else self.bet_sizes
+        return tuple(sorted(set(given)))
 
     def samples_of(self, street: Street, every: int) -> int:
         """Return how many samples of a street there are, where `every` are asked for."""

@@ -83,11 +83,13 @@ def drive(steps: Steps[T], client: Client, *, should_stop: Callable[[], bool]) -
 def drive_all(computations: Iterable[Steps[T]], client: Client, *, together: int) -> Iterator[T]:
     """Run computations through a client, so many at a time, and yield what each returns as it ends.
 
+    What fails is asked once more before a computation hears of it.
+
     Raises:
         EvaluationError: when a computation gives up on one.
     """
     waiting = iter(computations)
-    pending: dict[Hashable, Steps[T]] = {}
+    pending: dict[Hashable, tuple[Steps[T], tuple[Request, ...], bool]] = {}
     going: tuple[Steps[T], Replies | EvaluationError | None] | None = None
     while True:
         if going is None and len(pending) < together and (fresh := next(waiting, None)) is not None:
@@ -100,9 +102,13 @@ def drive_all(computations: Iterable[Steps[T]], client: Client, *, together: int
             except StopIteration as stop:
                 yield stop.value
             else:
-                pending[client.submit(requests)] = steps
+                pending[client.submit(requests)] = steps, requests, False
         elif not pending:
             return
         elif (answer := client.wait_any(pending, timeout_seconds=1.0)) is not None and answer[0] in pending:
             handle, replies = answer
-            going = pending.pop(handle), replies
+            steps, requests, again = pending.pop(handle)
+            if isinstance(replies, EvaluationError) and not again:
+                pending[client.submit(requests)] = steps, requests, True
+            else:
+                going = steps, replies

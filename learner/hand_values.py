@@ -68,7 +68,7 @@ def fit_hand_values(fitting: HandFitting, folder: Path, around: Around) -> dict[
         DataError: when a file is damaged, or batch after batch cannot be learnt from.
         TamenError: when weights or a checkpoint cannot be written.
     """
-    learner = OfflineLearner(HandTask(fitting), folder, around)
+    learner = OfflineLearner(HandTask(fitting, around.progress), folder, around)
     learner.resume()
     counts = learner.run()
     return {**counts, "best": learner.best_entry()}
@@ -79,17 +79,22 @@ class HandTask:
 
     Args:
         fitting: what is fitted.
+        progress: told (done, total, unit) of samples that are read.
 
     Raises:
         UsageError: when the shards cannot be used.
         DataError: when one is damaged.
     """
 
-    def __init__(self, fitting: HandFitting) -> None:
+    def __init__(
+        self,
+        fitting: HandFitting,
+        progress: Callable[[float, float, str], None] = lambda done, total, unit: None,
+    ) -> None:
         self._fitting = fitting
         settings = self._settings = fitting.settings
         self._spec = _spec_of(fitting)
-        self._rows, self._kept_apart = _load(fitting, self._spec)
+        self._rows, self._kept_apart = _load(fitting, self._spec, progress)
         self._objective = HandObjective(self._spec, delta=settings.huber_delta)
         total_rows = max(1, round(len(self._rows) * settings.epochs))
         self._schedule = _schedule(fitting, total_rows)
@@ -150,7 +155,9 @@ def _spec_of(fitting: HandFitting) -> HandValueSpec:
     return HandValueSpec(load_hand_info(fitting.train[0]).street)
 
 
-def _load(fitting: HandFitting, spec: HandValueSpec) -> tuple[HandRows, HandRows]:
+def _load(
+    fitting: HandFitting, spec: HandValueSpec, progress: Callable[[float, float, str], None]
+) -> tuple[HandRows, HandRows]:
     """Return the samples to learn from, and those to judge by. Raises UsageError when a shard is among both."""
     learnt, kept_apart = (
         {load_hand_info(path).digest: path for path in paths} for paths in (fitting.train, fitting.validation)
@@ -161,10 +168,16 @@ def _load(fitting: HandFitting, spec: HandValueSpec) -> tuple[HandRows, HandRows
             why=f"{len(both)} shards are among those of training and of validation",
             fix="keep other shards apart",
         )
+    if not fitting.validation:
+        raise UsageError(
+            "there is nothing to judge by",
+            why="no samples were kept apart",
+            fix="make some: tamen datagen generate --name RUN --validation-samples 1000",
+        )
     settings = fitting.settings
     return (
-        load_hand_rows(fitting.train, spec, most=settings.max_rows),
-        load_hand_rows(fitting.validation, spec, most=settings.validation_rows),
+        load_hand_rows(fitting.train, spec, most=settings.max_rows, progress=progress),
+        load_hand_rows(fitting.validation, spec, most=settings.validation_rows, progress=progress),
     )
 
 

@@ -5,6 +5,7 @@ one each.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -306,8 +307,10 @@ class OfflineLearner:
 
     def _is_best(self, entry: Mapping[str, Any], figure: str) -> bool:
         best = self.best_entry()
-        # Not "less than": what is no number would stay the best for good.
-        return best is None or not entry["validation"][figure] >= best["validation"][figure]
+        if best is None:
+            return True
+        new, old = entry["validation"][figure], best["validation"][figure]
+        return new < old or (math.isnan(old) and not math.isnan(new))
 
     def _weights(self) -> Weights:
         """Return the weights that would be published if this were the end."""

@@ -22,6 +22,10 @@ from poker.subgames import Subgame
 MODEL = "main"
 """Under which a server knows the network that is asked."""
 _FLOAT = 4
+_NETWORK_BYTES = 500 << 20
+"""Of a worker that has a network, and torch, in its own process."""
+IN_FLIGHT = 2
+"""Groups of situations at a time: one thinks while the other waits for the network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,7 @@ class Recipe:
         stop: when a situation is done.
         shard_groups: groups of situations to a shard.
         reached_share: of groups whose ranges are reached in play of the street before, see `poker.reaching`.
+        reached_sizes: of the bets there.
         solver: "lanes" of a processor's vectors, or "torch", on a GPU if there is one, for rivers.
         network: digest of the weights that say what hands are worth where they are valued next; None: nobody does.
         most_deals: of a deal that has more outcomes so many are drawn.
@@ -54,6 +59,7 @@ class Recipe:
     stop: Stop
     shard_groups: int
     reached_share: float = 0.0
+    reached_sizes: tuple[float, ...] = (1.0,)
     solver: Literal["lanes", "torch"] = "lanes"
     network: str | None = None
     most_deals: int = 64
@@ -104,7 +110,7 @@ def group_of(recipe: Recipe, number: int) -> list[Situation]:
         return situations
     return with_reached_ranges(
         situations,
-        recipe.betting,
+        Betting(recipe.stack, recipe.reached_sizes),
         street=recipe.street,
         smallest_pot=min(low for low, _ in law.pots),
         seed=derive_seed(law.seed, "reached", law.cards, number),
@@ -149,7 +155,7 @@ def facts_of(recipe: Recipe) -> dict[str, Any]:
         if recipe.solver != "lanes":
             facts["solver"] = recipe.solver
     if recipe.reached_share:
-        facts["reached_share"] = recipe.reached_share
+        facts |= {"reached_share": recipe.reached_share, "reached_sizes": list(recipe.reached_sizes)}
     if recipe.later_bet_sizes is not None:
         facts["later_bet_sizes"] = list(recipe.later_bet_sizes)
     if recipe.network is not None:
@@ -167,9 +173,12 @@ def memory_of(recipe: Recipe) -> int:
     """
     hands = comb(NUM_CARDS - BOARD_CARDS[recipe.street], 2)
     # Boards that are kept have a matrix of equities each, but rivers.
-    equities = 0 if recipe.street == "river" else BOARDS_KEPT * hands**2 * _FLOAT
+    boards = BOARDS_KEPT if recipe.street != "river" or recipe.reached_share else 0
+    network = 0 if recipe.network is None else _NETWORK_BYTES
+    around = boards * hands**2 * _FLOAT + network
     if not recipe.solves:
-        return equities
+        return around
     compiled = compile_tree(recipe.subgame.tree(min(low for low, _ in recipe.law.pots)))
     rows = 3 * compiled.actions if recipe.schedule.simultaneous else 2 * compiled.actions
-    return (rows + compiled.slots + 2 * compiled.leaves) * hands * _FLOAT * LANES + equities
+    solvers = 1 if recipe.network is None else IN_FLIGHT
+    return solvers * (rows + compiled.slots + 2 * compiled.leaves) * hands * _FLOAT * LANES + around

@@ -27,7 +27,7 @@ from core.messages import Steps, without_asking
 from core.seeds import derive_seed
 from inference_server.client import Client, drive_all
 from pipeline.contract import Context
-from pipeline.hand_recipe import Recipe, facts_of, group_of, values_of
+from pipeline.hand_recipe import IN_FLIGHT, Recipe, facts_of, group_of, values_of
 from pipeline.running import remove_torn, run_left
 from poker.batches import Solved
 from poker.cards import card_name
@@ -46,8 +46,6 @@ Connect: TypeAlias = Callable[[], Client]
 
 TASK_SECONDS = 10.0
 MOST_UNMEASURED = 10
-IN_FLIGHT = 2
-"""Groups of situations at a time: one thinks while the other waits for the network."""
 AUDIT_TOLERANCE = 0.01
 """In units of `pot_half`, on average over hands. Networks round as their batches fall, and solvers make more of it."""
 
@@ -197,6 +195,8 @@ def make_shard(task: ShardTask) -> ShardMade:
 
     Raises:
         OSError: when it cannot be written.
+        DataError: when what came of the situations cannot be.
+        EvaluationError: when the network that is asked does not answer.
     """
     began, began_cpu = time.perf_counter(), time.thread_time()
     recipe, law = task.recipe, task.recipe.law
@@ -207,7 +207,14 @@ def make_shard(task: ShardTask) -> ShardMade:
     about = HandShardAbout(
         recipe.street, recipe.stack, recipe.bet_sizes, facts_of(recipe) | {"set_aside": len(lines)}
     )
-    info = write_hand_shard(task.path, columns(kept, recipe.street), about)
+    try:
+        info = write_hand_shard(task.path, columns(kept, recipe.street), about)
+    except ValueError as error:
+        raise DataError(
+            f"shard {task.number} of the {recipe.street} cannot be written",
+            why=str(error),
+            fix="look at the network that was asked, or solve in lanes; this should not happen",
+        ) from error
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds, cpu_seconds = time.perf_counter() - began, time.thread_time() - began_cpu
     return ShardMade(info.count, seconds, cpu_seconds, memory, f"{platform.node()}:{os.getpid()}")
@@ -315,9 +322,11 @@ def _is_made(task: ShardTask) -> bool:
 
 
 def _counts(tasks: list[ShardTask]) -> dict[str, Any]:
-    rows = [read_hand_shard(task.path) for task in tasks]
-    exploitability = np.concatenate([np.zeros(0), *(each["exploitability"] for each in rows)])
-    iterations = np.concatenate([np.zeros(0), *(each["iterations"] for each in rows)])
+    exploitability, iterations = np.zeros(0), np.zeros(0)
+    for task in tasks:
+        rows = read_hand_shard(task.path)
+        exploitability = np.append(exploitability, rows["exploitability"])
+        iterations = np.append(iterations, rows["iterations"])
     infos = [load_hand_info(task.path) for task in tasks]
     if tasks and not len(exploitability):
         raise DataError(

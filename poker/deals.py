@@ -36,7 +36,7 @@ def value_deals_by_network(
         seed: to draw with.
     """
     pots = np.array([situation.pot_half for situation in situations]) / stack
-    mean, waiting = _Mean(situations), list[tuple[_Dealt, Request]]()
+    mean, waiting = _Mean(situations, stack), list[tuple[_Dealt, Request]]()
     boards = _boards_after(situations[0].board, most_deals, seed)
     for number, board in enumerate(boards, start=1):
         dealt = mean.deal(board)
@@ -66,7 +66,7 @@ def value_deals_by_solving(
         subgame: what is played on rivers.
         schedule, stop: how rivers are solved.
     """
-    mean = _Mean(situations)
+    mean = _Mean(situations, subgame.betting.stack)
     exploitability, iterations = np.zeros(len(situations)), np.zeros(len(situations), np.int64)
     exact = np.ones(len(situations), bool)
     boards = _boards_after(situations[0].board, NUM_CARDS, seed=0)
@@ -113,7 +113,8 @@ class _Dealt:
 class _Mean:
     """Adds up values over deals."""
 
-    def __init__(self, situations: Sequence[Situation]) -> None:
+    def __init__(self, situations: Sequence[Situation], stack: float) -> None:
+        self._stacks = [stack / situation.pot_half for situation in situations]
         self._hands = board_hands(situations[0].board)
         self._masses = np.stack([situation.masses for situation in situations])
         self._place = np.full(NUM_HANDS, -1)
@@ -136,8 +137,11 @@ class _Mean:
 
     def values(self, deals: int) -> np.ndarray:
         """Return float32 [R, 2, H], the means over so many deals of all, drawn alike."""
+        most = np.array(self._stacks)[
+            :, None, None
+        ]  # hands that happen to go with more of those drawn may come beyond
         cards = BOARD_CARDS["flop"] if not self._hands.board else len(self._hands.board) + 1
-        return (self._values / self._divisor(deals, cards)).astype(np.float32)
+        return np.clip(self._values / self._divisor(deals, cards), -most, most).astype(np.float32)
 
     def _all(self, cards: int) -> int:
         return comb(NUM_CARDS - len(self._hands.board), cards - len(self._hands.board))

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from core.errors import EvaluationError
 from core.messages import Reply, Request, Steps
 from poker.holdem import BoardHands
 from poker.rows import LANES, fma, load, same, store
@@ -87,7 +88,14 @@ def ask(model: str, pots: np.ndarray, masses: np.ndarray, showdown: np.ndarray) 
 def answered(reply: Reply, pots: np.ndarray) -> np.ndarray:
     """Return the values float32 [R, 2, H] of a reply; no hand wins or loses more than a stack, whatever is said."""
     most = (1 / pots.astype(np.float32))[:, None, None]
-    return np.clip(reply.arrays["values"].astype(np.float32), -most, most)
+    values = reply.arrays["values"].astype(np.float32)
+    if bad := np.count_nonzero(~np.isfinite(values)):
+        raise EvaluationError(
+            "a network says that hands are worth what is no number",
+            why=f"{bad} of {values.size} values of version {reply.weights_version} are not finite",
+            fix="fit another one, in fp32 if this one computes in 16 bits",
+        )
+    return np.clip(values, -most, most)
 
 
 @njit(cache=True, nogil=True)

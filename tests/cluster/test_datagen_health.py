@@ -60,11 +60,11 @@ def test_silence_is_told_once_and_only_after_a_shard() -> None:
     shop.health.look()
     assert shop.said == []
     shop.make(3)
-    for _ in range(30):
+    for _ in range(90):
         shop.now += 1.0
         shop.health.look()
     assert len(shop.said) == 1
-    assert "no shard for 11 s, one takes 2.0" in shop.said[0]
+    assert "no shard for 31 s, one takes 2.0" in shop.said[0]
 
 
 def test_slow_shards_are_waited_for_longer() -> None:

@@ -94,11 +94,15 @@ class Told:
     def around(self) -> Around:
         return Around(
             publisher=self.publisher,
-            progress=lambda *told: self.progress.append(told),
+            progress=self._hear,
             should_stop=lambda: self.stop_after is not None and len(self.progress) >= self.stop_after,
             log=self.lines.append,
             clock=lambda: 0.0,
         )
+
+    def _hear(self, done: float, total: float, unit: str) -> None:
+        if unit == "samples":  # and not of those that are only read
+            self.progress.append((done, total, unit))
 
 
 def fitting(folder: Path, **changes: Any) -> HandFitting:
@@ -244,7 +248,7 @@ def test_what_cannot_be_fitted_to_is_told(shards: Path, tmp_path: Path) -> None:
         fit_hand_values(fitting(shards, validation=train[:1]), tmp_path / "fit", Told().around())
     with pytest.raises(UsageError, match="nothing to learn from"):
         fit_hand_values(fitting(shards, train=[]), tmp_path / "fit", Told().around())
-    with pytest.raises(UsageError, match="there are no samples"):
+    with pytest.raises(UsageError, match="nothing to judge by"):
         fit_hand_values(fitting(shards, validation=[]), tmp_path / "fit", Told().around())
     other = solved(tmp_path / "other.npz", 2, given=HandShardAbout("river", 20_000, (0.5, 1.0)))
     with pytest.raises(UsageError, match="cannot be mixed"):
