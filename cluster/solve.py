@@ -37,6 +37,7 @@ _CHUNK_SECONDS = 0.3
 _FLOP, _TURN, _RIVER = 3, 4, 5
 _STREETS: dict[int, Street] = {_FLOP: "flop", _TURN: "turn", _RIVER: "river"}
 _MOST_POTS = 1_000_000
+_SEEN_POTS = 200
 _LARGEST_BET = 50.0
 _NO_BETS = "none"
 _DIGITS = 6
@@ -175,6 +176,13 @@ def _network(name: str, runs: Path, situation: Situation) -> "tuple[NetworkLeave
     from cluster.hand_networks import Here, find_networks
     from poker.leaves import NetworkLeaves
 
+    stack = situation.subgame.betting.stack
+    if situation.pot_half < stack / _SEEN_POTS:
+        raise UsageError(
+            f"--pot-half {situation.pot_half:.12g} is too small for --values",
+            why=f"networks have seen pots from a {_SEEN_POTS}th of the stack on, here {stack / _SEEN_POTS:.12g}",
+            fix="give a smaller --stack, or a larger --pot-half",
+        )
     found = find_networks([name], runs)
     wanted = street_after(situation.subgame.street)
     if wanted not in found:
