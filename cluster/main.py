@@ -412,7 +412,7 @@ def solve(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Solve a river or turn of heads-up no-limit hold'em, or a flop with a network of the flop's end.
+    """Solve a river or turn of hold'em, or with a network a flop.
 
     Exit code 1 when 10,000 iterations do not reach the target. Ctrl-C tells what was reached, with 130.
     """
