@@ -27,7 +27,7 @@ from inference_server.client import Client, drive_all  # noqa: E402
 from poker.batches import Solved, Stop, solve_group  # noqa: E402
 from poker.betting import Betting  # noqa: E402
 from poker.sampling import POT_LAW, Law, Situation, draw_group  # noqa: E402
-from poker.schedules import DEFAULT_VARIANT, LEAF_VARIANT, make_schedule  # noqa: E402
+from poker.schedules import DEFAULT_VARIANT, make_schedule  # noqa: E402
 from poker.subgames import Subgame  # noqa: E402
 
 BETTING = Betting(20_000.0)
@@ -42,17 +42,13 @@ def main() -> None:
     parser.add_argument("--spots", type=int, default=16)
     parser.add_argument("--target-pct", type=float, default=0.25)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--smallest-pot", type=int, default=0, help="of each player: leaves intervals of smaller ones out"
-    )
     given = parser.parse_args()
     client = Here(find_networks([given.run], given.runs)["turn_end"])()
     stop = Stop(given.target_pct / 100, MOST_ITERATIONS)
     _both(_drawn(POT_LAW[-1], 16, seed=given.seed + 1), Stop(None, 1), client)  # compiles
     parts = {}
     everything: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    intervals = [interval for interval in POT_LAW if interval[0] >= given.smallest_pot]
-    for interval in intervals:
+    for interval in POT_LAW:
         ends, networks, seconds = _both(_drawn(interval, given.spots, seed=given.seed), stop, client)
         columns = [np.stack([each.values for each in some]).astype(np.float64) for some in (networks, ends)]
         weights = np.stack([each.situation.masses for each in ends])
@@ -69,7 +65,7 @@ def main() -> None:
     together = [np.concatenate(each) for each in zip(*everything, strict=True)]
     costs = np.mean([part["seconds_per_sample"] for part in parts.values()], axis=0)
     report: dict[str, Any] = {
-        "spots": given.spots * len(intervals),
+        "spots": given.spots * len(POT_LAW),
         "by_pots": parts,
         **_compared(*together),
         "seconds_per_sample": {"to_the_end": round(costs[0], 3), "by_network": round(costs[1], 3)},
@@ -86,11 +82,11 @@ def _both(
     situations: list[Situation], stop: Stop, client: Client
 ) -> tuple[list[Solved], list[Solved], tuple[float, float]]:
     """Return what comes of situations when they are solved to the end, and by a network, and the seconds of each."""
+    plain = make_schedule(DEFAULT_VARIANT)
     began = time.perf_counter()
-    ends = without_asking(solve_group(situations, TO_THE_END, make_schedule(DEFAULT_VARIANT), stop))
+    ends = without_asking(solve_group(situations, TO_THE_END, plain, stop))
     middle = time.perf_counter()
-    schedule = replace(make_schedule(LEAF_VARIANT), simultaneous=True)
-    asking = solve_group(situations, BY_NETWORK, schedule, stop)
+    asking = solve_group(situations, BY_NETWORK, replace(plain, simultaneous=True), stop)
     (networks,) = drive_all([asking], client, together=1)
     seconds = middle - began, time.perf_counter() - middle
     return _in_order(ends), _in_order(networks), seconds

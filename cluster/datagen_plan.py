@@ -14,7 +14,7 @@ from pipeline.hand_samples import Connect, HandSamplesStep, ShardMade, ShardTask
 from pipeline.orchestrator import Pipeline, Stage
 from poker.batches import Stop
 from poker.sampling import POT_LAW, Law
-from poker.schedules import DEFAULT_VARIANT, LEAF_VARIANT
+from poker.schedules import DEFAULT_VARIANT
 from poker.subgames import street_after
 
 PURPOSES = ("train", "validation")
@@ -59,7 +59,7 @@ def recipe_of(config: DatagenConfig, street: Street, purpose: str, networks: Net
         stack=config.stack,
         bet_sizes=sizes,
         later_bet_sizes=None if later == sizes else later,
-        variant=_variant(config, street, network),
+        variant=config.variant,
         stop=stop,
         shard_groups=1,
         reached_share=reached,
@@ -183,12 +183,6 @@ def finished_shards(folder: RunFolder, runs: Path, street: Street) -> dict[str, 
         why=why,
         fix=f"make them: tamen datagen generate --name {folder.typed}; or name another run with samples=[RUN]",
     )
-
-
-def _variant(config: DatagenConfig, street: Street, network: HandNetwork | None) -> str:
-    if config.variant != "auto":
-        return config.variant
-    return LEAF_VARIANT if network and not street.endswith("_end") else DEFAULT_VARIANT
 
 
 def _shard_samples(config: DatagenConfig, recipe: Recipe) -> int:

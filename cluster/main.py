@@ -16,7 +16,7 @@ from cluster.datagen_verbs import datagen
 from cluster.plan_verbs import plan
 from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
 from configs.names import PIPELINES_FOLDER, VALUES_FOLDER, preset_names
-from poker.schedules import VARIANTS
+from poker.schedules import DEFAULT_VARIANT, VARIANTS
 
 app = typer.Typer(
     name="tamen",
@@ -397,11 +397,8 @@ def solve(
         int | None, typer.Option(help="take so many, without a target", metavar="N")
     ] = None,
     variant: Annotated[
-        str | None,
-        typer.Option(
-            help=f"one of {', '.join(VARIANTS)} (default: what needs the fewest iterations)", metavar="NAME"
-        ),
-    ] = None,
+        str, typer.Option(help=f"one of {', '.join(VARIANTS)}", metavar="NAME")
+    ] = DEFAULT_VARIANT,
     values: Annotated[
         str | None,
         typer.Option(

@@ -20,7 +20,7 @@ from poker.betting import Betting
 from poker.cards import card_name, hand_name, parse_cards
 from poker.lines import Reached, reached_decisions
 from poker.ranges import parse_range
-from poker.schedules import DEFAULT_VARIANT, LEAF_VARIANT, Schedule, make_schedule
+from poker.schedules import Schedule, make_schedule
 from poker.solver import Solver
 from poker.subgames import Subgame, street_after
 from poker.tree import scaled
@@ -77,7 +77,7 @@ def solve(
     bets: str,
     target_pct: float | None,
     iterations: int | None,
-    variant: str | None = None,
+    variant: str,
     values: str | None = None,
     runs: Path = Path("runs"),
     quiet: bool = False,
@@ -92,7 +92,7 @@ def solve(
         bets: in parts of the pot after a call, between commas, or "none"; all-in is always one more.
         target_pct: the exploitability at which to stop, in percent of the pot (default: `TARGET_PCT`).
         iterations: how many to take, whatever the exploitability; excludes `target_pct`.
-        variant: one of `poker.schedules.VARIANTS`; None: what needs the fewest iterations.
+        variant: one of `poker.schedules.VARIANTS`.
         values: a run whose network says what hands are worth at the end of the street; None: solve to the end. Then
             exploitability is that of the street alone, see `poker.batches.Solved`.
         runs: folder of runs.
@@ -106,7 +106,6 @@ def solve(
         UsageError: when an argument is out of its range, or no hands of the two ranges go together.
     """
     began = time.monotonic()
-    variant = variant or (DEFAULT_VARIANT if values is None else LEAF_VARIANT)
     situation = _read_situation(board, pot_half, stack, ranges, bets, by_network=values is not None)
     schedule, until = make_schedule(variant), _read_until(target_pct, iterations)
     asked = None

@@ -29,8 +29,8 @@ class DatagenConfig(Section):
     many in all, of which each street has its share. Each is solved until what best answers win more is `target_pct`
     percent of the pot; without one after `cfr_iterations`. Labels to judge by are solved as exactly: a
     `validation_iterations_share` below 1 makes the ruler coarser than what it measures. What is not exact after
-    `most_iterations` is set aside. The `variant` "auto" is that which needs the fewest iterations. The `solver` "torch"
-    solves rivers on a GPU, if there is one; it wants groups of thousands.
+    `most_iterations` is set aside. The `solver` "torch" solves rivers on a GPU, if there is one; it wants groups of
+    thousands.
 
     Bets and raises are `bet_sizes` parts of the pot after a call, and all-in; they may be given for each street. Ranges
     of `reached_share` of the situations are reached in play of the street before, those of the others are drawn.
@@ -50,7 +50,7 @@ class DatagenConfig(Section):
     bet_sizes: BetSizes | dict[BettingStreet, BetSizes] = (1.0,)
     reached_share: Share = 0.0
     solver: Literal["lanes", "torch"] = "lanes"
-    variant: Literal["auto", "cfr", "cfr+", "linear", "dcfr", "dcfr3", "dcfr+", "dcfr5", "dcfr6"] = "auto"
+    variant: Literal["cfr", "cfr+", "linear", "dcfr", "dcfr3", "dcfr+", "dcfr6"] = "dcfr6"
     target_pct: PositiveReal | None = None
     cfr_iterations: Positive = 1_000
     most_iterations: Positive = 10_000

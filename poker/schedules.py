@@ -92,7 +92,6 @@ VARIANTS: Mapping[str, Callable[[], Schedule]] = {
     "dcfr": dcfr,
     "dcfr3": lambda: dcfr(gamma=3.0, resets=True),
     "dcfr+": dcfr_plus,
-    "dcfr5": lambda: dcfr(gamma=5.0),
     "dcfr6": lambda: dcfr(1.2, 0.5, 6.0),
 }
 """Of rivers with ranges and pots as DeepStack drew them "dcfr6" needs the fewest iterations: on average of 384
@@ -101,11 +100,6 @@ situations to
 tried."""
 
 DEFAULT_VARIANT = "dcfr6"
-
-LEAF_VARIANT = "dcfr5"
-"""Where a network says what leaves are worth and both players learn at once. Of 12 turns with pots of 500 to 1,500 to
-0.25 % of the pot on average 227 iterations, at most 320; of 8 others "dcfr6" 315 and not all within 900, DCFR(1.5, 0,
-3) 252, "linear" 335, "dcfr+" 330."""
 
 
 def make_schedule(name: str) -> Schedule:
