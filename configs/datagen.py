@@ -50,7 +50,7 @@ class DatagenConfig(Section):
     bet_sizes: BetSizes | dict[BettingStreet, BetSizes] = (1.0,)
     reached_share: Share = 0.0
     solver: Literal["lanes", "torch"] = "lanes"
-    variant: Literal["cfr", "cfr+", "linear", "dcfr", "dcfr3", "dcfr+", "dcfr6"] = "dcfr6"
+    variant: Literal["cfr", "cfr+", "linear", "dcfr", "dcfr3", "dcfr+", "dcfr6", "dcfr6/2"] = "dcfr6/2"
     target_pct: PositiveReal | None = None
     cfr_iterations: Positive = 1_000
     most_iterations: Positive = 10_000

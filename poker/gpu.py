@@ -13,7 +13,7 @@ C, and each hand gathers two of the first and four of the second.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -245,7 +245,7 @@ class DeviceSolver:
         self.betting, self.schedule = betting, schedule
         self.iterations = np.zeros(rows, np.int64)
         self._device, self._dtype = device, dtype
-        known = [astuple(schedule.weights(t)) for t in range(1, most + 1)]
+        known = [schedule.weights(t) for t in range(1, most + 1)]
         self._known = torch.tensor(known, dtype=dtype, device=device)
         self._ranges = torch.zeros(2, rows, WIDTH, dtype=torch.float64, device=device)
         self._mass = np.ones(rows)

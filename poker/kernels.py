@@ -14,11 +14,12 @@ from numba import njit
 
 from poker.hands import NO_CARD, HandSet
 from poker.program import CHOOSE, CLEAR, DEAL, FOLD, LEAF, SHOW, SPLIT, TOTAL
-from poker.rows import LANES, fma, load, maximum, same, store, where_positive
+from poker.rows import LANES, fma, load, maximum, restore, same, store, where_positive, without_denormals
 
-UPDATE, MEAN, BEST, REACH = range(4)
-"""How decisions are taken: by regrets, which learn from it; by a given strategy; the other by that, the traversing
-player as well as can be. With REACH the other's reach of leaves is found by a given strategy, and no values."""
+UPDATE, LEARN, MEAN, BEST, REACH = range(5)
+"""How decisions are taken: by regrets, which learn from it, and strategies go into the average; the same, but they do
+not; by a given strategy; the other by that, the traversing player as well as can be. With REACH the other's reach of
+leaves is found by a given strategy, and no values."""
 
 EVERYTHING = NO_CARD + 1
 WEIGHTS = 4
@@ -112,15 +113,21 @@ def new_rows(number: int, *, lanes: bool) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def iterate(codes, tables, arrays, learnt, stakes, leaves, weights, simultaneous, floor):
-    """Let both players learn from each other, player 0 first, once for each of `weights` [iterations · WEIGHTS]."""
+def iterate(codes, tables, arrays, learnt, stakes, leaves, weights, counted, simultaneous, floor):
+    """Let both players learn from each other, player 0 first, once for each of `counted`.
+
+    Args:
+        weights: rows [iterations · WEIGHTS], of each iteration.
+        counted: bool [iterations], whether its strategies go into the average of any lane.
+    """
     regrets = arrays.regrets
-    for at in range(0, len(weights), WEIGHTS):
+    for at in range(len(counted)):
         for row in range(WEIGHTS):
-            store(arrays.weights, row, load(weights, at + row))
+            store(arrays.weights, row, load(weights, at * WEIGHTS + row))
+        mode = UPDATE if counted[at] else LEARN
         for player in range(2):
             traverse(
-                codes[player], tables, arrays, regrets, learnt, stakes[player], leaves[player], UPDATE, floor
+                codes[player], tables, arrays, regrets, learnt, stakes[player], leaves[player], mode, floor
             )
         if simultaneous:
             for row in range(len(regrets)):
@@ -137,10 +144,11 @@ def traverse(code, tables, arrays, source, learnt, stakes, leaves, mode, floor):
         learnt: where new regrets go; the regrets themselves, or a copy while the other player still needs the old.
         stakes: rows, what the player wins at each end.
         leaves: rows [leaves · H], values of leaves.
-        mode: UPDATE, MEAN, BEST or REACH.
+        mode: UPDATE, LEARN, MEAN, BEST or REACH.
         floor: whether regrets below 0 become 0.
     """
     hands = len(tables.one)
+    state = without_denormals()
     for at in range(len(code)):
         operation, a, b, c, d, e = code[at]
         if operation == SPLIT:
@@ -181,6 +189,7 @@ def traverse(code, tables, arrays, source, learnt, stakes, leaves, mode, floor):
             clear(a * hands, hands, arrays)
         else:
             gather(a * hands, b * hands, tables.alive[c], d, arrays)
+    restore(state)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -206,15 +215,17 @@ def split(first, count, at, to, hands, source, arrays, mode):
         equal = where_positive(mass, zero, reach * share)
         for k in range(count):
             place = first + k * hands + h
-            part = fma(maximum(load(source, place), zero), scale, equal)
-            store(work, to + k * hands + h, part)
-            if mode == UPDATE:
+            store(work, to + k * hands + h, fma(maximum(load(source, place), zero), scale, equal))
+        if mode == UPDATE:  # in a loop of its own, or each load would wait for the stores before it
+            for k in range(count):
+                place = first + k * hands + h
+                part = load(work, to + k * hands + h)
                 store(average, place, fma(load(average, place), decay, part * weight))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
 def choose(first, count, at, to, add, hands, source, learnt, arrays, mode, floor):
-    """Make one value of those of all actions by a strategy; with UPDATE regrets learn from them."""
+    """Make one value of those of all actions by a strategy; with UPDATE and LEARN regrets learn from them."""
     work = arrays.work
     zero, one, share = same(work, 0.0), same(work, 1.0), same(work, 1.0 / count)
     positive, negative = load(arrays.weights, 0), load(arrays.weights, 1)
@@ -227,14 +238,14 @@ def choose(first, count, at, to, add, hands, source, learnt, arrays, mode, floor
             value = fma(part, gain, value)
             plain = plain + gain
         value = where_positive(mass, value / where_positive(mass, mass, one), plain * share)
-        put(work, to + h, value, add)
-        if mode == UPDATE:
+        if mode in (UPDATE, LEARN):
             for k in range(count):
                 place = first + k * hands + h
                 regret = load(source, place)
                 gain = load(work, at + k * hands + h) - value
                 kept = fma(regret, where_positive(regret, positive, negative), gain)
                 store(learnt, place, maximum(kept, zero) if floor else kept)
+        put(work, to + h, value, add)
 
 
 @njit(cache=True, nogil=True)

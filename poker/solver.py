@@ -8,8 +8,6 @@ A tree with leaves is solved in steps: `leaf_masses` says with which hands playe
 told what these are worth, and `iterate` takes one iteration with that.
 """
 
-from dataclasses import astuple
-
 import numpy as np
 
 from poker import kernels
@@ -88,7 +86,7 @@ class Solver:
             self._learnt if schedule.simultaneous else self._arrays.regrets,
             tuple(self._stakes),
             tuple(self._leaves),
-            self._weights(schedule, count),
+            *self._weights(schedule, count),
             schedule.simultaneous,
             schedule.floor,
         )
@@ -157,17 +155,19 @@ class Solver:
         number = self.hands.number
         return self._arrays.work[slot * number : (slot + 1) * number]
 
-    def _weights(self, schedule: Schedule, count: int) -> np.ndarray:
-        """Return the rows of `kernels.iterate` for the next iterations of each lane."""
+    def _weights(self, schedule: Schedule, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return `weights` and `counted` of `kernels.iterate` for the next iterations of each lane."""
         wanted = int(self.iterations.max()) + count
         if self._schedule is not schedule or len(self._known) < wanted:
             self._schedule = schedule
-            numbers = [astuple(schedule.weights(t)) for t in range(1, 2 * wanted + 1)]
+            numbers = [schedule.weights(t) for t in range(1, 2 * wanted + 1)]
             self._known = np.array(numbers)
-        of_lanes = self._known[self.iterations[:, None] + np.arange(count)].reshape(self.lanes, -1)
+        of_lanes = self._known[self.iterations[:, None] + np.arange(count)]
+        counted = (of_lanes[:, :, 2:] != (1.0, 0.0)).any((0, 2))
         rows = kernels.new_rows(count * kernels.WEIGHTS, lanes=self._lanes)
-        rows[:] = of_lanes.T if self._lanes else of_lanes[0]
-        return rows
+        flat = of_lanes.reshape(self.lanes, -1)
+        rows[:] = flat.T if self._lanes else flat[0]
+        return rows, counted
 
     def _lane(self, array: np.ndarray, lane: int) -> np.ndarray:
         return array[:, lane] if self._lanes else array

@@ -1,6 +1,7 @@
 """Operations on rows are those of float32, lane by lane, and on plain numbers those of float64."""
 
 import math
+import platform
 from fractions import Fraction
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from poker.kernels import new_rows
-from poker.rows import LANES, fma, load, maximum, same, store, where_positive
+from poker.rows import LANES, fma, load, maximum, restore, same, store, where_positive, without_denormals
 
 NUMBER = 0.1
 FMA = 4
@@ -117,3 +118,24 @@ def test_a_row_is_written_where_it_belongs() -> None:
     operate(x, out)
     assert out[2].tolist() == [lane * (lane + LANES) for lane in range(LANES)]
     assert (out[-1] == np.float32(math.pi)).all()
+
+
+@njit(error_model="numpy")
+def halve(x, flush):
+    state = without_denormals() if flush else 0
+    for _ in range(2):
+        store(x, 0, load(x, 0) * same(x, 0.5))
+    if flush:
+        restore(state)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="needs an MXCSR")
+@pytest.mark.parametrize("lanes", [False, True])
+def test_denormals_are_zeros_only_where_that_is_asked(lanes: bool) -> None:
+    x = new_rows(1, lanes=lanes)
+    smallest = np.finfo(x.dtype).smallest_normal
+    for flush in (True, False):
+        x[:] = smallest
+        halve(x, flush)
+        assert (x == (0.0 if flush else smallest / 4)).all()
+        assert smallest / 4 > 0.0  # nothing is left of it in this thread
