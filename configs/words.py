@@ -43,9 +43,16 @@ def _in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(map(str, schema["enum"]))
     if schema["type"] == "array":
-        return f"a list, each of it {_in_words(schema['items'], definitions)}"
+        return f"a list{_length(schema)}, each of it {_in_words(schema['items'], definitions)}"
     bounds = " and ".join(f"{words} {schema[bound]:g}" for bound, words in _BOUNDS.items() if bound in schema)
     return f"{_KINDS[schema['type']]} ({bounds})" if bounds else _KINDS[schema["type"]]
+
+
+def _length(schema: dict[str, Any]) -> str:
+    least, most = schema.get("minItems"), schema.get("maxItems")
+    if most is None:
+        return f" of at least {least}" if least else ""
+    return f" of {least} to {most}" if least else f" of at most {most}"
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

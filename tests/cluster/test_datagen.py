@@ -246,6 +246,7 @@ def test_profiles_for_analytics_take_the_newest(
         (("--profile", "testin"), ["did you mean testing?"]),
         (("sample=3",), ["did you mean samples or"]),
         (("bet_sizes=[0.0]",), ["bet_sizes"]),
+        (("bet_sizes=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]",), ["a list of at most 8"]),
         (("shard_samples=7",), ["no multiple of group_samples=32"]),
         (("--config", "nowhere.json"), ["there is no file nowhere.json"]),
         (("variant=best",), ["variant"]),

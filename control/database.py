@@ -1,0 +1,110 @@
+"""One SQLite file that several processes share: what the control plane has to remember.
+
+It is in WAL mode, so readers never wait for a writer. Each write is one transaction that takes the file's write lock
+at its beginning: what it reads is what it changes. A commit is on disk when it returns.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from core.errors import ClusterError, DataError
+
+Row: TypeAlias = sqlite3.Row
+
+_APPLICATION = int.from_bytes(b"tmen", "big")
+FORMAT = 1
+BUSY_SECONDS = 10.0
+
+
+class Database:
+    """The file at `path`, which is made if it is not there; it may be used from several threads.
+
+    Args:
+        path: of the file.
+        tables: statements `CREATE TABLE IF NOT EXISTS …` of who uses it, and of indices.
+
+    Raises:
+        DataError: when the file is damaged, no database, or one of another program or format.
+        ClusterError: when others keep it locked for `BUSY_SECONDS`.
+    """
+
+    def __init__(self, path: Path, tables: str) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._using = threading.RLock()
+        with self._told():
+            self._connection = sqlite3.connect(
+                path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            self._connection.row_factory = sqlite3.Row
+            self._prepare(tables)
+
+    def read(self, query: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return what a SELECT finds."""
+        with self._told(), self._using:
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """Give a connection in a transaction, which is taken back when the block raises."""
+        with self._told(), self._using:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._using:
+            self._connection.close()
+
+    def _prepare(self, tables: str) -> None:
+        connection = self._connection
+        owner = connection.execute("PRAGMA application_id").fetchone()[0]
+        form = connection.execute("PRAGMA user_version").fetchone()[0]
+        empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+        if (owner, form) != (_APPLICATION, FORMAT) and not (empty and owner == 0):
+            raise DataError(
+                f"{self.path} is not this program's",
+                why=f"it is of application {owner:#x}, format {form}; wanted are {_APPLICATION:#x} and {FORMAT}",
+                fix="move it away, or give another folder with --runs",
+            )
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {FORMAT}")
+        for statement in filter(str.strip, tables.split(";")):
+            connection.execute(statement)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error) or "busy" in str(error):
+                raise ClusterError(
+                    f"{self.path} is locked",
+                    why=f"another process has been writing to it for {BUSY_SECONDS:.0f} s",
+                    fix="look for one that hangs with `fuser`, and try again",
+                ) from error
+            raise DataError(
+                f"{self.path} cannot be used",
+                why=str(error),
+                fix="see to the disk, its room and its permissions",
+            ) from error
+        except sqlite3.IntegrityError:
+            raise  # of the caller's making, who knows what it means
+        except sqlite3.DatabaseError as error:
+            raise DataError(
+                f"{self.path} is damaged",
+                why=str(error),
+                fix="move it away with the files -wal and -shm beside it; or bring back a copy of it",
+            ) from error
