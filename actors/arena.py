@@ -13,9 +13,9 @@ import numpy as np
 
 from actors.openings import Opening
 from actors.players import Player
-from actors.ratings import Interval, elo_from_score, elo_interval, score_interval
 from core.errors import EvaluationError, UsageError
 from core.messages import Steps
+from core.ratings import Interval, elo_from_score, elo_interval, score_interval
 from core.seeds import derive_seed, mix_keys
 from games.game import Game
 from search.together import together
@@ -56,7 +56,7 @@ class MatchResult:
 
     Only whole pairs count: when a game is set aside its twin is too, so that neither player has the better
     colour more often. Intervals are 95 % and treat a pair as the independent thing
-    (`actors.ratings.score_interval`).
+    (`core.ratings.score_interval`).
 
     Attributes:
         first, second: names of the players.

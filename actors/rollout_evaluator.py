@@ -14,11 +14,11 @@ from gymnasium.vector import VectorEnv
 from actors.action_sampling import likeliest
 from actors.environments import action_writer, environment_spec, observation_reader, open_environments
 from actors.faults import CUT, FAULT, MAX_SEED, FaultCount
-from actors.ratings import Interval
 from actors.rollout import usable
 from configs.schema import EvaluationConfig, RolloutConfig
 from core.errors import EvaluationError
 from core.messages import Request, Steps
+from core.ratings import Interval
 from core.seeds import derive_seed
 from inference_server.client import Client, drive
 from search.contract import ask

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.ratings import elo_from_score, elo_interval, score_interval, wilson_interval
+from core.ratings import elo_from_score, elo_interval, score_interval, wilson_interval
 
 PAIR_SCORES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), max_size=60)
 
