@@ -72,7 +72,11 @@ def dcfr(
         kept = _kept(t - 1, alpha), _kept(t - 1, beta)
         if t > 1 and t % every:
             return Weights(*kept, 1.0, 0.0)
-        since = max(1, (t - _power_of_4_below(t) if resets else t) // every)
+        since = t - _power_of_4_below(t) if resets else t
+        if every > 1:
+            since = (
+                1 + since // every
+            )  # the first counts a little for ever, lest lines that are not played have no mass
         return Weights(*kept, ((since - 1) / since) ** gamma, 1.0)
 
     more = f"{', resets' if resets else ''}{f', every {every}' if every > 1 else ''}"

@@ -161,7 +161,7 @@ class Solver:
         if self._schedule is not schedule or len(self._known) < wanted:
             self._schedule = schedule
             numbers = [schedule.weights(t) for t in range(1, 2 * wanted + 1)]
-            self._known = np.array(numbers)
+            self._known = np.array(numbers).reshape(-1, kernels.WEIGHTS)
         of_lanes = self._known[self.iterations[:, None] + np.arange(count)]
         counted = (of_lanes[:, :, 2:] != (1.0, 0.0)).any((0, 2))
         rows = kernels.new_rows(count * kernels.WEIGHTS, lanes=self._lanes)
