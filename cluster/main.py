@@ -13,6 +13,8 @@ from cluster.addresses import cluster_to_join
 from cluster.bench_verbs import bench
 from cluster.data_verbs import data as data_app
 from cluster.datagen_verbs import datagen
+from cluster.health_verbs import health
+from cluster.models_verbs import models as models_app
 from cluster.plan_verbs import plan
 from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
 from configs.names import PIPELINES_FOLDER, VALUES_FOLDER, preset_names
@@ -96,6 +98,7 @@ DEFAULT_PRESET = "hex5"
 app.add_typer(bench, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(datagen, name="datagen")
+app.add_typer(models_app, name="models")
 app.add_typer(plan, name="plan")
 verb = functools.partial(add_verb, app)
 
@@ -145,6 +148,9 @@ def train(
     ] = False,
     plain: Plain = False,
     metrics_port: MetricsPort = None,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="decide what to play and when to train, for keys such as hex5_2p")
+    ] = False,
 ) -> None:
     """Train a network, or go on with a run.
 
@@ -152,20 +158,19 @@ def train(
 
     The same command resumes. Ctrl-C saves and stops.
     """
+    if auto:
+        from cluster.autopilot import go_round
+
+        refused = {"--name": name, "--games": games, "--steps": steps, "--seed": seed}
+        go_round([preset, *(overrides or [])], refused, runs=runs, minutes=minutes, address=address)
+        return
     if (settings := settings_without_preset(preset, overrides)) is not None:
         preset, overrides = DEFAULT_PRESET, settings
     if preset in preset_names(VALUES_FOLDER):
-        from cluster.run_folder import run_folder
-        from cluster.train_values import refuse_for_values, show_settings, train_values
-
-        refuse_for_values({"--minutes": minutes, "--games": games, "--steps": steps})
-        folder = run_folder(runs, name or preset)
-        if dry_run:
-            show_settings(preset, overrides or [], seed=seed)
-            return
-        counts = train_values(preset, overrides or [], folder, runs=runs, seed=seed, plain=plain)
-        if not counts["finished"]:
-            raise typer.Exit(130)
+        refused = {"--minutes": minutes, "--games": games, "--steps": steps}
+        _train_values(
+            preset, overrides, name or preset, refused, runs=runs, seed=seed, plain=plain, dry_run=dry_run
+        )
         return
     from cluster.program import Machine
     from cluster.run_folder import run_folder
@@ -189,6 +194,29 @@ def train(
         plain=plain,
         metrics_port=metrics_port,
     )
+
+
+def _train_values(
+    preset: str,
+    overrides: list[str] | None,
+    name: str,
+    refused: dict[str, float | None],
+    *,
+    runs: Path,
+    seed: int | None,
+    plain: bool,
+    dry_run: bool,
+) -> None:
+    from cluster.run_folder import run_folder
+    from cluster.train_values import refuse_for_values, show_settings, train_values
+
+    refuse_for_values(refused)
+    folder = run_folder(runs, name)
+    if dry_run:
+        show_settings(preset, overrides or [], seed=seed)
+        return
+    if not train_values(preset, overrides or [], folder, runs=runs, seed=seed, plain=plain)["finished"]:
+        raise typer.Exit(130)
 
 
 @verb
@@ -446,6 +474,9 @@ def status(
     result = show_status(name, runs=runs, quiet=as_json)
     if as_json:
         print_json(result)
+
+
+verb(health)
 
 
 def main() -> None:

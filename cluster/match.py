@@ -90,6 +90,20 @@ def play_match(
     return summary
 
 
+def contest(
+    sides: tuple[Contender, ...], game: str, *, pairs: int, first_pair: int, opening_plies: int, seed: int
+) -> MatchResult:
+    """Play pairs of games here, those of the openings from number `first_pair` on; of one seed they are always the
+    same, so a match may be played in parts.
+    """
+    rules = make_game(game)
+    openings = random_openings(rules, pairs=first_pair + pairs, plies=opening_plies, seed=seed)[first_pair:]
+    players = _players(sides, game, games=2 * pairs)
+    return run(
+        match(rules, *players, openings=openings, seed=seed, first_pair=first_pair), _answer_here(sides)
+    )
+
+
 def agree_on_game(sides: tuple[Contender, ...], game: str | None) -> str:
     """Return the game that the models play. Raises UsageError when they differ, or nobody says which it is."""
     known = {side.label: side.model.weights.game for side in sides if side.model is not None}

@@ -1,0 +1,67 @@
+"""Which process does something, and whether it is still there: for one that cannot say any more that it has failed."""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+_ENDED_STATES = "ZX"
+"""A zombie, whose parent has not yet looked at its end, and a dead one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What tells a process from all others of its machine, since and before that was started.
+
+    Attributes:
+        boot: changes with each start of the machine.
+        namespace: in which its number counts; a container has its own.
+        started: clock ticks after the machine; a number that is used again comes with another time.
+    """
+
+    host: str
+    boot: str
+    namespace: str
+    pid: int
+    started: int
+
+
+def this_process() -> Process:
+    """Return the process that calls."""
+    pid = os.getpid()
+    _, started = _state_and_start(pid) or ("", 0)
+    return Process(
+        host=socket.gethostname(),
+        boot=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        namespace=str(Path("/proc/self/ns/pid").readlink()),
+        pid=pid,
+        started=started,
+    )
+
+
+def is_gone(process: Process, here: Process) -> bool:
+    """Whether `process` is known to have ended; of one on another host or in another container that cannot be told."""
+    if process.host != here.host:
+        return False
+    if process.boot != here.boot:
+        return True
+    if process.namespace != here.namespace:
+        return False
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # there is one, of another user
+    found = _state_and_start(process.pid)
+    return found is not None and (found[0] in _ENDED_STATES or found[1] != process.started)
+
+
+def _state_and_start(pid: int) -> tuple[str, int] | None:
+    """Return the state of a process and when it started, in clock ticks; None when it cannot be read."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    after_name = stat.rpartition(")")[2].split()  # the name may hold spaces and brackets
+    return after_name[0], int(after_name[19])
