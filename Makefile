@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest
 # Otherwise pyright asks the network at each run whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup demo format check test test-system soak bench
+.PHONY: help setup demo format check test test-system services soak bench
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -39,8 +39,14 @@ check: $(READY) ## layout, lint, types, and who may import whom
 test: $(READY) ## the tests: minutes, no services, no accelerator
 	$(PYTEST) -m "not system and not soak" --session-timeout=720
 
-test-system: $(READY) ## the tests that run whole programs
+test-system: $(READY) services ## the tests that run whole programs
 	$(PYTEST) -m system --session-timeout=1200 || [ $$? -eq 5 ] # 5: there is none of them
+
+services: # what the tests of whole programs start, each on loopback, and stop
+	@if ! command -v redis-server faketime >/dev/null; then \
+	  echo "installing redis-server and faketime"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server faketime >/dev/null; \
+	fi
 
 soak: $(READY) ## the tests that run for many minutes
 	$(PYTEST) -m soak || [ $$? -eq 5 ]

@@ -214,6 +214,7 @@ class _Bench:
             for worker in self._workers.values():
                 worker.kill()
                 worker.wait(PATIENCE_SECONDS)
+                _clear_away(worker.pid)
         try:
             return self._report(time.monotonic() - begun)
         finally:
@@ -292,6 +293,7 @@ class _Bench:
         if fault == "kill":
             os.kill(pid, signal.SIGKILL)
             self._workers[worker].wait(PATIENCE_SECONDS)
+            _clear_away(pid)
         else:
             self._stopped[pid] = time.monotonic() + self._bench.ttl_seconds * self._random.uniform(1.5, 2.5)
         self._until_entered(pid)
@@ -388,6 +390,12 @@ class _Bench:
             "faults": dict(self._counts),
             "seconds": round(seconds, 1),
         }
+
+
+def _clear_away(pid: int) -> None:
+    """Remove what faketime keeps for each process, and leaves behind when it is killed."""
+    for name in (f"faketime_shm_{pid}", f"sem.faketime_sem_{pid}"):
+        Path("/dev/shm", name).unlink(missing_ok=True)  # noqa: S108 - it is there that it keeps it
 
 
 def _answered(ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:

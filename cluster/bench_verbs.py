@@ -296,6 +296,40 @@ def solve(seconds: Seconds = 3.0, rounds: Rounds = 5, as_json: AsJson = False) -
         print_json(result)
 
 
+@verb
+def locks(
+    processes: Annotated[int, typer.Option(help="at the same lock", min=1, metavar="N")] = 8,
+    sections: Annotated[int, typer.Option(help="of each process", min=1, metavar="N")] = 2000,
+    backends: Annotated[
+        str, typer.Option(help="who keeps the lock, in turn", metavar="NAME,NAME")
+    ] = "file,redis,ray",
+    ttl_seconds: Annotated[float, typer.Option(help="of the lock", min=0.1, metavar="SECONDS")] = 1.0,
+    kills: Annotated[int, typer.Option(help="of processes in a section", min=0, metavar="N")] = 16,
+    stops: Annotated[
+        int, typer.Option(help="of processes in a section, beyond the TTL", min=0, metavar="N")
+    ] = 8,
+    restarts: Annotated[int, typer.Option(help="of Redis and of the lease actor", min=0, metavar="N")] = 2,
+    jumps: Annotated[
+        int, typer.Option(help="of the clock of half of the processes", min=0, metavar="N")
+    ] = 16,
+    seed: Annotated[int, typer.Option(help="of the order of faults", min=0, metavar="N")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Go through critical sections under kills, stops, restarts and clock jumps.
+
+    Exit code 1 when two were in a section at a time, or a section was lost.
+    """
+    from cluster.bench_locks import LockBench, bench_locks
+
+    faults = {"kills": kills, "stops": stops, "restarts": restarts, "jumps": jumps}
+    given = LockBench(processes=processes, sections=sections, ttl_seconds=ttl_seconds, **faults, seed=seed)
+    result = bench_locks(given, kinds=tuple(filter(None, backends.split(","))), quiet=as_json)
+    if as_json:
+        print_json(result)
+    if not result["passed"]:
+        raise typer.Exit(1)
+
+
 def _measuring(seconds: float, rounds: int, *, compiled: bool = False, quiet: bool) -> "Measuring":
     from cluster.bench_rig import Measuring
 

@@ -4,16 +4,16 @@ import functools
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from cluster import environment
 from cluster.addresses import cluster_to_join
 from cluster.bench_verbs import bench
+from cluster.control_verbs import health, locks, why
 from cluster.data_verbs import data as data_app
 from cluster.datagen_verbs import datagen
-from cluster.health_verbs import health
 from cluster.models_verbs import models as models_app
 from cluster.plan_verbs import plan
 from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
@@ -159,10 +159,8 @@ def train(
     The same command resumes. Ctrl-C saves and stops.
     """
     if auto:
-        from cluster.autopilot import go_round
-
         refused = {"--name": name, "--games": games, "--steps": steps, "--seed": seed}
-        go_round([preset, *(overrides or [])], refused, runs=runs, minutes=minutes, address=address)
+        _go_round([preset, *(overrides or [])], refused, runs=runs, minutes=minutes, address=address)
         return
     if (settings := settings_without_preset(preset, overrides)) is not None:
         preset, overrides = DEFAULT_PRESET, settings
@@ -194,6 +192,12 @@ def train(
         plain=plain,
         metrics_port=metrics_port,
     )
+
+
+def _go_round(words: list[str], refused: dict[str, Any], **around: Any) -> None:
+    from cluster.autopilot import go_round
+
+    go_round(words, refused, **around)
 
 
 def _train_values(
@@ -476,7 +480,8 @@ def status(
         print_json(result)
 
 
-verb(health)
+for work in (why, health, locks):
+    verb(work)
 
 
 def main() -> None:

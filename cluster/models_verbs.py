@@ -9,7 +9,7 @@ import typer
 from cluster.verbs import AsJson, Runs, add_verb, print_json
 
 models = typer.Typer(
-    help="See which models there are, where they came from, and say who is champion.",
+    help="See models and where they came from; say who is champion.",
     no_args_is_help=True,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

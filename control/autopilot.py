@@ -192,7 +192,7 @@ class Autopilot:
             champion = self._champion(key)
             self._stages.play(key, champion and champion.file, champion.version if champion else 0, games)
             there = self._stages.games(key)
-            self._memory.journal.record_data(key, there)
+            self._memory.journal.record_data(key, there, moves_per_game=self._stages.rows_per_game(key))
             self._memory.monitor.record_data_update(key, there)
             self._say(
                 f"{key}: {games:,} games of {champion.id if champion else 'an untrained network'}, {there:,} in all"
@@ -231,10 +231,14 @@ class Autopilot:
             except TamenError as error:
                 failure = error
                 message, model_id, promoted = f"{error.what}: {error.why}", None, False
-        if not lock.lost:
-            training = memory.trainings.end(training, lock.token, success=failure is None, message=message)
+            except Exception:  # it was asked to stop, and is gone on with by whoever comes next
+                memory.monitor.record_training_pause(key, run)
+                raise
+        # In this order: a kill in between leaves a training that is gone on with, and not games that look new.
         memory.journal.end_training(key, owner=owner, success=failure is None, now=self._clock())
         memory.monitor.record_training_complete(key, success=failure is None, run=run, reason=message)
+        if not lock.lost:
+            training = memory.trainings.end(training, lock.token, success=failure is None, message=message)
         self._say(f"{key}: {message}")
         return Result(key, failure is None, training.seconds, model_id, promoted, message)
 
@@ -323,9 +327,16 @@ class Autopilot:
         if opponent.startswith(f"{key}-v"):
             games, draws = 2 * counts.pairs, played["draws"]
             wins = round(2 * counts.points - draws / 2)
-            result = MatchResult(now, wins=wins, draws=draws, losses=games - wins - draws)
+            result = MatchResult(
+                now, wins=wins, draws=draws, losses=games - wins - draws, elo=self._elo(key, model_id)
+            )
             self._memory.journal.record_result(key, result, match=f"{model_id}:{opponent}:{before}")
             self._memory.monitor.record_win_rate(key, counts.score)
+
+    def _elo(self, key: Key, model_id: str) -> float | None:
+        """Return what is known of a model's rating by now."""
+        elo = Promoter(self._memory.registry, self._rules(), WHO).rate(model_id)
+        return elo and elo.rating
 
     def _rules(self) -> PromotionRules:
         settings = self._config.autopilot

@@ -228,13 +228,11 @@ def shares(weights: Mapping[Key, float], games: int, *, least: int = 1) -> dict[
         )
     # Fractions: floats would now and then round a quota below the whole number that it is.
     open_keys, left = {key: Fraction(weight) for key, weight in weights.items()}, games
-    while short := [
-        key for key, weight in open_keys.items() if left * weight < least * sum(open_keys.values())
-    ]:
-        for key in short:
-            del open_keys[key]
-        left -= least * len(short)
     every = sum(open_keys.values())
+    while short := [key for key, weight in open_keys.items() if left * weight < least * every]:
+        for key in short:
+            every -= open_keys.pop(key)
+        left -= least * len(short)
     quotas = {key: left * weight / every for key, weight in open_keys.items()}
     given = {key: math.floor(quota) for key, quota in quotas.items()}
     first = sorted(quotas, key=lambda key: (given[key] - quotas[key], -open_keys[key], key))

@@ -6,6 +6,7 @@ at its beginning: what it reads is what it changes. A commit is on disk when it 
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,22 +68,38 @@ class Database:
 
     def _prepare(self, tables: str) -> None:
         connection = self._connection
+        connection.execute("BEGIN")  # one view: another process may be making the file just now
         owner = connection.execute("PRAGMA application_id").fetchone()[0]
         form = connection.execute("PRAGMA user_version").fetchone()[0]
         empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
+        connection.execute("COMMIT")
         if (owner, form) != (_APPLICATION, FORMAT) and not (empty and owner == 0):
             raise DataError(
                 f"{self.path} is not this program's",
                 why=f"it is of application {owner:#x}, format {form}; wanted are {_APPLICATION:#x} and {FORMAT}",
                 fix="move it away, or give another folder with --runs",
             )
-        connection.execute("PRAGMA journal_mode = WAL")
+        self._begin_wal()
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("BEGIN IMMEDIATE")
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         connection.execute(f"PRAGMA user_version = {FORMAT}")
         for statement in filter(str.strip, tables.split(";")):
             connection.execute(statement)
+        connection.execute("COMMIT")
+
+    def _begin_wal(self) -> None:
+        # SQLite does not wait by itself where two switch a new file at the same time.
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -183,6 +183,17 @@ class HealthMonitor:
         self._record(key, end)
         return counted
 
+    def record_training_pause(self, key: Key, run: str) -> None:
+        """Note that training `run` was left on purpose, to be gone on with: neither a success nor a failure."""
+        checked_name(run, what="run")
+
+        def leave(record: KeyRecord, _: Moment) -> KeyRecord:
+            return (
+                replace(record, training=None) if record.training and record.training.run == run else record
+            )
+
+        self._record(key, leave)
+
     def record_data_update(self, key: Key, game_count: int) -> None:
         """Note how many games there are; data is new when there are more. Raises UsageError unless it is a count."""
         count = _checked_count(game_count, "games")

@@ -15,8 +15,8 @@ import pytest
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
+from cluster.control_verbs import health
 from cluster.health import CONTROL_FILE, parse_command, run_command, tell_command
-from cluster.health_verbs import health
 from cluster.verbs import add_verb
 from control.alerts import ATTEMPTS, Change
 from control.database import Database
@@ -29,7 +29,7 @@ KEY, OTHER = Key("hex5"), Key("tic_tac_toe")
 CHANGE = Change(7, 3, "opened", KEY, "failures", "critical", "3 trainings in a row have failed", 1.8e9)
 PROGRAM = """
 import typer
-from cluster.health_verbs import health
+from cluster.control_verbs import health
 from cluster.verbs import add_verb
 app = typer.Typer()
 add_verb(app, health)

@@ -141,13 +141,13 @@ def work(folder: Path, backend: LockBackend, floor: Floor | None) -> tuple[lock_
         go_through(lock, database, order)
         database.close()
 
+    database = Database(folder / CONTROL_FILE, TABLES + lock_sections.TABLES)
     threads = [threading.Thread(target=one, args=(worker,)) for worker in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
-    database = Database(folder / CONTROL_FILE, TABLES + lock_sections.TABLES)
     return judge(read_log(database)), database.read("SELECT total FROM section_total")[0]["total"]
 
 

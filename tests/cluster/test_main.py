@@ -23,14 +23,19 @@ VERBS = (
     "plan",
     "data",
     "datagen",
+    "models",
+    "why",
+    "health",
+    "locks",
     "solve",
     "status",
 )
 NESTED = {
-    "bench": ("inference", "selfplay", "search", "phases", "solve"),
+    "bench": ("inference", "selfplay", "search", "phases", "solve", "locks"),
     "plan": ("capacity",),
     "data": ("import", "stats", "check", "export"),
     "datagen": ("generate", "audit", "diagnose", "analyze-hands"),
+    "models": ("list", "show", "promote", "rollback", "lineage"),
 }
 
 

@@ -217,3 +217,27 @@ def test_a_key_that_another_trains_is_left_to_it(rig: Rig, tmp_path: Path) -> No
 def test_keys_are_given_once(tmp_path: Path, keys: tuple[Key, ...]) -> None:
     with pytest.raises(UsageError, match="given twice"):
         Rig(tmp_path, *keys)
+
+
+def test_one_that_is_asked_to_stop_leaves_no_failure_behind(rig: Rig) -> None:
+    class AskedToStop(Exception):
+        pass
+
+    def stop(*args: Any) -> Any:
+        raise AskedToStop
+
+    rig.stages.fit = stop  # type: ignore[method-assign]
+    with pytest.raises(AskedToStop):
+        rig.round()
+    (state,) = rig.memory.monitor.report().keys
+    assert (state.record.training, state.record.failures) == (None, 0)
+    assert len(rig.memory.trainings.under_way()) == 1
+
+
+def test_a_pause_is_of_the_training_that_is_named(rig: Rig) -> None:
+    monitor = rig.memory.monitor
+    monitor.record_training_start(KEY, "first")
+    monitor.record_training_pause(KEY, "another")
+    assert monitor.report().keys[0].record.training is not None
+    monitor.record_training_pause(KEY, "first")
+    assert monitor.report().keys[0].record.training is None

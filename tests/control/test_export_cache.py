@@ -175,19 +175,34 @@ def test_a_source_that_changes_while_it_is_exported_is_found_by_the_next_look(de
     assert cause(desk) == "source changed"
 
 
-def test_a_source_written_in_the_very_tick_of_the_look_is_found(desk: Desk) -> None:
-    """Its times are as they were, which no test can bring about at will: so they are put back to be the same."""
-    before = desk.file("a").stat()
-    desk.export()
-    database = desk.cache._database
-    rewrite(desk)
-    os.utime(desk.file("a"), ns=(before.st_atime_ns, before.st_mtime_ns))
-    signature = next(each.signature for each in desk.look().seen.sources if each.path == desk.file("a"))
-    with database.write() as connection:
+def say_its_times_are_the_same(desk: Desk, table: str, path: Path) -> None:
+    """Make the record of a file fit the file, as if both writes had fallen into one tick of the clock."""
+    (seen,) = desk.cache.look(desk.folder / "nothing", [Source(path)], {}).seen.sources
+    column = "path" if table == "export_cache_sources" else "output"
+    with desk.cache._database.write() as connection:
         connection.execute(
-            "UPDATE export_cache_sources SET signature = ? WHERE path = ?", (signature, str(desk.file("a")))
+            f"UPDATE {table} SET signature = ? WHERE {column} = ?", (seen.signature, str(path))
         )
-    assert cause(desk) == "source changed"
+
+
+@pytest.mark.parametrize("settled", [False, True], ids=["just written", "long there"])
+def test_a_source_written_in_the_very_tick_of_the_look_is_found(desk: Desk, settled: bool) -> None:
+    desk.ahead_ns = settled * DAY_NS
+    desk.export()
+    rewrite(desk)
+    say_its_times_are_the_same(desk, "export_cache_sources", desk.file("a"))
+    assert cause(desk) == (
+        "valid" if settled else "source changed"
+    )  # one long there cannot have the same times
+
+
+@pytest.mark.parametrize("settled", [False, True], ids=["just written", "long there"])
+def test_an_output_altered_in_the_very_tick_it_was_noted_is_found(desk: Desk, settled: bool) -> None:
+    desk.ahead_ns = settled * DAY_NS
+    desk.export()
+    alter_output(desk)
+    say_its_times_are_the_same(desk, "export_cache", desk.output)
+    assert cause(desk) == ("valid" if settled else "output altered")
 
 
 def test_an_output_that_was_copied_back_is_valid_still(desk: Desk) -> None:

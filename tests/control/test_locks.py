@@ -295,6 +295,7 @@ def test_of_processes_that_begin_together_only_those_of_one_kind_go_on(tmp_path:
     context = multiprocessing.get_context("spawn")
     texts = ["file", "ray", "redis://a:6379/0", "file"]
     told = [tmp_path / str(number) for number in range(len(texts))]
+    Database(tmp_path / "control.sqlite", TABLES).close()
     begun = [
         context.Process(target=configure, args=(tmp_path / "control.sqlite", text, file))
         for text, file in zip(texts, told, strict=True)
