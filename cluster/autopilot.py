@@ -1,6 +1,7 @@
 """`tamen train --auto`: the autopilot on this machine, over the folder of runs."""
 
 import functools
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def run_autopilot(
     parsed = [parse_key(key) for key in keys]
     configs = {key: stages.config_of(key, []) for key in parsed}
     database = Database(runs / CONTROL_FILE, TABLES)
-    target, began, results = console(), time.monotonic(), list[Result]()
+    target, began = console(), time.monotonic()
 
     def over() -> bool:
         return stop.requested or (minutes is not None and time.monotonic() - began >= 60 * minutes)
@@ -114,6 +115,7 @@ def run_autopilot(
             monitor=HealthMonitor(database),
             registry=ModelRegistry(runs),
             lock=functools.partial(locks.lock, ttl_seconds=config.autopilot.lock_seconds),
+            together=database.write,
         )
         memory.journal.save_settings(config.decisions.model_dump(mode="json"))
         work = MachineStages(runs, configs, config, ExportCache(database), address, over)
@@ -122,7 +124,7 @@ def run_autopilot(
         try:
             while not over() and (rounds is None or done < rounds):
                 work.done = 0
-                results += autopilot.round()
+                autopilot.round()
                 done += 1
                 time.sleep(0 if work.done else PAUSE_SECONDS)
         except Stopped:
@@ -130,7 +132,11 @@ def run_autopilot(
         finally:
             memory.registry.close()
             database.close()
-    return results
+    return autopilot.results
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass
@@ -145,6 +151,7 @@ class MachineStages:
         address: of Ray.
         should_stop: whether to leave a stage.
         done: how many stages have come to their end.
+        lost: whether the work is another's by now.
     """
 
     runs: Path
@@ -154,6 +161,7 @@ class MachineStages:
     address: str | None
     should_stop: Callable[[], bool]
     done: int = 0
+    lost: Callable[[], bool] = _never
 
     def games(self, key: Key) -> int:
         return stages.games_at_rest(self._folder(key))[0]
@@ -174,7 +182,8 @@ class MachineStages:
     def export(self, key: Key, settings: ExportSettings) -> dict[str, Any]:
         folder = self._folder(key)
         selection = settings.selection
-        sources = [Source(path / "replay", stages.games_of(path)[0]) for path in folder.played_in()]
+        played = [path for path in folder.played_in() if (path / "replay").is_dir()]
+        sources = [Source(path / "replay", stages.games_of(path)[0]) for path in played]
         about = {
             "max_games": selection.max_games,
             "stride": str(selection.stride),
@@ -195,17 +204,22 @@ class MachineStages:
         self.cache.record(found.seen, games=made["games"], samples=made["rows"])
         return {**made, "folder": str(folder.data), "cached": False}
 
-    def fit(self, key: Key, number: int, parent: Path | None, settings: ExportSettings) -> dict[str, Any]:
+    def fit(
+        self, key: Key, number: int, parent: Path | None, *, epochs: int, batch_rows: int
+    ) -> dict[str, Any]:
         task = stages.FitTask(
             self.configs[key],
             self._folder(key),
             number,
             parent,
-            settings.epochs,
-            settings.batch_rows,
+            epochs,
+            batch_rows,
             Machine.here().cpus,
         )
         return self._do(stages.fit, task)
+
+    def tidy(self, key: Key, number: int) -> None:
+        shutil.rmtree(self._folder(key).training(number), ignore_errors=True)  # the registry has the weights
 
     def meet(
         self, key: Key, model: Path, opponent: str | Path, *, pairs: int, first_pair: int
@@ -225,7 +239,7 @@ class MachineStages:
         return self._do(stages.meet, task)
 
     def _do(self, function: Callable[[Any], dict[str, Any]], task: Any) -> dict[str, Any]:
-        made = run_apart(function, task, should_stop=self.should_stop)
+        made = run_apart(function, task, should_stop=lambda: self.should_stop() or self.lost())
         self.done += 1
         return made
 

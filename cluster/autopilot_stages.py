@@ -29,6 +29,8 @@ from replay.archive import StoredChunk
 Engine = Literal["ray", "local"]
 MODEL_FILE = "model.safetensors"
 UNTRAINED = 0
+LOG_BYTES = 16 << 20
+"""Beyond which a log begins anew; the one before is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ class KeyFolder:
 
     def played_in(self) -> list[Path]:
         """Return the folders of games that there are, the oldest model's first."""
-        return sorted(self.selfplay.glob("v*"), key=lambda path: int(path.name[1:]))
+        found = [path for path in self.selfplay.glob("v*") if path.name[1:].isdecimal()]
+        return sorted(found, key=lambda path: int(path.name[1:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,18 +140,19 @@ def config_of(key: Key, overrides: list[str]) -> RunConfig:
 
 
 def games_at_rest(folder: KeyFolder) -> tuple[int, int]:
-    """Return how many games there are, and rows of them. Raises DataError when the newest chunk of some is damaged."""
+    """Return how many games there are, and rows of them."""
     counts = [games_of(played) for played in folder.played_in()]
     return sum(games for games, _ in counts), sum(rows for _, rows in counts)
 
 
 def games_of(played: Path) -> tuple[int, int]:
-    """Return likewise what one model has played: its newest chunk says it."""
-    chunks = sorted((played / "replay").glob("*.chunk"))
-    if not chunks:
-        return 0, 0
-    stored = StoredChunk.decode(chunks[-1].read_bytes(), source=str(chunks[-1]))
-    return stored.total_games, stored.total_rows
+    """Return likewise what one model has played: its newest sound chunk says it."""
+    for chunk in sorted((played / "replay").glob("*.chunk"), reverse=True):
+        # One that is damaged is set aside when games are played there the next time; one may be deleted meanwhile.
+        with contextlib.suppress(DataError, FileNotFoundError):
+            stored = StoredChunk.decode(chunk.read_bytes(), source=str(chunk))
+            return stored.total_games, stored.total_rows
+    return 0, 0
 
 
 def play(task: PlayTask) -> dict[str, Any]:
@@ -318,6 +322,8 @@ def _untrained(task: PlayTask) -> Path:
 def _said_to(file: Path) -> Iterator[None]:
     """Append what is printed to a file, by this process and those that it begins: a screen shows other things."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists() and file.stat().st_size > LOG_BYTES:
+        file.rename(file.with_suffix(".1.txt"))
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(stream) for stream in (1, 2)]

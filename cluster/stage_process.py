@@ -36,15 +36,17 @@ def run_apart(
     process = context.Process(target=_work, args=(there, function, task), name=function.__name__)
     process.start()
     there.close()
+    grace = POLL_SECONDS
     try:
         while not connection.wait([here, process.sentinel], POLL_SECONDS):
             if should_stop():
                 raise Stopped
         kind, said = here.recv() if here.poll() else _DIED
+        grace = GRACE_SECONDS  # libraries take their time to tidy up
     except EOFError:
         kind, said = _DIED
     finally:
-        _end(process)
+        _end(process, grace)
         here.close()
     if kind == "made":
         return said
@@ -55,20 +57,20 @@ def run_apart(
     raise ClusterError(
         f"{function.__name__} did not come to its end",
         why=f"its process ended with exit code {process.exitcode}" if kind == "died" else str(said),
-        fix="it is done again the next time; if that fails too, see to the machine's memory and the key's log.txt",
+        fix="it is done again, three times at most; if it fails again, see to the memory and to the key's log.txt",
     )
 
 
-def _end(process: Any) -> None:
-    process.join(0 if process.exitcode is None and process.is_alive() else None)
-    if process.is_alive():
-        process.join(POLL_SECONDS)
+def _end(process: Any, grace: float) -> None:
+    """Wait for a process, ask it to end, and see that nothing of it is left."""
+    process.join(grace)
     if process.is_alive():
         process.terminate()
         process.join(GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # also what it began
     if process.is_alive():
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.join(GRACE_SECONDS)
 
 

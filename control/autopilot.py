@@ -14,7 +14,7 @@ work on the same keys, and any of them may be killed at any moment.
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -26,7 +26,7 @@ from control.health import HealthMonitor
 from control.journal import Journal
 from control.keys import Key
 from control.lineage import hash_source
-from control.locks import Lock
+from control.locks import Lock, LockLostError, not_held
 from control.model_cards import Match
 from control.promotion import Promoter, PromotionRules, Rung
 from control.registry import ModelRegistry
@@ -34,14 +34,22 @@ from control.registry_tables import AliasMovedError
 from control.sequential import PairCounts, Sprt
 from control.trainings import Training, Trainings, lock_of
 from control.triggers import Decision, decide_all
-from core.errors import EvaluationError, TamenError, UsageError
+from core.errors import ClusterError, EvaluationError, TamenError, UsageError
 
 WHO = "autopilot"
 BEAT_SECONDS = 5.0
+MOST_FAILURES = 3
+"""Of the stages of one training, before it is given up."""
 
 
 class Stages(Protocol):
-    """What is done for a key. Any of it may be killed, and done again: it finds what was there."""
+    """What is done for a key. Any of it may be killed, and done again: it finds what was there.
+
+    Attributes:
+        lost: set by the autopilot: whether the work is another's by now, and has to end.
+    """
+
+    lost: Callable[[], bool]
 
     def games(self, key: Key) -> int:
         """Return how many games of a key there are."""
@@ -59,8 +67,14 @@ class Stages(Protocol):
         """Make the data set of a key; return {"games", "rows", "folder"}, plain JSON."""
         ...
 
-    def fit(self, key: Key, number: int, parent: Path | None, settings: ExportSettings) -> Mapping[str, Any]:
+    def fit(
+        self, key: Key, number: int, parent: Path | None, *, epochs: int, batch_rows: int
+    ) -> Mapping[str, Any]:
         """Fit a network to it for training `number`; return {"model": path, "config", "metrics"}, plain JSON."""
+        ...
+
+    def tidy(self, key: Key, number: int) -> None:
+        """Remove what only training `number` needed."""
         ...
 
     def meet(
@@ -76,6 +90,7 @@ class Memory:
 
     Attributes:
         lock: makes the lock of a name.
+        together: opens a transaction of the file that journal, trainings and monitor are in.
     """
 
     journal: Journal
@@ -83,6 +98,7 @@ class Memory:
     monitor: HealthMonitor
     registry: ModelRegistry
     lock: Callable[[str], Lock]
+    together: Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +130,9 @@ class Autopilot:
         say: takes a line for people.
         should_stop: whether to leave off between two stages.
         clock: seconds since 1970.
+
+    Attributes:
+        results: of all trainings so far.
     """
 
     def __init__(
@@ -140,6 +159,7 @@ class Autopilot:
         self._say = say
         self._should_stop = should_stop
         self._clock = clock
+        self.results: list[Result] = []
 
     def round(self) -> list[Result]:
         """Go round once, and return what was trained.
@@ -147,20 +167,20 @@ class Autopilot:
         Raises:
             TamenError: when what is remembered cannot be read or written. What fails for a key is told, and counted.
         """
-        results = [self._train(one.key, one.reason) for one in self._memory.trainings.under_way()]
-        weights = {
-            key: weigh(facts, self._config.curriculum, now=self._clock())
-            for key, facts in self._facts().items()
-        }
+        before = len(self.results)
+        for training in self._memory.trainings.under_way():
+            self._train(training.key)
+        curriculum, facts = self._config.curriculum, self._facts()
+        weights = {key: weigh(known, curriculum, now=self._clock()) for key, known in facts.items()}
         for key, games in self._shares(weights).items():
             self._play(key, games)
         for key, decision in self._decisions().items():
-            if decision.should_train and not self._should_stop():
-                results.append(self._train(key, decision.reason))
+            if decision.should_train:
+                self._train(key)
         for key in self._keys:
             self._memory.monitor.record_model(key, len(self._memory.registry.models(key)))
         self._memory.monitor.report()
-        return [result for result in results if result is not None]
+        return self.results[before:]
 
     def _facts(self) -> dict[Key, KeyFacts]:
         recent = self._config.recent
@@ -197,61 +217,98 @@ class Autopilot:
             self._say(
                 f"{key}: {games:,} games of {champion.id if champion else 'an untrained network'}, {there:,} in all"
             )
-        except TamenError as error:
-            self._say(f"{key}: no games: {error.what}: {error.why}")
+        except (TamenError, OSError) as error:
+            self._say(f"{key}: no games: {_in_a_line(error)}")
         finally:
             lock.release()
 
-    def _train(self, key: Key, reason: str) -> Result | None:
-        """Train a key, unless another does so or as many are trained as may be."""
+    def _train(self, key: Key) -> None:
+        """Go on with what is left of a key's training, or begin one if it is called for, unless another does."""
         if key not in self._keys or self._should_stop():
-            return None
+            return
         lock = self._memory.lock(lock_of(key))
         if not lock.acquire(timeout_seconds=0):
             self._say(f"{key}: another trains it")
-            return None
+            return
+        self._stages.lost = lambda: lock.lost
         try:
-            return self._train_under(lock, key, reason)
+            # Under the lock: since it was decided another may have trained it.
+            left = any(training.key == key for training in self._memory.trainings.under_way())
+            decision = self._decisions()[key]
+            rests = self._facts()[key].failures > 0 and decision.limits.wait_seconds > 0
+            if not rests if left else decision.should_train:
+                self._train_under(lock, key, decision.reason)
+        except LockLostError as error:
+            self._say(f"{key}: left to another: {_in_a_line(error)}")
         finally:
+            self._stages.lost = lambda: False
             lock.release()
 
-    def _train_under(self, lock: Lock, key: Key, reason: str) -> Result | None:
+    def _train_under(self, lock: Lock, key: Key, reason: str) -> None:
         memory, most = self._memory, self._config.triggers.max_concurrent
         owner = f"{lock.token.number}"
-        if not memory.journal.start_training(key, owner=owner, most=most, now=self._clock()):
-            return None
+        now = self._clock()
+        if not memory.journal.start_training(key, owner=owner, most=most, now=now, token=lock.token):
+            return
         training = memory.trainings.begin(key, lock.token, reason=reason)
         run = f"training-{training.number}"
         memory.monitor.record_training_start(key, run)
         self._say(f"{key}: training {training.number}, for {training.reason}")
-        failure: TamenError | None = None
+        failure: TamenError | OSError | None = None
         with self._beating(key, owner):
             try:
                 message, model_id, promoted = self._all_stages(lock, training)
-            except TamenError as error:
-                failure = error
-                message, model_id, promoted = f"{error.what}: {error.why}", None, False
-            except Exception:  # it was asked to stop, and is gone on with by whoever comes next
-                memory.monitor.record_training_pause(key, run)
+            except LockLostError:
                 raise
-        # In this order: a kill in between leaves a training that is gone on with, and not games that look new.
-        memory.journal.end_training(key, owner=owner, success=failure is None, now=self._clock())
-        memory.monitor.record_training_complete(key, success=failure is None, run=run, reason=message)
-        if not lock.lost:
-            training = memory.trainings.end(training, lock.token, success=failure is None, message=message)
+            except Exception as error:
+                if lock.lost:
+                    raise not_held(lock.name) from error
+                if not isinstance(error, TamenError | OSError):  # it was asked to stop
+                    memory.journal.pause_training(key, owner=owner, now=self._clock())
+                    memory.monitor.record_training_pause(key, run)
+                    raise
+                failure = error
+                message, model_id, promoted = _in_a_line(error), None, False
+        with memory.together():
+            if self._is_tried_again(lock, training, failure):
+                memory.journal.pause_training(key, owner=owner, now=self._clock(), failed=True)
+            else:
+                training = memory.trainings.end(
+                    training, lock.token, success=failure is None, message=message
+                )
+                memory.journal.end_training(key, owner=owner, success=failure is None, now=self._clock())
+            memory.monitor.record_training_complete(key, success=failure is None, run=run, reason=message)
+        if failure is None:
+            self._stages.tidy(key, training.number)
         self._say(f"{key}: {message}")
-        return Result(key, failure is None, training.seconds, model_id, promoted, message)
+        self.results.append(Result(key, failure is None, training.seconds, model_id, promoted, message))
+
+    def _is_tried_again(self, lock: Lock, training: Training, failure: Exception | None) -> bool:
+        """Say whether a stage that failed is done again later: not for what is refused, and not for ever."""
+        if not isinstance(failure, ClusterError | EvaluationError | OSError):
+            return False
+        tried = self._memory.trainings.note_failure(training, lock.token, _in_a_line(failure))
+        return tried < MOST_FAILURES
 
     def _all_stages(self, lock: Lock, training: Training) -> tuple[str, str, bool]:
         """Do what is left of a training; return what came of it, the model, and whether it is champion."""
         key, trainings, registry = training.key, self._memory.trainings, self._memory.registry
-        games = self._stages.games(key)
-        settings = export_settings(
-            key.game,
-            games,
-            self._config.export,
-            moves_per_game=self._stages.rows_per_game(key),
-        )
+
+        def export() -> dict[str, Any]:
+            settings = export_settings(
+                key.game,
+                self._stages.games(key),
+                self._config.export,
+                moves_per_game=self._stages.rows_per_game(key),
+            )
+            # Written down with it: a fitting goes on as it was begun, whatever is set by then.
+            fitted = {"epochs": settings.epochs, "batch_rows": settings.batch_rows}
+            return {**self._stages.export(key, settings), **fitted}
+
+        def fit() -> Mapping[str, Any]:
+            parent_file = registry.get(parent["id"]).file if parent["id"] else None
+            epochs, batch_rows = exported["epochs"], exported["batch_rows"]
+            return self._stages.fit(key, training.number, parent_file, epochs=epochs, batch_rows=batch_rows)
 
         def once(stage: str, work: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
             return trainings.once(training, lock.token, stage, work)
@@ -261,6 +318,7 @@ class Autopilot:
             return {"id": champion and champion.id}
 
         def register() -> dict[str, Any]:
+            self._check_held()
             return {
                 "id": registry.register(
                     key,
@@ -276,9 +334,8 @@ class Autopilot:
             }
 
         parent = once("parent", parent_of)
-        exported = once("export", lambda: self._stages.export(key, settings))
-        parent_file = registry.get(parent["id"]).file if parent["id"] else None
-        fitted = once("fit", lambda: self._stages.fit(key, training.number, parent_file, settings))
+        exported = once("export", export)
+        fitted = once("fit", fit)
         model_id = once("register", register)["id"]
         self._memory.journal.record_models(key, len(registry.models(key)))
         judged = once("evaluate", lambda: self._evaluate(key, model_id))
@@ -289,22 +346,33 @@ class Autopilot:
         """Let a candidate meet the champion and the ladder until that is decided, and settle it."""
         registry = self._memory.registry
         promoter = Promoter(registry, self._rules(), WHO)
-        promoter.propose(model_id, "it was trained")
         while True:
             try:
+                promoter.propose(model_id, "it was trained")
                 while (decision := promoter.decide(model_id)).next_pairs:
                     for opponent, pairs in decision.next_pairs.items():
                         self._meet(key, model_id, opponent, pairs)
-                elo = promoter.rate(model_id)
+                self._check_held()
+                open_still = registry.find(model_id).stage in ("development", "staging")
+                elo = promoter.rate(model_id) if open_still else promoter.estimate(model_id)
                 decision = promoter.settle(model_id)
+                break
             except AliasMovedError:
                 continue  # another champion was made meanwhile, whom it has to meet
-            told = (
-                f"{decision.why}; Elo {elo.rating:+.0f} ({elo.low:+.0f} to {elo.high:+.0f})"
-                if elo
-                else decision.why
-            )
-            return {"why": told, "verdict": decision.verdict, "elo": elo and elo.rating}
+        met = promoter.meetings(model_id).get(decision.champion or "")
+        if met is not None and met.pairs:
+            draws = sum(match.draws for match in registry.matches(model_id, decision.champion))
+            wins = round(2 * met.points - draws / 2)
+            losses = 2 * met.pairs - wins - draws
+            result = MatchResult(self._clock(), wins, draws, losses, elo and elo.rating)
+            self._memory.journal.record_result(key, result, match=model_id)
+            self._memory.monitor.record_win_rate(key, met.score)
+        told = (
+            f"{decision.why}; Elo {elo.rating:+.0f} ({elo.low:+.0f} to {elo.high:+.0f})"
+            if elo
+            else decision.why
+        )
+        return {"why": told, "verdict": decision.verdict, "elo": elo and elo.rating}
 
     def _meet(self, key: Key, model_id: str, opponent: str, pairs: int) -> None:
         """Play some pairs more, and write down how they ended."""
@@ -313,6 +381,7 @@ class Autopilot:
         model = registry.get(model_id)
         against = registry.get(opponent).file if opponent.startswith(f"{key}-v") else opponent
         played = self._stages.meet(key, model.file, against, pairs=pairs, first_pair=before)
+        self._check_held()
         counts, now = PairCounts.of_scores(played["pair_scores"]), self._clock()
         if not counts.pairs:
             raise EvaluationError(
@@ -324,19 +393,11 @@ class Autopilot:
         registry.record(
             Match(model_id, opponent, counts, played["draws"], seed, before, now, set_aside=aside)
         )
-        if opponent.startswith(f"{key}-v"):
-            games, draws = 2 * counts.pairs, played["draws"]
-            wins = round(2 * counts.points - draws / 2)
-            result = MatchResult(
-                now, wins=wins, draws=draws, losses=games - wins - draws, elo=self._elo(key, model_id)
-            )
-            self._memory.journal.record_result(key, result, match=f"{model_id}:{opponent}:{before}")
-            self._memory.monitor.record_win_rate(key, counts.score)
 
-    def _elo(self, key: Key, model_id: str) -> float | None:
-        """Return what is known of a model's rating by now."""
-        elo = Promoter(self._memory.registry, self._rules(), WHO).rate(model_id)
-        return elo and elo.rating
+    def _check_held(self) -> None:
+        """Raise LockLostError when the training is another's by now: what is written next is not fenced."""
+        if self._stages.lost():
+            raise not_held("the lock of this training")
 
     def _rules(self) -> PromotionRules:
         settings = self._config.autopilot
@@ -359,7 +420,8 @@ class Autopilot:
 
         def beat() -> None:
             while not ended.wait(BEAT_SECONDS):
-                self._memory.journal.beat(key, owner=owner, now=self._clock())
+                with suppress(TamenError):  # the next one may get through
+                    self._memory.journal.beat(key, owner=owner, now=self._clock())
 
         thread = threading.Thread(target=beat, name=f"beat {key}", daemon=True)
         thread.start()
@@ -368,3 +430,7 @@ class Autopilot:
         finally:
             ended.set()
             thread.join(2 * BEAT_SECONDS)
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{error.what}: {error.why}" if isinstance(error, TamenError) else str(error)

@@ -13,7 +13,9 @@ from typing import Any
 from configs.control import RecentConfig
 from control.curriculum import HALF_LIVES, KeyFacts, MatchResult, age_seconds, checked_number, recent_results
 from control.database import Database, Row
+from control.fencing import Fence
 from control.keys import Key, parse_key
+from control.locks import FencingToken
 from core.errors import DataError
 
 TABLES = """
@@ -115,15 +117,27 @@ class Journal:
         return added > 0
 
     def start_training(
-        self, key: Key, *, owner: str, most: int, now: float, silent_seconds: float = SILENT_SECONDS
+        self,
+        key: Key,
+        *,
+        owner: str,
+        most: int,
+        now: float,
+        silent_seconds: float = SILENT_SECONDS,
+        token: FencingToken | None = None,
     ) -> bool:
         """Note that `owner` begins or goes on with the training of a key, unless `most` others are trained already.
 
         Who calls this holds the lock of the key: he takes over what another has left unfinished, with the games that
         were there when it was begun. Looking and noting are one transaction: the limit holds among all processes.
+
+        Raises:
+            LockLostError: when the lock with this token is another's by now.
         """
         checked_number("now", now)
         with self._database.write() as connection:
+            if token is not None:
+                Fence(self._database).check(connection, token)
             others = connection.execute(
                 "SELECT count(*) FROM journal_keys WHERE key != ? AND owner IS NOT NULL AND seen >= ?",
                 (str(key), now - silent_seconds),
@@ -160,6 +174,21 @@ class Journal:
                 f"UPDATE journal_keys SET last_attempt = ?3 {outcome},"  # noqa: S608 - no text from outside
                 " owner = NULL, began = NULL, began_games = NULL, seen = NULL WHERE key = ?1 AND owner = ?2",
                 (str(key), owner, now),
+            )
+            return changed.rowcount > 0
+
+    def pause_training(self, key: Key, *, owner: str, now: float, failed: bool = False) -> bool:
+        """Note that `owner` leaves a training that somebody goes on with later; return whether it was his.
+
+        Args:
+            failed: it counts as a failure, after which some time has to pass.
+        """
+        checked_number("now", now)
+        with self._database.write() as connection:
+            changed = connection.execute(
+                "UPDATE journal_keys SET owner = NULL, seen = NULL, failures = failures + ?3,"
+                " last_attempt = CASE WHEN ?3 THEN ?4 ELSE last_attempt END WHERE key = ?1 AND owner = ?2",
+                (str(key), owner, int(failed), now),
             )
             return changed.rowcount > 0
 

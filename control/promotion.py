@@ -348,15 +348,19 @@ class Promoter:
         met = self.meetings(model.id)
         return judge(self.rules, model.id, champion, met, elo=model.elo, champion_elo=rated)
 
-    def rate(self, model_id: str) -> Elo | None:
-        """Estimate the rating of a model from its recorded games against rated models and "random"; write it down.
+    def estimate(self, model_id: str) -> Elo | None:
+        """Estimate the rating of a model from its recorded games against rated models and "random".
 
-        The ratings of the others count as certain. None, and nothing written, when it has met none of them.
+        The ratings of the others count as certain. None when it has met none of them.
         """
         met = self.meetings(model_id)
         ids = {model.id: model.elo for model in self.registry.models() if model.id in met}
         anchors = {opponent: elo.rating for opponent, elo in ids.items() if elo is not None}
-        elo = rating_of(met, {RANDOM: 0.0, **anchors})
+        return rating_of(met, {RANDOM: 0.0, **anchors})
+
+    def rate(self, model_id: str) -> Elo | None:
+        """Write down what `estimate` returns, and return it."""
+        elo = self.estimate(model_id)
         if elo is not None:
             self.registry.rate(model_id, elo)
         return elo

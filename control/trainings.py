@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS trainings (
     began REAL NOT NULL,
     ended REAL,
     made TEXT NOT NULL DEFAULT '{}',
+    failures INTEGER NOT NULL DEFAULT 0,
     success INTEGER,
     message TEXT NOT NULL DEFAULT ''
 );
@@ -118,6 +119,18 @@ class Trainings:
                 "UPDATE trainings SET made = ? WHERE number = ?", (json.dumps(everything), training.number)
             )
         return made
+
+    def note_failure(self, training: Training, token: FencingToken, message: str) -> int:
+        """Note that a stage of a training failed, which may be tried again; return how often that happened."""
+        with self._fence.write(token) as connection:
+            _unended(connection, training)
+            connection.execute(
+                "UPDATE trainings SET failures = failures + 1, message = ? WHERE number = ?",
+                (message, training.number),
+            )
+            return connection.execute(
+                "SELECT failures FROM trainings WHERE number = ?", (training.number,)
+            ).fetchone()[0]
 
     def end(self, training: Training, token: FencingToken, *, success: bool, message: str) -> Training:
         """Write down how a training ended."""

@@ -1,7 +1,7 @@
 """The autopilot goes round: it plays, trains what calls for it, once, and what was left unfinished first."""
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import pytest
 
 from configs.autopilot import CONTROL, ControlConfig
 from control import fencing, health, journal, locks, trainings
-from control.autopilot import Autopilot, Memory, Result
+from control.autopilot import MOST_FAILURES, Autopilot, Memory, Result
 from control.database import Database
 from control.export_settings import ExportSettings
 from control.file_locks import FileLocks
@@ -43,6 +43,11 @@ class Counted:
         self.played: dict[Key, int] = {}
         self.done: list[str] = []
         self.broken: str | None = None
+        self.tidied: list[int] = []
+        self.lost: Callable[[], bool] = lambda: False
+
+    def tidy(self, key: Key, number: int) -> None:
+        self.tidied.append(number)
 
     def games(self, key: Key) -> int:
         return self.played.get(key, 0)
@@ -61,11 +66,17 @@ class Counted:
         (data / "manifest.json").write_text(f"{self.games(key)}")
         return {"games": settings.games, "rows": settings.estimated_samples, "folder": str(data)}
 
-    def fit(self, key: Key, number: int, parent: Path | None, settings: ExportSettings) -> Mapping[str, Any]:
+    def fit(
+        self, key: Key, number: int, parent: Path | None, *, epochs: int, batch_rows: int
+    ) -> Mapping[str, Any]:
         self._note(f"fit {key} from {parent and parent.stem}")
         model = self.folder / f"{key}-{number}.safetensors"
         model.write_text(f"{key} {number}")
-        return {"model": str(model), "config": {"epochs": settings.epochs}, "metrics": {"loss": 1 / number}}
+        return {
+            "model": str(model),
+            "config": {"epochs": epochs, "batch_rows": batch_rows},
+            "metrics": {"loss": 1 / number},
+        }
 
     def meet(
         self, key: Key, model: Path, opponent: str | Path, *, pairs: int, first_pair: int
@@ -103,6 +114,7 @@ class Rig:
             HealthMonitor(self.database),
             ModelRegistry(folder),
             lock,
+            self.database.write,
         )
         self.stages = Counted(folder)
         self.said: list[str] = []
@@ -191,7 +203,7 @@ def test_what_a_dead_process_left_is_gone_on_with_first_and_done_once(tmp_path: 
         class Killed(BaseException):
             """As if the process were gone: nothing is tidied up."""
 
-        def die(*args: Any) -> Any:
+        def die(*args: Any, **given: Any) -> Any:
             raise Killed
 
         first.stages.fit = die  # type: ignore[method-assign]
@@ -223,7 +235,7 @@ def test_one_that_is_asked_to_stop_leaves_no_failure_behind(rig: Rig) -> None:
     class AskedToStop(Exception):
         pass
 
-    def stop(*args: Any) -> Any:
+    def stop(*args: Any, **given: Any) -> Any:
         raise AskedToStop
 
     rig.stages.fit = stop  # type: ignore[method-assign]
@@ -241,3 +253,35 @@ def test_a_pause_is_of_the_training_that_is_named(rig: Rig) -> None:
     assert monitor.report().keys[0].record.training is not None
     monitor.record_training_pause(KEY, "first")
     assert monitor.report().keys[0].record.training is None
+
+
+def test_a_stage_that_failed_is_tried_again_and_given_up_after_some_times(rig: Rig) -> None:
+    rig.stages.broken = f"fit {KEY}"
+    for _ in range(MOST_FAILURES):
+        if rig.memory.trainings.newest(9) and rig.memory.trainings.get(1).ended:
+            break
+        rig.round()
+    assert rig.memory.trainings.get(1).success is False
+    assert rig.database.read("SELECT failures FROM trainings WHERE number = 1")[0][0] == MOST_FAILURES
+    rig.stages.broken = None
+    assert any(result.success for result in rig.round())
+
+
+def test_who_loses_the_lock_leaves_the_training_and_its_records_to_the_other(rig: Rig) -> None:
+    name, fence = lock_of(KEY), fencing.Fence(rig.database)
+
+    def lose(*args: Any, **given: Any) -> Any:
+        fence.outrun(name)  # another has been given the lock
+        return {"model": "", "config": {}, "metrics": {}}
+
+    rig.stages.fit = lose  # type: ignore[method-assign]
+    assert rig.round() == []
+    assert any("left to another" in line for line in rig.said)
+    assert len(rig.memory.trainings.under_way()) == 1
+    (state,) = rig.memory.monitor.report().keys
+    assert state.record.failures == 0
+
+
+def test_what_only_a_training_needed_is_removed_at_its_end(rig: Rig) -> None:
+    rig.round()
+    assert rig.stages.tidied == [1]
