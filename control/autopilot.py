@@ -177,8 +177,6 @@ class Autopilot:
         for key, decision in self._decisions().items():
             if decision.should_train:
                 self._train(key)
-        for key in self._keys:
-            self._memory.monitor.record_model(key, len(self._memory.registry.models(key)))
         self._memory.monitor.report()
         return self.results[before:]
 
@@ -337,7 +335,9 @@ class Autopilot:
         exported = once("export", export)
         fitted = once("fit", fit)
         model_id = once("register", register)["id"]
-        self._memory.journal.record_models(key, len(registry.models(key)))
+        models = len(registry.models(key))
+        self._memory.journal.record_models(key, models)
+        self._memory.monitor.record_model(key, models)
         judged = once("evaluate", lambda: self._evaluate(key, model_id))
         promoted = registry.alias(key, "champion") == model_id
         return f"{model_id}: {judged['why']}", model_id, promoted

@@ -155,6 +155,8 @@ def test_the_first_model_is_trained_from_untrained_games_and_becomes_champion(ri
     elo = rig.memory.registry.find("hex5_2p@champion").elo
     assert elo is not None
     assert elo.rating > 100
+    (state,) = rig.memory.monitor.report().keys
+    assert (state.record.models, state.record.games) == (1, 120)
 
 
 def test_the_champion_plays_and_is_the_parent_of_the_next(rig: Rig) -> None:
