@@ -13,8 +13,8 @@ import numpy as np
 from cluster import autopilot_stages as stages
 from cluster.addresses import cluster_to_join
 from cluster.autopilot_stages import KeyFolder
-from cluster.locks import CONTROL_FILE, open_locks
 from cluster.locks import TABLES as LOCK_TABLES
+from cluster.locks import open_locks
 from cluster.program import Machine
 from cluster.stage_process import run_apart
 from cluster.stopping import stop_request
@@ -23,7 +23,7 @@ from configs.autopilot import CONTROL, ControlConfig
 from configs.schema import RunConfig
 from control import export_cache, health, journal, trainings
 from control.autopilot import Autopilot, Memory, Result
-from control.database import Database
+from control.database import CONTROL_FILE, Database
 from control.export_cache import ExportCache, Source
 from control.export_settings import ExportSettings, Selection
 from control.health import HealthMonitor

@@ -23,13 +23,13 @@ from rich.text import Text
 from cluster.stopping import StopRequest, stop_request
 from cluster.terminal import UNKNOWN, console, duration, is_live, percent, whole
 from cluster.verbs import print_json
+from control.database import CONTROL_FILE
 from core.errors import UsageError
 
 if TYPE_CHECKING:
     from control.alerts import Alert, AlertBook, Change, Listener
     from control.health import HealthMonitor, HealthReport, KeyHealth
 
-CONTROL_FILE = "control.sqlite"
 COMMAND_SECONDS = 10.0
 """After which a command that is told of an alert is ended."""
 _STYLES = {

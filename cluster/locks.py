@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cluster.terminal import console, duration
 from control import fencing, leases, locks
-from control.database import Database
+from control.database import CONTROL_FILE, Database
 from control.fencing import Fence
 from control.file_locks import FileLocks
 from control.locks import (
@@ -27,7 +27,6 @@ from control.locks import (
 )
 from core.errors import UsageError
 
-CONTROL_FILE = "control.sqlite"
 FOLDER = ".locks"
 """Below the runs; no run has a name with a dot at its beginning."""
 TABLES = locks.TABLES + fencing.TABLES + leases.TABLES

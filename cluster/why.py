@@ -14,14 +14,12 @@ from cluster.terminal import UNKNOWN, console, percent, real, whole
 from configs.control import DECISIONS, DecisionsConfig
 from configs.words import did_you_mean
 from control.curriculum import KeyFacts, Weight, age_seconds, weigh
-from control.database import Database
+from control.database import CONTROL_FILE, Database
 from control.export_settings import ExportSettings, export_settings
 from control.journal import TABLES, Journal
 from control.keys import Key, parse_key
 from control.triggers import SIGNALS, Decision, decide_all
 from core.errors import DataError, UsageError
-
-CONTROL_FILE = "control.sqlite"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ Row: TypeAlias = sqlite3.Row
 
 _APPLICATION = int.from_bytes(b"tmen", "big")
 FORMAT = 1
+CONTROL_FILE = "control.sqlite"
+"""In the folder of runs: all that is remembered but the models."""
 BUSY_SECONDS = 10.0
 
 

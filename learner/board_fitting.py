@@ -1,7 +1,6 @@
 """Fits a board network to games at rest: the move that was played is the policy, who won is the value."""
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from learner.mixing import DataSet, MixedRows, Targets, learning_columns, valida
 from learner.muon import Muon
 from learner.objective import Columns
 from learner.offline import Around, OfflineLearner, Plan, dotted
+from learner.schedule import rate_by_share
 from learner.step import Optimizer, Trainer
 from networks.build import Net, new_net
 from networks.precision import Precision, resolve
@@ -160,11 +160,14 @@ class BoardTask:
 
     def rate(self, steps: int, share: float) -> float:
         """See `Task.rate`: it rises over `fit.warmup_share`, and falls along half a cosine to zero."""
-        learner, warmup = self._fitting.learner, self._settings.warmup_share
-        steps_in_all = max(1.0, self.plan.total_rows / learner.batch_rows)
-        # Half a step in, lest the first be none.
-        rising = 1.0 if share >= warmup else (share + 0.5 / steps_in_all) / warmup
-        return learner.learning_rate * min(1.0, rising) * (1 + math.cos(math.pi * share)) / 2
+        learner = self._fitting.learner
+        return rate_by_share(
+            learner.learning_rate,
+            share,
+            warmup=self._settings.warmup_share,
+            final=0.0,
+            steps_in_all=max(1.0, self.plan.total_rows / learner.batch_rows),
+        )
 
     def batch(self, drawn: int, rows: int) -> Columns:
         return self._rows.batch(drawn, rows)

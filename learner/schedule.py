@@ -27,3 +27,13 @@ def learning_rate(config: LearnerConfig, learner_steps: int) -> float:
     if config.schedule == "step" and learner_steps >= config.schedule_steps:
         return config.learning_rate * final
     return config.learning_rate
+
+
+def rate_by_share(peak: float, share: float, *, warmup: float, final: float, steps_in_all: float) -> float:
+    """Return the rate when a `share` in [0, 1] of what is to be learnt is used up.
+
+    It rises to `peak` over the share `warmup`, and falls along half a cosine to `final` of itself.
+    """
+    # Half a step in, lest the first be none.
+    rising = 1.0 if share >= warmup else (share + 0.5 / steps_in_all) / warmup
+    return peak * min(1.0, rising) * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * share)))

@@ -8,7 +8,6 @@ Shapes: `R` rows, `n` rows of a batch, `C` cells, `A` actions, `S` symmetries.
 """
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from games.game import Game
 from learner.board_objective import BoardObjective
 from learner.objective import Columns
 from learner.offline import Around, OfflineLearner, Plan, dotted
+from learner.schedule import rate_by_share
 from learner.step import Trainer
 from networks.build import Net, load_into, new_net
 from networks.precision import Precision, resolve
@@ -139,15 +139,14 @@ class SearchedTask:
 
     def rate(self, steps: int, share: float) -> float:
         """See `Task.rate`: it rises over `warmup_share`, and falls along half a cosine to `final_rate_share`."""
-        learner, settings = self._fitting.learner, self._settings
-        steps_in_all = max(1.0, self.plan.total_rows / learner.batch_rows)
-        # Half a step in, lest the first be none.
-        rising = (
-            1.0 if share >= settings.warmup_share else (share + 0.5 / steps_in_all) / settings.warmup_share
+        learner = self._fitting.learner
+        return rate_by_share(
+            learner.learning_rate,
+            share,
+            warmup=self._settings.warmup_share,
+            final=self._settings.final_rate_share,
+            steps_in_all=max(1.0, self.plan.total_rows / learner.batch_rows),
         )
-        final = settings.final_rate_share
-        falling = final + (1 - final) * (1 + math.cos(math.pi * share)) / 2
-        return learner.learning_rate * min(1.0, rising) * falling
 
     def batch(self, drawn: int, rows: int) -> Columns:
         return self._rows.batch(drawn, rows)

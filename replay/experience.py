@@ -14,7 +14,7 @@ from games.game import Game
 from replay.records import PROVENANCE, Chunk, GameRecord, range_problems, value_problems
 
 # float16 keeps 11 bits: a policy rounded to it is off its sum by at most 2^-11, and a little from underflow.
-_POLICY_SUM_TOLERANCE = 2e-3
+POLICY_SUM_TOLERANCE = 2e-3
 # A log-probability is at most 0 where there are choices; rounding may leave a little more.
 _LOG_PROB_LIMIT = 1e-3
 
@@ -158,4 +158,4 @@ def _misfits(columns: tuple[ArraySpec, ...], chunk: Chunk) -> list[str]:
 def _sum_problems(columns: Mapping[str, np.ndarray]) -> list[str]:
     sums = columns["policy"].sum(axis=1, dtype=np.float32)
     worst = np.abs(sums - 1)[columns["policy_weight"] > 0].max(initial=0)
-    return [f"a policy misses a sum of 1 by {worst:.4f}"] if worst > _POLICY_SUM_TOLERANCE else []
+    return [f"a policy misses a sum of 1 by {worst:.4f}"] if worst > POLICY_SUM_TOLERANCE else []

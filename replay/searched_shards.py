@@ -21,6 +21,7 @@ import numpy as np
 from core.errors import DataError, UsageError
 from core.files import digest, write_atomic
 from core.seeds import derive_seed
+from replay.experience import POLICY_SUM_TOLERANCE
 from replay.npz import (
     damaged,
     digest_of,
@@ -58,9 +59,6 @@ SEARCHED_COLUMNS = {
     game: number of the game that the row was cut from, see `game_number`.
     ply: moves made before.
 """
-
-# What float16 and a little underflow may miss, as `replay.experience` allows it.
-_POLICY_SUM_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +304,7 @@ def check_valid(rows: Mapping[str, np.ndarray], about: SearchedAbout) -> list[st
             "a cell is not -1, 0 or 1": (np.abs(rows["cells"].astype(np.int16)) > 1).any(axis=1),
             "a share of the policy is not from 0 to 1": ~((policy >= 0) & (policy <= 1)).all(axis=1),
             "policy_weight is not finite and at least 0": ~(np.isfinite(weight) & (weight >= 0)),
-            "the policy does not sum to 1": (weight > 0) & ~(np.abs(sums - 1) <= _POLICY_SUM_TOLERANCE),
+            "the policy does not sum to 1": (weight > 0) & ~(np.abs(sums - 1) <= POLICY_SUM_TOLERANCE),
             "outcome is not from -1 to 1": ~(np.abs(rows["outcome"]) <= VALUE_LIMIT),
             "search_value is not from -1 to 1": ~(np.abs(rows["search_value"]) <= VALUE_LIMIT),
             "ply is below 0": rows["ply"] < 0,
