@@ -68,6 +68,8 @@ def open_spiel_name(name: str) -> str:
     """Return OpenSpiel's name of the game that is called `name` here; its actions have the same numbers."""
     if name in ("tic_tac_toe", "connect_four"):
         return name
+    if found := re.fullmatch(r"connect_four_([0-9]+)x([0-9]+)", name):
+        return f"connect_four(rows={found[2]},columns={found[1]})"
     if found := re.fullmatch(r"hex([0-9]+)(-swap)?", name):
         return f"hex(board_size={found[1]},swap={found[2] is not None})"
     if name.startswith("open_spiel:"):

@@ -1,43 +1,26 @@
-"""`tamen train --auto`: the autopilot on this machine, over the folder of runs."""
+"""`tamen train --auto`: an autopilot is begun and kept going, or what it would do is shown."""
 
-import functools
-import shutil
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from rich.table import Table
 
-from cluster import autopilot_stages as stages
 from cluster.addresses import cluster_to_join
-from cluster.autopilot_stages import KeyFolder
-from cluster.locks import TABLES as LOCK_TABLES
-from cluster.locks import open_locks
-from cluster.program import Machine
-from cluster.stage_process import run_apart
-from cluster.stopping import stop_request
-from cluster.terminal import console, duration
-from configs.autopilot import CONTROL, ControlConfig
-from configs.schema import RunConfig
-from control import export_cache, health, journal, trainings
-from control.autopilot import Autopilot, Memory, Result
+from cluster.autopilot_guard import begin
+from cluster.autopilot_loop import TABLES, Asked
+from cluster.autopilot_status import results_since
+from cluster.terminal import console, whole
+from control.autopilot import shares_of_a_round
+from control.curriculum import KeyFacts, weigh
 from control.database import CONTROL_FILE, Database
-from control.export_cache import ExportCache, Source
-from control.export_settings import ExportSettings, Selection
-from control.health import HealthMonitor
 from control.journal import Journal
-from control.keys import Key, parse_key
 from control.registry import ModelRegistry
 from control.trainings import Trainings
+from control.triggers import decide_all
 from core.errors import UsageError
-from pipeline.contract import Stopped
-
-FOLDER = "autopilot"
-TABLES = LOCK_TABLES + journal.TABLES + export_cache.TABLES + health.TABLES + trainings.TABLES
-PAUSE_SECONDS = 2.0
-"""After a round in which nothing came to its end."""
 
 
 def go_round(
@@ -47,11 +30,15 @@ def go_round(
     runs: Path,
     minutes: float | None,
     address: str | None,
-) -> None:
-    """`tamen train --auto WORDS`: keys, and settings with a "=" in them.
+    dry_run: bool,
+    plain: bool,
+    as_json: bool,
+) -> list[dict[str, Any]]:
+    """`tamen train --auto WORDS`: keys, and settings with a "=" in them. Return the trainings that ended, or the plan.
 
     Raises:
         UsageError: when one of the options is given that say nothing here, or a word is neither.
+        TamenError: when it cannot go on; what was finished is kept.
     """
     given = [option for option, value in refused.items() if value is not None]
     if given:
@@ -60,206 +47,85 @@ def go_round(
             why="it goes round over keys until its time is over, or Ctrl-C",
             fix="leave it out; --minutes bounds its time",
         )
-    keys = [word for word in words if "=" not in word]
-    results = run_autopilot(
-        keys,
-        [word for word in words if "=" in word],
-        runs=runs,
-        minutes=minutes,
-        rounds=None,
+    began = time.time()
+    asked = Asked(
+        runs=runs.resolve(),
+        keys=tuple(word for word in words if "=" not in word),
+        settings=tuple(word for word in words if "=" in word),
+        ends=None if minutes is None else began + 60 * minutes,
         address=cluster_to_join(address),
+        plain=plain,
+        quiet=as_json,
     )
-    promoted = sum(result.promoted for result in results)
-    target = console()
-    target.print(f"{len(results)} trainings, {promoted} champions", markup=False)
-    target.print(f"next: tamen models list, tamen why {keys[0]}, tamen health", markup=False)
+    _check(asked)
+    if dry_run:
+        return _plan(asked, quiet=as_json)
+    with (
+        contextlib.closing(Database(asked.runs / CONTROL_FILE, TABLES)),
+        contextlib.closing(ModelRegistry(asked.runs)),
+    ):
+        pass  # a file that is damaged or foreign is told before anything is begun
+    begin(asked)
+    with contextlib.closing(Database(asked.runs / CONTROL_FILE, TABLES)) as database:
+        results = results_since(Trainings(database), began)
+    if not as_json:
+        promoted = sum(result["promoted"] for result in results)
+        target = console()
+        target.print(f"{len(results)} trainings, {promoted} champions", markup=False)
+        target.print(f"next: tamen status --auto, tamen models list, tamen why {asked.keys[0]}", markup=False)
+    return results
 
 
-def run_autopilot(
-    keys: Sequence[str],
-    overrides: Sequence[str],
-    *,
-    runs: Path,
-    minutes: float | None,
-    rounds: int | None,
-    address: str | None,
-) -> list[Result]:
-    """Go round over `keys` until the time is over, so many rounds are done, or the first Ctrl-C.
-
-    Args:
-        keys: "<game>_<players>p".
-        overrides: settings of `configs.autopilot.ControlConfig`, as typed.
-        runs: folder of the runs.
-        minutes, rounds: bounds; None: none.
-        address: of a Ray cluster to play on; None: one of its own each time.
-
-    Raises:
-        TamenError: when it cannot go on; what was finished is kept.
-    """
-    config = CONTROL.override(ControlConfig(), overrides)
-    parsed = [parse_key(key) for key in keys]
-    configs = {key: stages.config_of(key, []) for key in parsed}
-    database = Database(runs / CONTROL_FILE, TABLES)
-    target, began = console(), time.monotonic()
-
-    def over() -> bool:
-        return stop.requested or (minutes is not None and time.monotonic() - began >= 60 * minutes)
-
-    def say(line: str) -> None:
-        target.print(f"{duration(time.monotonic() - began)}  {line}", markup=False, soft_wrap=True)
-
-    with stop_request() as stop, open_locks(database, config.autopilot.locks) as locks:
-        memory = Memory(
-            journal=Journal(database),
-            trainings=Trainings(database),
-            monitor=HealthMonitor(database),
-            registry=ModelRegistry(runs),
-            lock=functools.partial(locks.lock, ttl_seconds=config.autopilot.lock_seconds),
-            together=database.write,
+def _check(asked: Asked) -> None:
+    """Raise UsageError when what is asked for cannot be."""
+    config = asked.config
+    if not asked.keys or len(set(asked.keys)) < len(asked.keys):
+        raise UsageError(
+            "a key is given twice" if asked.keys else "there is nothing to go round",
+            why=f"the keys are {', '.join(asked.keys) or 'none'}",
+            fix="name each once, such as hex5_2p",
         )
-        memory.journal.save_settings(config.decisions.model_dump(mode="json"))
-        work = MachineStages(runs, configs, config, ExportCache(database), address, over)
-        autopilot = Autopilot(parsed, config, memory, work, say=say, should_stop=over)
-        done = 0
-        try:
-            while not over() and (rounds is None or done < rounds):
-                work.done = 0
-                autopilot.round()
-                done += 1
-                time.sleep(0 if work.done else PAUSE_SECONDS)
-        except Stopped:
-            say("stopped; the same command goes on from here")
-        finally:
-            memory.registry.close()
-            database.close()
-    return autopilot.results
-
-
-def _never() -> bool:
-    return False
-
-
-@dataclass
-class MachineStages:
-    """The stages on this machine, each in a process of its own; see `control.autopilot.Stages`.
-
-    Attributes:
-        runs: folder of the runs.
-        configs: of each key.
-        control: of the autopilot.
-        cache: of exports.
-        address: of Ray.
-        should_stop: whether to leave a stage.
-        done: how many stages have come to their end.
-        lost: whether the work is another's by now.
-    """
-
-    runs: Path
-    configs: Mapping[Key, RunConfig]
-    control: ControlConfig
-    cache: ExportCache
-    address: str | None
-    should_stop: Callable[[], bool]
-    done: int = 0
-    lost: Callable[[], bool] = _never
-
-    def games(self, key: Key) -> int:
-        return stages.games_at_rest(self._folder(key))[0]
-
-    def rows_per_game(self, key: Key) -> float | None:
-        games, rows = stages.games_at_rest(self._folder(key))
-        return rows / games if games else None
-
-    def play(self, key: Key, model: Path | None, version: int, games: int) -> None:
-        folder = self._folder(key)
-        there = stages.games_of(folder.games_of(version))[0]
-        settings = self.control.autopilot
-        task = stages.PlayTask(
-            self.configs[key], folder, model, version, there + games, settings.engine, self.address
+    asked.configs()
+    if config.autopilot.locks == "ray" and asked.address is None:
+        raise UsageError(
+            "Ray cannot keep the locks",
+            why="a Ray of its own ends with each stage",
+            fix="start one with `ray start --head` and add --address auto; or leave out autopilot.locks=ray",
         )
-        self._do(stages.play, task)
 
-    def export(self, key: Key, settings: ExportSettings) -> dict[str, Any]:
-        folder = self._folder(key)
-        selection = settings.selection
-        played = [path for path in folder.played_in() if (path / "replay").is_dir()]
-        sources = [Source(path / "replay", stages.games_of(path)[0]) for path in played]
-        about = {
-            "max_games": selection.max_games,
-            "stride": str(selection.stride),
-            "seed": selection.seed,
-            "validation_share": self.control.autopilot.validation_share,
+
+def _plan(asked: Asked, *, quiet: bool) -> list[dict[str, Any]]:
+    """Return, and print unless `quiet`, what an autopilot would do first; nothing is written."""
+    config, keys = asked.config, tuple(asked.configs())
+    file, now = asked.runs / CONTROL_FILE, time.time()
+    facts, running = {key: KeyFacts() for key in keys}, ()
+    if file.exists():
+        with contextlib.closing(Database(file, TABLES)) as database:
+            journal = Journal(database)
+            facts, running = journal.facts(config.recent, now=now, keys=keys), journal.running(now=now)
+    decisions = decide_all(facts, running, config.triggers, now=now)
+    weights = {key: weigh(known, config.curriculum, now=now) for key, known in facts.items()}
+    played = shares_of_a_round(weights, config.autopilot)
+    plan: list[dict[str, Any]] = [
+        {
+            "key": str(key),
+            "games": facts[key].games,
+            "models": facts[key].models,
+            "games_a_round": played[key],
+            "train_now": decisions[key].should_train,
+            "reason": decisions[key].reason,
         }
-        found = self.cache.look(folder.data, sources, about)
-        if found.valid and found.games is not None and found.samples is not None:
-            return {"games": found.games, "rows": found.samples, "folder": str(folder.data), "cached": True}
-        task = stages.ExportTask(
-            self.configs[key],
-            folder,
-            selection.max_games,
-            self.control.autopilot.validation_share,
-            Keep(selection),
-        )
-        made = self._do(stages.export, task)
-        self.cache.record(found.seen, games=made["games"], samples=made["rows"])
-        return {**made, "folder": str(folder.data), "cached": False}
-
-    def fit(
-        self, key: Key, number: int, parent: Path | None, *, epochs: int, batch_rows: int
-    ) -> dict[str, Any]:
-        task = stages.FitTask(
-            self.configs[key],
-            self._folder(key),
-            number,
-            parent,
-            epochs,
-            batch_rows,
-            Machine.here().cpus,
-        )
-        return self._do(stages.fit, task)
-
-    def tidy(self, key: Key, number: int) -> None:
-        shutil.rmtree(self._folder(key).training(number), ignore_errors=True)  # the registry has the weights
-
-    def meet(
-        self, key: Key, model: Path, opponent: str | Path, *, pairs: int, first_pair: int
-    ) -> dict[str, Any]:
-        settings = self.control.autopilot
-        task = stages.MatchTask(
-            key,
-            self._folder(key),
-            str(model),
-            str(opponent),
-            pairs,
-            first_pair,
-            settings.opening_plies,
-            settings.seed,
-            settings.simulations,
-        )
-        return self._do(stages.meet, task)
-
-    def _do(self, function: Callable[[Any], dict[str, Any]], task: Any) -> dict[str, Any]:
-        made = run_apart(function, task, should_stop=lambda: self.should_stop() or self.lost())
-        self.done += 1
-        return made
-
-    def _folder(self, key: Key) -> KeyFolder:
-        return KeyFolder(self.runs.resolve() / FOLDER / str(key))
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """Which rows a selection takes, as `pipeline.searched_rows.export_searched` asks."""
-
-    selection: Selection
-
-    def __call__(self, games: np.ndarray, plies: np.ndarray) -> np.ndarray:
-        """Return bool [R] of rows with games uint64 [R] and plies int64 [R]."""
-        if self.selection.stride == 1:
-            return np.ones(len(plies), bool)
-        kept = np.zeros(len(plies), bool)
-        for game in np.unique(games):
-            own = np.flatnonzero(games == game)
-            taken = self.selection.positions(str(game), int(plies[own].max()) + 1)
-            kept[own] = np.isin(plies[own], taken)
-        return kept
+        for key in keys
+    ]
+    if not quiet:
+        table = Table(box=None, pad_edge=False)
+        for heading in ("key", "games", "models", "a round", "first"):
+            table.add_column(heading, justify="left" if heading in ("key", "first") else "right")
+        for each in plan:
+            first = "train: " if each["train_now"] else "play: "
+            counts = (whole(each[name]) for name in ("games", "models", "games_a_round"))
+            table.add_row(each["key"], *counts, first + each["reason"])
+        target = console()
+        target.print(table)
+        target.print("nothing was begun; leave out --dry-run to begin", markup=False)
+    return plan

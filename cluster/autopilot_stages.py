@@ -1,7 +1,7 @@
 """What the autopilot does for a key: games, a data set, a network, matches. Each in a process of its own.
 
 runs/autopilot/<key>/
-  selfplay/v<number>/     games of one model, as `tamen selfplay` makes them; v0 is the untrained one
+  selfplay/r<number>/     games of one reign of a champion, as `tamen selfplay` makes them; r0 is the untrained one
   data/                   the data set of the present training
   trainings/<number>/     fitting/ the checkpoints of a training, model.safetensors what came of it
   log.txt                 what the processes say
@@ -13,11 +13,13 @@ goes on from its checkpoint. So a stage may be run twice and makes the same.
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.stage_process import TELL_SECONDS, Tell
 from configs.loading import load
 from configs.names import preset_names
 from configs.schema import RunConfig
@@ -55,26 +57,26 @@ class KeyFolder:
     def data(self) -> Path:
         return self.root / "data"
 
-    def games_of(self, version: int) -> Path:
-        return self.selfplay / f"v{version}"
+    def games_of(self, reign: int) -> Path:
+        return self.selfplay / f"r{reign}"
 
     def training(self, number: int) -> Path:
         return self.root / "trainings" / str(number)
 
     def played_in(self) -> list[Path]:
-        """Return the folders of games that there are, the oldest model's first."""
-        found = [path for path in self.selfplay.glob("v*") if path.name[1:].isdecimal()]
+        """Return the folders of games that there are, the oldest first."""
+        found = [path for path in self.selfplay.glob("r*") if path.name[1:].isdecimal()]
         return sorted(found, key=lambda path: int(path.name[1:]))
 
 
 @dataclass(frozen=True, slots=True)
 class PlayTask:
-    """Games of a model: the folder is to hold so many. Without a model the untrained one plays."""
+    """Games of a model in a reign: the folder is to hold so many. Without a model the untrained one plays."""
 
     config: RunConfig
     folder: KeyFolder
     model: Path | None
-    version: int
+    reign: int
     games: int
     engine: Engine
     address: str | None
@@ -155,7 +157,7 @@ def games_of(played: Path) -> tuple[int, int]:
     return 0, 0
 
 
-def play(task: PlayTask) -> dict[str, Any]:
+def play(task: PlayTask, tell: Tell) -> dict[str, Any]:
     """Play until the folder of the model's games holds so many; return {"games", "model"}."""
     from cluster.models import FoundModel
     from cluster.run_folder import RunFolder
@@ -165,7 +167,7 @@ def play(task: PlayTask) -> dict[str, Any]:
     path = task.model or _untrained(task)
     with _said_to(task.folder.log_file):
         weights = Weights.from_bytes(path.read_bytes(), source=str(path))
-        folder = RunFolder(task.folder.games_of(task.version))
+        folder = RunFolder(task.folder.games_of(task.reign))
         play_into(
             folder,
             FoundModel(path.stem, weights, task.config),
@@ -174,11 +176,12 @@ def play(task: PlayTask) -> dict[str, Any]:
             engine=task.engine,
             address=task.address,
             plain=True,
+            watch=lambda seen: tell(seen.games.played or 0, task.games, "games"),
         )
     return {"games": games_at_rest(task.folder)[0], "model": weights.digest}
 
 
-def export(task: ExportTask) -> dict[str, Any]:
+def export(task: ExportTask, tell: Tell) -> dict[str, Any]:
     """Make the data set of a training; return its counts and its digest."""
     from configs.searched import SearchedExportSettings
     from games.catalog import make_game
@@ -193,6 +196,7 @@ def export(task: ExportTask) -> dict[str, Any]:
                 max_games=task.max_games, validation_share=task.validation_share, seed=task.config.seed
             ),
             keep=task.keep,
+            progress=tell,
             log=_say,
         )
     return {
@@ -204,7 +208,7 @@ def export(task: ExportTask) -> dict[str, Any]:
     }
 
 
-def fit(task: FitTask) -> dict[str, Any]:
+def fit(task: FitTask, tell: Tell) -> dict[str, Any]:
     """Fit a network and write it; return {"model": its path, "config", "metrics"}."""
     import torch
 
@@ -234,7 +238,7 @@ def fit(task: FitTask) -> dict[str, Any]:
     with _said_to(task.folder.log_file):
         around = Around(
             publisher=kept,
-            progress=lambda done, total, unit: None,
+            progress=tell,
             should_stop=lambda: False,
             log=_say,
             device=device(),
@@ -256,11 +260,13 @@ def fit(task: FitTask) -> dict[str, Any]:
     }
 
 
-def meet(task: MatchTask) -> dict[str, Any]:
+def meet(task: MatchTask, tell: Tell) -> dict[str, Any]:
     """Play a match; return {"pair_scores": of the first, "set_aside", "plies"}."""
+    from actors.arena import Progress
     from cluster.match import contest, find_contender
 
-    with _said_to(task.folder.log_file):
+    progress = Progress()
+    with _said_to(task.folder.log_file), _following(progress, 2 * task.pairs, tell):
         sides = tuple(
             find_contender(text, simulations=task.simulations, runs=task.folder.root)
             for text in (task.first, task.second)
@@ -272,6 +278,7 @@ def meet(task: MatchTask) -> dict[str, Any]:
             first_pair=task.first_pair,
             opening_plies=task.opening_plies,
             seed=task.seed,
+            progress=progress,
         )
     tally = result.tally()
     return {
@@ -302,6 +309,24 @@ class _Kept:
 
     def newest_version(self) -> int:
         return self._version
+
+
+@contextlib.contextmanager
+def _following(progress: Any, games: int, tell: Tell) -> Iterator[None]:
+    """Tell from a thread how far a match is, while the block runs."""
+    over = threading.Event()
+
+    def follow() -> None:
+        while not over.wait(TELL_SECONDS):
+            tell(progress.games_finished, games, "games")
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _untrained(task: PlayTask) -> Path:

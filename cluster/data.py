@@ -1,4 +1,4 @@
-"""`tamen data …`: what is in files of games, and cleaned games in other forms."""
+"""`tamen data …`: what is in files of games, and games in other forms: as lines of text, or as rows to train on."""
 
 import gzip
 import json
@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, cast
 from rich.table import Table
 from rich.text import Text
 
-from cluster.pipeline_display import StepDisplay
-from cluster.stopping import stop_request
+from cluster.data_export import Done, Made, claimed, export_once, open_cache, tell_done, tell_why, watched
 from cluster.terminal import console, percent, sparkline, whole
+from control.export_cache import Source, Verdict
 from core.errors import DataError, UsageError
 from core.files import open_atomic, write_atomic
 from games.formats.reading import read_game, write_game
@@ -24,10 +24,12 @@ from pipeline.contract import Context, Stopped
 from pipeline.executors import Inline, Processes
 from pipeline.preprocess import MANIFEST, REJECTED, PreprocessStep
 from pipeline.reading import PIECE_BYTES
+from pipeline.storage import is_url
 
 _SETTINGS = "import.json"
-_LINE_SECONDS = 2.0
 _BARS = 24
+_TOLD_GAMES = 1000
+"""Between two words of how many are written."""
 
 
 def import_games(
@@ -90,25 +92,76 @@ def check_files(
 
 
 def export_games(
-    path: str, form: Form, out: Path, *, quiet: bool = False
-) -> tuple[int, list[dict[str, str]]]:
-    """Write the games of a folder of cleaned games, or of other files, cleaned, as lines of `form`.
+    path: str, form: Form, out: Path, *, force: bool, runs: Path, quiet: bool = False
+) -> dict[str, Any]:
+    """Write the games of a folder of cleaned games, or of other files, cleaned, as lines of `form`; once.
+
+    What is at a URL, or could not be read whole, is written each time. For swaps see `pipeline.checking`.
+
+    Args:
+        out: packed when it is called `.gz`, and replaced in one step.
+        force: write it also when nothing has changed.
+        runs: folder where it is noted what was exported.
 
     Returns:
-        How many games, and of files that could not be read whole "file", "reason" and "detail".
+        "form", "games", "cached", "reason" and "out"; in "files_set_aside" of each file that could not be read whole
+        "file", "reason" and "detail".
 
-    A swap is mirrored away, see `pipeline.checking`. `out` is packed when it is called `.gz`, and replaced in one step.
+    Raises:
+        UsageError, DataError, ClusterError: as `cluster.data_export.export_once` says; also without games, and when
+            `out` is a folder.
+        KeyboardInterrupt: when asked to stop; `out` is as it was.
     """
-    manifest = Path(path) / MANIFEST
-    if manifest.exists():
-        games = _export(manifest.parent, form, out, quiet=quiet)
-        return games, _manifest(manifest)["counts"]["files_set_aside"]
-    with _cleaned(PreprocessStep([path]), None, quiet=quiet) as (folder, counts):
-        _refuse_nothing(counts, [path])
-        games = _export(folder, form, out, quiet=quiet)
-        if not quiet:
-            tell_set_aside(counts)
-        return games, counts["files_set_aside"]
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder", why=f"games as {form} are one file", fix="give a name in it")
+    is_clean = (Path(path) / MANIFEST).exists()
+    aside: list[dict[str, str]] = []
+
+    def write(verdict: Verdict | None) -> Made:
+        tell_why(verdict, quiet=quiet)
+        with _clean_games(path, quiet=quiet) as (folder, counts):
+            aside.extend(counts["files_set_aside"])
+            games = _export(folder, form, out, quiet=quiet)
+        return Made(games, games, whole=is_clean or not aside)
+
+    if is_url(path):
+        with claimed(out):
+            made = write(None)
+        done = Done(made.games, made.samples, False, "what is at a URL is not looked at")
+    else:
+        with open_cache(runs) as cache:
+            done = export_once(cache, out, [Source(Path(path))], {"form": form}, write, force=force)
+    if done.cached and is_clean:
+        aside += _manifest(Path(path) / MANIFEST)["counts"]["files_set_aside"]
+    if not quiet:
+        tell_done(f"{whole(done.games)} games in {out}", done)
+        tell_set_aside({"files_set_aside": aside})
+    return {
+        "form": form,
+        "games": done.games,
+        "cached": done.cached,
+        "reason": done.reason,
+        "out": str(out),
+        "files_set_aside": aside,
+    }
+
+
+def only_path(paths: Sequence[str], form: Form, given: Mapping[str, Any]) -> str:
+    """Return the one path of an export as text. Raises UsageError when there are several, or settings of rows."""
+    if given:
+        option = next(iter(given)).replace("_", "-")
+        raise UsageError(
+            f"--{option} says nothing to {form}",
+            why="games are written whole, and all of them",
+            fix="leave it out, or add --form rows",
+        )
+    if len(paths) > 1:
+        raise UsageError(
+            f"{len(paths)} paths cannot be written as {form} at a time",
+            why="only rows are made of several",
+            fix="clean them into one folder first: tamen data import PATHS --out FOLDER",
+        )
+    return paths[0]
 
 
 def show_counts(counts: dict[str, Any], *, rejected: Path | None) -> None:
@@ -162,21 +215,28 @@ def _cleaned(step: PreprocessStep, out: Path | None, *, quiet: bool) -> Iterator
         yield Path(folder), _clean(step, Path(folder), quiet=quiet)
 
 
+@contextmanager
+def _clean_games(path: str, *, quiet: bool) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Give a folder of cleaned games, and its counts: `path` itself, or one that its files are cleaned into."""
+    manifest = Path(path) / MANIFEST
+    if manifest.exists():
+        yield manifest.parent, _manifest(manifest)["counts"]
+        return
+    with _cleaned(PreprocessStep([path]), None, quiet=quiet) as (folder, counts):
+        _refuse_nothing(counts, [path])
+        yield folder, counts
+
+
 def _clean(step: PreprocessStep, folder: Path, *, quiet: bool) -> dict[str, Any]:
     sizes = [source.get("bytes", 0) for source in step.settings["sources"]]
     workers = min(len(os.sched_getaffinity(0)), max(len(sizes), sum(sizes) // PIECE_BYTES))
     alone = workers <= 1 or sum(sizes) < PIECE_BYTES  # processes take longer to begin than this to read
-    display = StepDisplay(console(stderr=True), plain=quiet, line_seconds=_LINE_SECONDS)
-    try:
-        with stop_request() as stop, display, Inline() if alone else Processes(workers) as executor:
-            display.begin("reading")
-            context = Context(executor, display.progress, lambda: stop.requested, lambda line: None)
-            return step.run({}, folder, context)
-    except Stopped:
-        raise KeyboardInterrupt from None
-    except OSError as error:
-        # A full disk does not say where.
-        raise OSError(error.errno, error.strerror, error.filename or str(folder)) from error
+    with (
+        watched("reading", folder, quiet=quiet) as watch,
+        Inline() if alone else Processes(workers) as executor,
+    ):
+        context = Context(executor, watch.progress, watch.should_stop, lambda line: None)
+        return step.run({}, folder, context)
 
 
 def _claim(out: Path, settings: str) -> None:
@@ -195,8 +255,8 @@ def _claim(out: Path, settings: str) -> None:
 
 def _export(folder: Path, form: Form, out: Path, *, quiet: bool) -> int:
     manifest = _manifest(folder / MANIFEST)
-    games = 0
-    with open_atomic(out) as raw:
+    games, total = 0, manifest["counts"]["games"]
+    with watched("writing", out, quiet=quiet) as watch, open_atomic(out) as raw:
         packed = out.suffix == ".gz"
         file = cast("BinaryIO", gzip.GzipFile(fileobj=raw, mode="wb", mtime=0)) if packed else raw
         for about in manifest["files"]:
@@ -204,10 +264,12 @@ def _export(folder: Path, form: Form, out: Path, *, quiet: bool) -> int:
                 for line in lines:
                     file.write(f"{write_game(read_game(line), form)}\n".encode())
                     games += 1
+                    if games % _TOLD_GAMES == 0:
+                        watch.progress(games, total, "games")
+                        if watch.should_stop():
+                            raise Stopped
         if packed:
             file.close()
-    if not quiet:
-        console().print(Text(f"{whole(games)} games in {out}"))
     return games
 
 

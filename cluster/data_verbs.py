@@ -1,4 +1,4 @@
-"""`tamen data …`: look at files of games, clean them, and write them in other forms."""
+"""`tamen data …`: look at files of games, clean them, and write games in other forms."""
 
 import functools
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cluster.verbs import AsJson, add_verb, print_json
+from cluster.verbs import AsJson, Runs, add_verb, print_json
 
 data = typer.Typer(
     help="See what is in files of games, clean and convert them.",
@@ -84,21 +84,61 @@ def check(files: Files, repeated_cell: RepeatedCell = "reject", as_json: AsJson 
 
 @verb
 def export(
-    path: Source,
-    out: Annotated[Path, typer.Option(help="where to; .gz is packed", metavar="FILE")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            help="a folder that `import` made, or files of games; for rows folders of runs or of self-play",
+            metavar="PATHS…",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="where to; .gz is packed, rows are a folder", metavar="FILE|FOLDER")
+    ],
     form: Annotated[
-        Literal["trmph", "hexworld", "sgf"], typer.Option(help="how games are written")
+        Literal["trmph", "hexworld", "sgf", "rows"],
+        typer.Option(help="how games are written; rows: to train on, with what the search found"),
     ] = "trmph",
+    max_games: Annotated[
+        int | None,
+        typer.Option(help="only so many, the newest (default: by how many there are)", metavar="N"),
+    ] = None,
+    sample_every: Annotated[
+        int | None,
+        typer.Option(help="one position of so many (default: by how many games there are)", metavar="N"),
+    ] = None,
+    validation_share: Annotated[
+        float | None, typer.Option(help="of the games, kept apart (default: 0.05)", metavar="SHARE")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="of the sample and the order (default: 0)", metavar="N")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="also when nothing has changed")] = False,
+    runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Write games in another form, each on a line.
+    """Write games in another form, each on a line; or their positions as rows to train on.
+
+    Nothing is done when sources, settings and output are as they were.
 
     Exit code 1 when a file could not be read whole; the games of the rest are written.
     """
-    from cluster.data import export_games
+    given = {
+        "max_games": max_games,
+        "sample_every": sample_every,
+        "validation_share": validation_share,
+        "seed": seed,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if form == "rows":
+        from cluster.data_export import export_rows
 
-    games, set_aside = export_games(path, form, out, quiet=as_json)
+        result = export_rows(list(map(Path, paths)), out, force=force, runs=runs, quiet=as_json, **given)
+    else:
+        from cluster.data import export_games, only_path
+
+        path = only_path(paths, form, given)
+        result = export_games(path, form, out, force=force, runs=runs, quiet=as_json)
     if as_json:
-        print_json({"games": games, "out": str(out), "files_set_aside": set_aside})
-    if set_aside:
+        print_json(result)
+    if result.get("files_set_aside"):
         raise typer.Exit(1)

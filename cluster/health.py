@@ -29,6 +29,7 @@ from core.errors import UsageError
 if TYPE_CHECKING:
     from control.alerts import Alert, AlertBook, Change, Listener
     from control.health import HealthMonitor, HealthReport, KeyHealth
+    from control.keys import Key
 
 COMMAND_SECONDS = 10.0
 """After which a command that is told of an alert is ended."""
@@ -188,21 +189,30 @@ def _monitor(runs: Path) -> "HealthMonitor":
 
 
 def _change(runs: Path, settings: Sequence[str], forget: str | None) -> None:
-    from configs.health import HEALTH
-    from configs.words import did_you_mean
+    from configs.health import HEALTH, HealthConfig
     from control.keys import parse_key
 
     key = None if forget is None else parse_key(forget)
+    if not (runs / CONTROL_FILE).exists():
+        # What is refused leaves no file behind.
+        if key is not None:
+            raise _not_known(key, [], runs)
+        HEALTH.override(HealthConfig(), settings)
     monitor = _monitor(runs)
     if settings:
         monitor.set_thresholds(HEALTH.override(monitor.thresholds, settings))
     if key is not None and not monitor.forget(key):
-        known = [str(each.record.key) for each in monitor.report().keys]
-        raise UsageError(
-            f"there is no key {forget!r}",
-            why=f"{runs} knows {', '.join(known)}" if known else f"nothing is recorded in {runs}",
-            fix=did_you_mean(str(key), known) if known else "leave --forget out",
-        )
+        raise _not_known(key, [str(each.record.key) for each in monitor.report().keys], runs)
+
+
+def _not_known(key: "Key", known: list[str], runs: Path) -> UsageError:
+    from configs.words import did_you_mean
+
+    return UsageError(
+        f"there is no key {str(key)!r}",
+        why=f"{runs} knows {', '.join(known)}" if known else f"nothing is recorded in {runs}",
+        fix=did_you_mean(str(key), known) if known else "leave --forget out",
+    )
 
 
 def _watch(looks: _Looks, every: float, *, as_json: bool) -> Look:

@@ -78,6 +78,26 @@ def open_locks(database: Database, setting: str | None = None) -> Iterator[Locks
         backend.close()
 
 
+@contextmanager
+def joined(setting: str, address: str | None) -> Iterator[None]:
+    """Join the Ray cluster at `address`, if there is one and locks are kept by Ray."""
+    if address is None or setting != "ray":
+        yield
+        return
+    from cluster import environment
+
+    environment.prepare_ray(address)
+    import ray
+
+    from cluster.ray_program import connect
+
+    connect(address, cpus=1)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
 def show_locks(
     runs: Path, *, broken: str | None = None, address: str | None = None, quiet: bool = False
 ) -> list[dict[str, Any]]:
@@ -104,7 +124,8 @@ def show_locks(
             if broken is not None:
                 raise _not_held(broken, [])
             return _shown([], quiet=quiet)
-        with _joined(database, address), open_locks(database) as opened:
+        setting = database.read("SELECT setting FROM lock_backend")[0]["setting"]
+        with joined(setting, address), open_locks(database) as opened:
             if broken is not None:
                 _break(opened, broken, quiet=quiet)
             return _shown(opened.backend.holders(), quiet=quiet)
@@ -151,27 +172,6 @@ def _backend(setting: LockSetting, file: Path) -> LockBackend:
             fix="install it with `pip install -e '.[redis]'`",
         ) from error
     return RedisLocks(setting)
-
-
-@contextmanager
-def _joined(database: Database, address: str | None) -> Iterator[None]:
-    """Join the Ray cluster at `address` if that keeps the locks."""
-    rows = database.read("SELECT setting FROM lock_backend")
-    if address is None or not rows or rows[0]["setting"] != "ray":
-        yield
-        return
-    from cluster import environment
-
-    environment.prepare_ray(address)
-    import ray
-
-    from cluster.ray_program import connect
-
-    connect(address, cpus=1)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _shown(holders: list[Held], *, quiet: bool) -> list[dict[str, Any]]:

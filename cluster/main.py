@@ -16,6 +16,7 @@ from cluster.data_verbs import data as data_app
 from cluster.datagen_verbs import datagen
 from cluster.models_verbs import models as models_app
 from cluster.plan_verbs import plan
+from cluster.status_verbs import status, stop
 from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
 from configs.names import PIPELINES_FOLDER, VALUES_FOLDER, preset_names
 from poker.schedules import DEFAULT_VARIANT, VARIANTS
@@ -151,6 +152,9 @@ def train(
     auto: Annotated[
         bool, typer.Option("--auto", help="decide what to play and when to train, for keys such as hex5_2p")
     ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="with --auto: print what came of it as JSON on the last line")
+    ] = False,
 ) -> None:
     """Train a network, or go on with a run.
 
@@ -160,7 +164,8 @@ def train(
     """
     if auto:
         refused = {"--name": name, "--games": games, "--steps": steps, "--seed": seed}
-        _go_round([preset, *(overrides or [])], refused, runs=runs, minutes=minutes, address=address)
+        around: dict[str, Any] = {"runs": runs, "minutes": minutes, "address": address, "dry_run": dry_run}
+        _go_round([preset, *(overrides or [])], refused, **around, plain=plain, as_json=as_json)
         return
     if (settings := settings_without_preset(preset, overrides)) is not None:
         preset, overrides = DEFAULT_PRESET, settings
@@ -184,20 +189,15 @@ def train(
     if dry_run:
         show_plan(config, folder, size=fitting)
         return
-    start(
-        config,
-        folder,
-        engine=engine,
-        address=address,
-        plain=plain,
-        metrics_port=metrics_port,
-    )
+    start(config, folder, engine=engine, address=address, plain=plain, metrics_port=metrics_port)
 
 
-def _go_round(words: list[str], refused: dict[str, Any], **around: Any) -> None:
+def _go_round(words: list[str], refused: dict[str, Any], *, as_json: bool, **around: Any) -> None:
     from cluster.autopilot import go_round
 
-    go_round(words, refused, **around)
+    told = go_round(words, refused, **around, as_json=as_json)
+    if as_json:
+        print_json(told)
 
 
 def _train_values(
@@ -466,21 +466,7 @@ def solve(
         raise typer.Exit(exit_code)
 
 
-@verb
-def status(
-    name: Annotated[str | None, typer.Argument(help="a run (default: all of them)", metavar="RUN")] = None,
-    runs: Runs = Path("runs"),
-    as_json: AsJson = False,
-) -> None:
-    """Say how runs stand: games, steps, strength, running or not."""
-    from cluster.status import show_status
-
-    result = show_status(name, runs=runs, quiet=as_json)
-    if as_json:
-        print_json(result)
-
-
-for work in (why, health, locks):
+for work in (status, stop, why, health, locks):
     verb(work)
 
 

@@ -91,16 +91,24 @@ def play_match(
 
 
 def contest(
-    sides: tuple[Contender, ...], game: str, *, pairs: int, first_pair: int, opening_plies: int, seed: int
+    sides: tuple[Contender, ...],
+    game: str,
+    *,
+    pairs: int,
+    first_pair: int,
+    opening_plies: int,
+    seed: int,
+    progress: MatchProgress | None = None,
 ) -> MatchResult:
     """Play pairs of games here, those of the openings from number `first_pair` on; of one seed they are always the
-    same, so a match may be played in parts.
+    same, so a match may be played in parts. `progress` is kept up to date.
     """
     rules = make_game(game)
     openings = random_openings(rules, pairs=first_pair + pairs, plies=opening_plies, seed=seed)[first_pair:]
     players = _players(sides, game, games=2 * pairs)
     return run(
-        match(rules, *players, openings=openings, seed=seed, first_pair=first_pair), _answer_here(sides)
+        match(rules, *players, openings=openings, seed=seed, first_pair=first_pair, progress=progress),
+        _answer_here(sides),
     )
 
 

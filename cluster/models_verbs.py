@@ -93,7 +93,8 @@ def promote(
 ) -> None:
     """Make a model champion of its key, or candidate; or put it aside, or take it back.
 
-    The champion before is archived, and `tamen models rollback` brings it back.
+    The champion before is archived, and `tamen models rollback` brings it back; so does the autopilot when games show
+    that it is the stronger one, see promotion.watch_minutes.
     """
     from cluster.registry_view import promote_model
 

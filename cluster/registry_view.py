@@ -62,6 +62,7 @@ def show_model(name: str, *, runs: Path, quiet: bool = False) -> dict[str, Any]:
                 "draws": match.draws,
                 "losses": match.losses,
                 "pairs": match.pairs.counts,
+                "conditions": match.conditions,
                 "seed": match.seed,
                 "first_pair": match.first_pair,
                 "set_aside": match.set_aside,

@@ -1,7 +1,7 @@
 """Games of a given model into a folder, by as many actors as the machine has, without a learner."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +9,7 @@ from cluster.models import FoundModel, find_model
 from cluster.observer import Observer
 from cluster.parts import MODEL, make_store
 from cluster.run_folder import RunFolder, open_run
+from cluster.snapshot import Snapshot
 from cluster.terminal import console
 from cluster.train import make_engine, run_engine
 from configs.loading import override
@@ -69,8 +70,12 @@ def play_into(
     address: str | None,
     plain: bool,
     metrics_port: int | None = None,
+    watch: Callable[[Snapshot], None] | None = None,
 ) -> None:
     """Play with the model `found` until `folder` holds `games` games, or the first Ctrl-C.
+
+    Args:
+        watch: takes each picture of how it goes.
 
     Raises:
         UsageError: when it holds games of other weights.
@@ -84,7 +89,7 @@ def play_into(
         _place_weights(found, folder)
         observer = Observer(folder.typed, config)
         chosen = make_engine(engine, config, folder, address=address, report=observer.note, learn=False)
-        run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port)
+        run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port, watch=watch)
     finally:
         lock.release()
 

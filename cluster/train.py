@@ -191,10 +191,11 @@ def run_engine(
     *,
     plain: bool,
     metrics_port: int | None,
+    watch: Callable[[Snapshot], None] | None = None,
 ) -> Snapshot | None:
     """Run an engine to a stop bound or the first Ctrl-C, showing and logging how it goes; return the last picture.
 
-    It is None when Ctrl-C came before there was one.
+    It is None when Ctrl-C came before there was one. Who gives `watch` takes each picture, too.
 
     Raises:
         TamenError: when the engine cannot start or go on; log.txt holds it with its traceback.
@@ -223,6 +224,8 @@ def run_engine(
                 snapshot = observer.take(stats, elapsed_seconds=time.monotonic() - began, last_board=board)
                 exporter.record(stats, snapshot)
                 display.update(snapshot)
+                if watch is not None:
+                    watch(snapshot)
                 if time.monotonic() - logged >= LOG_SECONDS:
                     logged = time.monotonic()
                     _log(snapshot, numbers, log)

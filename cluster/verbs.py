@@ -13,7 +13,7 @@ import typer
 from core.errors import TamenError
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON on the last line")]
-Runs = Annotated[Path, typer.Option(help="folder that holds the runs", metavar="FOLDER")]
+Runs = Annotated[Path, typer.Option(help="folder that holds the runs", metavar="FOLDER", file_okay=False)]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 

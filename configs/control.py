@@ -192,6 +192,7 @@ KNOWN_GAMES = {
     "hex8": GameConfig(moves_per_game=40, sample_factor=0.8),
     "tic_tac_toe": GameConfig(moves_per_game=7.4),
     "connect_four": GameConfig(moves_per_game=18.8),
+    "connect_four_5x4": GameConfig(moves_per_game=18.1),
     "hex5": GameConfig(moves_per_game=15.7),
 }
 """The first four are examples of short and long games. Moves of the others are the means of 100 games each of

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from configs.schema import Section
+from configs.schema import LARGEST, Section
 
 _KINDS = {
     "integer": "a whole number",
@@ -44,7 +44,11 @@ def _in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return " or ".join(map(str, schema["enum"]))
     if schema["type"] == "array":
         return f"a list{_length(schema)}, each of it {_in_words(schema['items'], definitions)}"
-    bounds = " and ".join(f"{words} {schema[bound]:g}" for bound, words in _BOUNDS.items() if bound in schema)
+    bounds = " and ".join(
+        f"{words} {schema[bound]:g}"
+        for bound, words in _BOUNDS.items()
+        if schema.get(bound, LARGEST) != LARGEST  # which is no news
+    )
     return f"{_KINDS[schema['type']]} ({bounds})" if bounds else _KINDS[schema["type"]]
 
 

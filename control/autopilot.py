@@ -3,9 +3,10 @@
 A round:
 
     1. go on   Trainings that were left unfinished, by this process or one that died, come to their end first.
-    2. play    The champion of each key plays its share of games.
-    3. decide  `control.triggers` says which keys are to be trained.
-    4. train   lock, export, fit, register, evaluate, promote: each stage written down, and done once.
+    2. watch   A champion that has not played for long meets the one before it again, which may replace it.
+    3. play    The champion of each key plays its share of games.
+    4. decide  `control.triggers` says which keys are to be trained.
+    5. train   lock, export, fit, register, evaluate, promote: each stage written down, and done once.
 
 What is done in each stage is given (`Stages`). What is remembered is in two SQLite files, so several autopilots may
 work on the same keys, and any of them may be killed at any moment.
@@ -19,37 +20,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from configs.autopilot import ControlConfig
-from control.curriculum import KeyFacts, MatchResult, Weight, shares, weigh
+from configs.autopilot import AutopilotConfig, ControlConfig
+from control.curriculum import KeyFacts, Weight, shares, weigh
+from control.evaluation import WHO, Evaluation, Matches
 from control.export_settings import ExportSettings, export_settings
 from control.health import HealthMonitor
 from control.journal import Journal
 from control.keys import Key
 from control.lineage import hash_source
 from control.locks import Lock, LockLostError, not_held
-from control.model_cards import Match
-from control.promotion import Promoter, PromotionRules, Rung
 from control.registry import ModelRegistry
-from control.registry_tables import AliasMovedError
-from control.sequential import PairCounts, Sprt
 from control.trainings import Training, Trainings, lock_of
 from control.triggers import Decision, decide_all
 from core.errors import ClusterError, EvaluationError, TamenError, UsageError
 
-WHO = "autopilot"
 BEAT_SECONDS = 5.0
 MOST_FAILURES = 3
 """Of the stages of one training, before it is given up."""
 
 
-class Stages(Protocol):
-    """What is done for a key. Any of it may be killed, and done again: it finds what was there.
-
-    Attributes:
-        lost: set by the autopilot: whether the work is another's by now, and has to end.
-    """
-
-    lost: Callable[[], bool]
+class Stages(Matches, Protocol):
+    """What is done for a key. Any of it may be killed, and done again: it finds what was there."""
 
     def games(self, key: Key) -> int:
         """Return how many games of a key there are."""
@@ -59,8 +50,12 @@ class Stages(Protocol):
         """Return how many rows its games have on average; None while there is none."""
         ...
 
-    def play(self, key: Key, model: Path | None, version: int, games: int) -> None:
-        """Add so many games of a model, or of the untrained one, to those of its version."""
+    def play(self, key: Key, model: Path | None, reign: int, games: int) -> None:
+        """Add so many games of a model, or of the untrained one, to those of its reign.
+
+        A model that is champion again after a rollback reigns anew: the reigns of a key are counted from 1 in the order
+        in which they began, 0 is the untrained one's.
+        """
         ...
 
     def export(self, key: Key, settings: ExportSettings) -> Mapping[str, Any]:
@@ -75,12 +70,6 @@ class Stages(Protocol):
 
     def tidy(self, key: Key, number: int) -> None:
         """Remove what only training `number` needed."""
-        ...
-
-    def meet(
-        self, key: Key, model: Path, opponent: str | Path, *, pairs: int, first_pair: int
-    ) -> Mapping[str, Any]:
-        """Play pairs of games; return {"draws", "pair_scores"} in the eyes of the model, plain JSON."""
         ...
 
 
@@ -101,24 +90,6 @@ class Memory:
     together: Callable[[], AbstractContextManager[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """How the training of a key ended.
-
-    Attributes:
-        seconds: of each stage.
-        model_id: of the model that came of it; None when none did.
-        promoted: whether it is champion now.
-    """
-
-    key: Key
-    success: bool
-    seconds: Mapping[str, float]
-    model_id: str | None
-    promoted: bool
-    message: str
-
-
 class Autopilot:
     """Goes round over `keys`.
 
@@ -132,7 +103,7 @@ class Autopilot:
         clock: seconds since 1970.
 
     Attributes:
-        results: of all trainings so far.
+        results: of all trainings so far, as they were left.
     """
 
     def __init__(
@@ -159,9 +130,13 @@ class Autopilot:
         self._say = say
         self._should_stop = should_stop
         self._clock = clock
-        self.results: list[Result] = []
+        self._evaluation = Evaluation(
+            config, memory.registry, memory.journal, memory.monitor, stages, clock=clock
+        )
+        self._complaints: dict[Key, str] = {}
+        self.results: list[Training] = []
 
-    def round(self) -> list[Result]:
+    def round(self) -> list[Training]:
         """Go round once, and return what was trained.
 
         Raises:
@@ -170,9 +145,11 @@ class Autopilot:
         before = len(self.results)
         for training in self._memory.trainings.under_way():
             self._train(training.key)
+        for key in self._keys:
+            self._watch(key)
         curriculum, facts = self._config.curriculum, self._facts()
         weights = {key: weigh(known, curriculum, now=self._clock()) for key, known in facts.items()}
-        for key, games in self._shares(weights).items():
+        for key, games in shares_of_a_round(weights, self._config.autopilot).items():
             self._play(key, games)
         for key, decision in self._decisions().items():
             if decision.should_train:
@@ -183,13 +160,6 @@ class Autopilot:
     def _facts(self) -> dict[Key, KeyFacts]:
         recent = self._config.recent
         return self._memory.journal.facts(recent, now=self._clock(), keys=self._keys)
-
-    def _shares(self, weights: Mapping[Key, Weight]) -> dict[Key, int]:
-        settings = self._config.autopilot
-        games = max(settings.games_a_round, settings.least_games * len(weights))
-        return shares(
-            {key: weight.weight for key, weight in weights.items()}, games, least=settings.least_games
-        )
 
     def _decisions(self) -> dict[Key, Decision]:
         """Return a decision for each key, those of the greatest priority first."""
@@ -207,37 +177,62 @@ class Autopilot:
             self._say(f"{key}: another plays it")
             return
         try:
-            champion = self._champion(key)
-            self._stages.play(key, champion and champion.file, champion.version if champion else 0, games)
+            reign, champion = self._memory.registry.reign(key)
+            model = None if champion is None else self._memory.registry.get(champion).file
+            self._stages.play(key, model, reign, games)
             there = self._stages.games(key)
             self._memory.journal.record_data(key, there, moves_per_game=self._stages.rows_per_game(key))
             self._memory.monitor.record_data_update(key, there)
-            self._say(
-                f"{key}: {games:,} games of {champion.id if champion else 'an untrained network'}, {there:,} in all"
-            )
+            self._complaints.pop(key, None)
+            self._say(f"{key}: {games:,} games of {champion or 'an untrained network'}, {there:,} in all")
         except (TamenError, OSError) as error:
-            self._say(f"{key}: no games: {_in_a_line(error)}")
+            self._complain(key, f"no games: {_in_a_line(error)}")
         finally:
             lock.release()
+
+    def _watch(self, key: Key) -> None:
+        """Let the champion of a key show again that it is the best there is, unless the key is just being trained."""
+        if self._should_stop() or not self._evaluation.is_due(key):
+            return
+        with self._locked(key) as lock:
+            # Under the lock: since it was seen to be due another may have done it, or begun a training.
+            if lock is None or self._is_under_way(key) or not self._evaluation.is_due(key):
+                return
+            try:
+                self._say(f"{key}: {self._evaluation.watch(key)}")
+            except (TamenError, OSError) as error:
+                self._complain(key, f"its champion was not watched: {_in_a_line(error)}")
 
     def _train(self, key: Key) -> None:
         """Go on with what is left of a key's training, or begin one if it is called for, unless another does."""
         if key not in self._keys or self._should_stop():
             return
+        with self._locked(key) as lock:
+            if lock is None:
+                self._say(f"{key}: another trains it")
+                return
+            try:
+                # Under the lock: since it was decided another may have trained it.
+                decision = self._decisions()[key]
+                rests = self._facts()[key].failures > 0 and decision.limits.wait_seconds > 0
+                if not rests if self._is_under_way(key) else decision.should_train:
+                    self._train_under(lock, key, decision.reason)
+            except LockLostError as error:
+                self._say(f"{key}: left to another: {_in_a_line(error)}")
+
+    def _is_under_way(self, key: Key) -> bool:
+        return any(training.key == key for training in self._memory.trainings.under_way())
+
+    @contextmanager
+    def _locked(self, key: Key) -> Iterator[Lock | None]:
+        """Hold the lock of a key's training while the block runs; give None when another has it."""
         lock = self._memory.lock(lock_of(key))
         if not lock.acquire(timeout_seconds=0):
-            self._say(f"{key}: another trains it")
+            yield None
             return
         self._stages.lost = lambda: lock.lost
         try:
-            # Under the lock: since it was decided another may have trained it.
-            left = any(training.key == key for training in self._memory.trainings.under_way())
-            decision = self._decisions()[key]
-            rests = self._facts()[key].failures > 0 and decision.limits.wait_seconds > 0
-            if not rests if left else decision.should_train:
-                self._train_under(lock, key, decision.reason)
-        except LockLostError as error:
-            self._say(f"{key}: left to another: {_in_a_line(error)}")
+            yield lock
         finally:
             self._stages.lost = lambda: False
             lock.release()
@@ -255,7 +250,7 @@ class Autopilot:
         failure: TamenError | OSError | None = None
         with self._beating(key, owner):
             try:
-                message, model_id, promoted = self._all_stages(lock, training)
+                message = self._all_stages(lock, training)
             except LockLostError:
                 raise
             except Exception as error:
@@ -266,20 +261,18 @@ class Autopilot:
                     memory.monitor.record_training_pause(key, run)
                     raise
                 failure = error
-                message, model_id, promoted = _in_a_line(error), None, False
+                message = _in_a_line(error)
         with memory.together():
             if self._is_tried_again(lock, training, failure):
                 memory.journal.pause_training(key, owner=owner, now=self._clock(), failed=True)
             else:
-                training = memory.trainings.end(
-                    training, lock.token, success=failure is None, message=message
-                )
+                memory.trainings.end(training, lock.token, success=failure is None, message=message)
                 memory.journal.end_training(key, owner=owner, success=failure is None, now=self._clock())
             memory.monitor.record_training_complete(key, success=failure is None, run=run, reason=message)
         if failure is None:
             self._stages.tidy(key, training.number)
         self._say(f"{key}: {message}")
-        self.results.append(Result(key, failure is None, training.seconds, model_id, promoted, message))
+        self.results.append(memory.trainings.get(training.number))
 
     def _is_tried_again(self, lock: Lock, training: Training, failure: Exception | None) -> bool:
         """Say whether a stage that failed is done again later: not for what is refused, and not for ever."""
@@ -288,8 +281,8 @@ class Autopilot:
         tried = self._memory.trainings.note_failure(training, lock.token, _in_a_line(failure))
         return tried < MOST_FAILURES
 
-    def _all_stages(self, lock: Lock, training: Training) -> tuple[str, str, bool]:
-        """Do what is left of a training; return what came of it, the model, and whether it is champion."""
+    def _all_stages(self, lock: Lock, training: Training) -> str:
+        """Do what is left of a training; return what came of it."""
         key, trainings, registry = training.key, self._memory.trainings, self._memory.registry
 
         def export() -> dict[str, Any]:
@@ -312,11 +305,10 @@ class Autopilot:
             return trainings.once(training, lock.token, stage, work)
 
         def parent_of() -> dict[str, Any]:
-            champion = None if self._config.autopilot.begin_anew else self._champion(key)
-            return {"id": champion and champion.id}
+            return {"id": None if self._config.autopilot.begin_anew else registry.alias(key, "champion")}
 
         def register() -> dict[str, Any]:
-            self._check_held()
+            self._evaluation.check_held()
             return {
                 "id": registry.register(
                     key,
@@ -338,80 +330,14 @@ class Autopilot:
         models = len(registry.models(key))
         self._memory.journal.record_models(key, models)
         self._memory.monitor.record_model(key, models)
-        judged = once("evaluate", lambda: self._evaluate(key, model_id))
-        promoted = registry.alias(key, "champion") == model_id
-        return f"{model_id}: {judged['why']}", model_id, promoted
+        judged = once("evaluate", lambda: self._evaluation.settle(key, model_id))
+        return f"{model_id}: {judged['why']}"
 
-    def _evaluate(self, key: Key, model_id: str) -> dict[str, Any]:
-        """Let a candidate meet the champion and the ladder until that is decided, and settle it."""
-        registry = self._memory.registry
-        promoter = Promoter(registry, self._rules(), WHO)
-        while True:
-            try:
-                promoter.propose(model_id, "it was trained")
-                while (decision := promoter.decide(model_id)).next_pairs:
-                    for opponent, pairs in decision.next_pairs.items():
-                        self._meet(key, model_id, opponent, pairs)
-                self._check_held()
-                open_still = registry.find(model_id).stage in ("development", "staging")
-                elo = promoter.rate(model_id) if open_still else promoter.estimate(model_id)
-                decision = promoter.settle(model_id)
-                break
-            except AliasMovedError:
-                continue  # another champion was made meanwhile, whom it has to meet
-        met = promoter.meetings(model_id).get(decision.champion or "")
-        if met is not None and met.pairs:
-            draws = sum(match.draws for match in registry.matches(model_id, decision.champion))
-            wins = round(2 * met.points - draws / 2)
-            losses = 2 * met.pairs - wins - draws
-            result = MatchResult(self._clock(), wins, draws, losses, elo and elo.rating)
-            self._memory.journal.record_result(key, result, match=model_id)
-            self._memory.monitor.record_win_rate(key, met.score)
-        told = (
-            f"{decision.why}; Elo {elo.rating:+.0f} ({elo.low:+.0f} to {elo.high:+.0f})"
-            if elo
-            else decision.why
-        )
-        return {"why": told, "verdict": decision.verdict, "elo": elo and elo.rating}
-
-    def _meet(self, key: Key, model_id: str, opponent: str, pairs: int) -> None:
-        """Play some pairs more, and write down how they ended."""
-        registry, seed = self._memory.registry, self._config.autopilot.seed
-        before = registry.next_pair(model_id, opponent, seed)
-        model = registry.get(model_id)
-        against = registry.get(opponent).file if opponent.startswith(f"{key}-v") else opponent
-        played = self._stages.meet(key, model.file, against, pairs=pairs, first_pair=before)
-        self._check_held()
-        counts, now = PairCounts.of_scores(played["pair_scores"]), self._clock()
-        if not counts.pairs:
-            raise EvaluationError(
-                f"{model_id} could not be compared with {opponent}",
-                why=f"all of {pairs} pairs of games were set aside, for evaluations failed",
-                fix="see the key's log.txt",
-            )
-        aside = pairs - counts.pairs
-        registry.record(
-            Match(model_id, opponent, counts, played["draws"], seed, before, now, set_aside=aside)
-        )
-
-    def _check_held(self) -> None:
-        """Raise LockLostError when the training is another's by now: what is written next is not fenced."""
-        if self._stages.lost():
-            raise not_held("the lock of this training")
-
-    def _rules(self) -> PromotionRules:
-        settings = self._config.autopilot
-        return PromotionRules(
-            test=Sprt(0.0, settings.elo_gain, settings.error, settings.error),
-            ladder=tuple(Rung(opponent, settings.ladder_score) for opponent in settings.ladder),
-            alpha=settings.error,
-            min_pairs=settings.min_pairs,
-            max_pairs=settings.max_pairs,
-        )
-
-    def _champion(self, key: Key) -> Any:
-        name = self._memory.registry.alias(key, "champion")
-        return None if name is None else self._memory.registry.get(name)
+    def _complain(self, key: Key, line: str) -> None:
+        """Say what fails, which may be so for days, once until something else does."""
+        if self._complaints.get(key) != line:
+            self._complaints[key] = line
+            self._say(f"{key}: {line}")
 
     @contextmanager
     def _beating(self, key: Key, owner: str) -> Iterator[None]:
@@ -432,5 +358,11 @@ class Autopilot:
             thread.join(2 * BEAT_SECONDS)
 
 
+def shares_of_a_round(weights: Mapping[Key, Weight], settings: AutopilotConfig) -> dict[Key, int]:
+    """Return how many games of a round are each key's."""
+    games = max(settings.games_a_round, settings.least_games * len(weights))
+    return shares({key: each.weight for key, each in weights.items()}, games, least=settings.least_games)
+
+
 def _in_a_line(error: Exception) -> str:
-    return f"{error.what}: {error.why}" if isinstance(error, TamenError) else str(error)
+    return f"{error.what}: {error.why}; {error.fix}" if isinstance(error, TamenError) else str(error)

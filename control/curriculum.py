@@ -22,14 +22,15 @@ HALF_LIVES = 10
 """A game older than so many half-lives weighs less than a thousandth, and is not looked at."""
 SKEW_SECONDS = 1.0
 """Clocks of machines differ by less; so little ahead is not worth a word."""
+_MOST = 2**63 - 1
 
 
 def checked_number(name: str, value: float, *, whole: bool = False) -> None:
-    """Raise UsageError unless `value` is a number, finite and not negative; with `whole` an integer."""
-    if isinstance(value, bool) or not math.isfinite(value) or value < 0 or (whole and value != int(value)):
+    """Raise UsageError unless `value` is a number from 0 to 2^63 - 1, as files hold; with `whole` an integer."""
+    if isinstance(value, bool) or not 0 <= value <= _MOST or (whole and value != int(value)):
         raise UsageError(
             f"{name}={value} is not allowed",
-            why=f"it must be a {'whole' if whole else 'finite'} number of at least 0",
+            why=f"it must be a {'whole' if whole else 'finite'} number of at least 0 and at most 2^63 - 1",
             fix="look for where it was computed or recorded",
         )
 

@@ -17,7 +17,7 @@ from core.errors import ClusterError, DataError
 Row: TypeAlias = sqlite3.Row
 
 _APPLICATION = int.from_bytes(b"tmen", "big")
-FORMAT = 1
+FORMAT = 2
 CONTROL_FILE = "control.sqlite"
 """In the folder of runs: all that is remembered but the models."""
 BUSY_SECONDS = 10.0
@@ -83,6 +83,12 @@ class Database:
         empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
         connection.execute("COMMIT")
         if (owner, form) != (_APPLICATION, FORMAT) and not (empty and owner == 0):
+            if owner == _APPLICATION:
+                raise DataError(
+                    f"{self.path} was written by another version of this program",
+                    why=f"it is of format {form}, this version has {FORMAT}",
+                    fix="use that version, or give another folder with --runs",
+                )
             raise DataError(
                 f"{self.path} is not this program's",
                 why=f"it is of application {owner:#x}, format {form}; wanted are {_APPLICATION:#x} and {FORMAT}",
@@ -121,9 +127,15 @@ class Database:
                     why=f"another process has been writing to it for {BUSY_SECONDS:.0f} s",
                     fix="look for one that hangs with `fuser`, and try again",
                 ) from error
+            if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                raise DataError(
+                    f"{self.path} has not the tables that it should",
+                    why=f"{error}: another version of this program has made it, or it is damaged",
+                    fix="use that version, or move it away with the files -wal and -shm beside it",
+                ) from error
             raise DataError(
                 f"{self.path} cannot be used",
-                why=str(error),
+                why=str(error) if self.path.is_file() or not self.path.exists() else "it is no file",
                 fix="see to the disk, its room and its permissions",
             ) from error
         except sqlite3.IntegrityError:

@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeAlias
 
 from control.curriculum import checked_number
 from control.database import Database, Row
+from control.lineage import hash_source
 from core.errors import DataError, UsageError
 
 Cause: TypeAlias = Literal[
@@ -148,10 +149,8 @@ class ExportCache:
                 connection.execute(
                     "UPDATE export_cache SET used = ? WHERE output = ?", (self._now(), str(place))
                 )
-        cause, reason = found or (
-            "valid",
-            f"{len(seen.sources)} sources, settings and output are as they were",
-        )
+        looked_at = f"{len(seen.sources)} sources" if len(seen.sources) > 1 else "source"
+        cause, reason = found or ("valid", f"{looked_at}, settings and output are as they were")
         return Verdict(found is None, cause, reason, row["games"], row["samples"], seen)
 
     def record(self, seen: Seen, *, games: int, samples: int) -> None:
@@ -167,7 +166,7 @@ class ExportCache:
                 f"there is no export at {seen.output}", why="it is to be noted as made", fix="make it first"
             )
         signature, settled = self._signature(seen.output)
-        digest = _content_digest(seen.output)
+        digest = _content(seen.output)
         if self._signature(seen.output)[0] != signature:
             raise DataError(
                 f"{seen.output} changed while it was read",
@@ -203,14 +202,17 @@ class ExportCache:
         seen = []
         for path, source in sorted(zip(paths, sources, strict=True), key=lambda each: each[0]):
             signature, settled = self._signature(path)
-            seen.append(SeenSource(path, source.games, signature, None if settled else _content_digest(path)))
+            seen.append(SeenSource(path, source.games, signature, None if settled else _content(path)))
         return tuple(seen)
 
     def _signature(self, path: Path) -> tuple[str, bool]:
         """Return what changes when a file, or one below a folder, is written; and whether it is sure to."""
         now, hashed, newest = self._clock_ns(), hashlib.blake2b(digest_size=16), 0
         for name, file in _files(path):
-            stat = file.stat()
+            try:
+                stat = file.stat()
+            except FileNotFoundError:  # whoever writes there has removed it since
+                continue
             newest = max(newest, stat.st_ctime_ns)
             text = f"{name}\0{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}\0"
             hashed.update(text.encode(errors="surrogateescape"))
@@ -222,7 +224,7 @@ class ExportCache:
         signature, settled = self._signature(output)
         if signature == row["signature"] and row["settled"]:
             return None
-        if _content_digest(output) != row["digest"]:
+        if _content(output) != row["digest"]:
             return "output altered", f"{output} is not what was exported"
         with self._database.write() as connection:  # so that it is not read again the next time
             connection.execute(
@@ -259,7 +261,7 @@ def _other_sources(known: Mapping[str, Row], seen: Seen) -> tuple[Cause, str] | 
         if source.games != then["games"]:
             return "games", f"{path} has {_count(source.games)} games, had {_count(then['games'])}"
         same = source.signature == then["signature"]
-        if not same or (then["digest"] is not None and _content_digest(source.path) != then["digest"]):
+        if not same or (then["digest"] is not None and _content(source.path) != then["digest"]):
             return "source changed", f"{path} was written since"
     return None
 
@@ -308,11 +310,9 @@ def _files(path: Path) -> list[tuple[str, Path]]:
     return sorted((str(file.relative_to(path)), file) for file in path.rglob("*") if file.is_file())
 
 
-def _content_digest(path: Path) -> str:
-    """Return the digest of all bytes of a file, or of all files below a folder and their names."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for name, file in _files(path):
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "blake2b").hexdigest()
-        hashed.update(f"{name}\0{content}\0".encode(errors="surrogateescape"))
-    return hashed.hexdigest()
+def _content(path: Path) -> str:
+    """Return the digest of a file, or of all files below a folder; "" when one went meanwhile, so it is another now."""
+    try:
+        return hash_source(path).digest
+    except FileNotFoundError:
+        return ""

@@ -132,6 +132,42 @@ def export_settings(
     )
 
 
+def override_export(
+    config: ExportConfig, game: str, *, max_games: int | None, sample_every: int | None, seed: int
+) -> ExportConfig:
+    """Return `config` with a person's own numbers instead of those of the tiers, for each that is given.
+
+    `sample_every` is then the stride: no factor of the game is on top of it.
+
+    Raises:
+        UsageError: when one is below its least.
+    """
+    numbers = {"max_games": max_games, "sample_every": sample_every}
+    for name, number, least in (*((*each, 1) for each in numbers.items()), ("seed", seed, 0)):
+        if number is not None and number < least:
+            raise UsageError(
+                f"{name}={number} is not allowed",
+                why=f"it must be a whole number of at least {least}",
+                fix="leave it out, and it follows from how many games there are"
+                if least
+                else "give for example 0",
+            )
+    given = {name: number for name, number in numbers.items() if number is not None}
+    known, factor = dict(config.games), config.default_sample_factor
+    if sample_every is not None:
+        factor = 1.0
+        if game in known:
+            known[game] = known[game].model_copy(update={"sample_factor": 1.0})
+    return config.model_copy(
+        update={
+            "tiers": tuple(tier.model_copy(update=given) for tier in config.tiers),
+            "games": known,
+            "default_sample_factor": factor,
+            "seed": seed,
+        }
+    )
+
+
 def tier_of(games: int, config: ExportConfig) -> TierConfig:
     """Return the first tier that is for more games than these; the last is for any number."""
     return next(tier for tier in config.tiers if tier.below_games is None or games < tier.below_games)

@@ -56,6 +56,7 @@ CREATE TABLE IF NOT EXISTS health_thresholds (one INTEGER PRIMARY KEY CHECK (one
 {alerts.TABLES}
 """
 _COLUMNS = tuple(field.name for field in fields(KeyRecord))
+_REALS = ("since", "games_at", "models_at", "win_rate", "last_success")
 _KEYS_QUERY = "SELECT * FROM health_keys ORDER BY key"
 _THRESHOLDS_QUERY = "SELECT config FROM health_thresholds"
 _REPLACE = (
@@ -334,10 +335,25 @@ def _row_of(record: KeyRecord) -> tuple[object, ...]:
 
 
 def _record_of(row: Row) -> KeyRecord:
+    try:
+        return _read_record(row)
+    except (LookupError, TypeError, ValueError, UsageError) as error:
+        raise DataError(
+            f"what is recorded of key {row['key']!r} cannot be read",
+            why=f"{type(error).__name__}: {error.what if isinstance(error, UsageError) else error}",
+            fix="bring back a copy of control.sqlite, or move it away with the files -wal and -shm beside it",
+        ) from error
+
+
+def _read_record(row: Row) -> KeyRecord:
+    """Return what a row says. Raises one of several errors when nothing here has written it."""
     values = {**row, "key": parse_key(row["key"])}
     if row["training"] is not None:
         training = json.loads(row["training"])
         values["training"] = Training(**{**training, "process": Process(**training["process"])})
+    for name in _REALS:
+        if values[name] is not None:
+            values[name] = float(values[name])
     return KeyRecord(**values)
 
 

@@ -5,18 +5,19 @@ There is one row a key, and at most `RESULTS_KEPT` results of each: it does not 
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from configs.control import RecentConfig
-from control.curriculum import HALF_LIVES, KeyFacts, MatchResult, age_seconds, checked_number, recent_results
+from control.curriculum import HALF_LIVES, KeyFacts, MatchResult, checked_number, recent_results
 from control.database import Database, Row
 from control.fencing import Fence
 from control.keys import Key, parse_key
 from control.locks import FencingToken
-from core.errors import DataError
+from core.errors import DataError, UsageError
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS journal_keys (
@@ -139,8 +140,8 @@ class Journal:
             if token is not None:
                 Fence(self._database).check(connection, token)
             others = connection.execute(
-                "SELECT count(*) FROM journal_keys WHERE key != ? AND owner IS NOT NULL AND seen >= ?",
-                (str(key), now - silent_seconds),
+                "SELECT count(*) FROM journal_keys WHERE key != ? AND owner IS NOT NULL AND seen BETWEEN ? AND ?",
+                (str(key), now - silent_seconds, now + silent_seconds),
             ).fetchone()[0]
             if others >= most:
                 return False
@@ -193,12 +194,15 @@ class Journal:
             return changed.rowcount > 0
 
     def running(self, *, now: float, silent_seconds: float = SILENT_SECONDS) -> dict[Key, Running]:
-        """Return what is trained, by key, without those whose owner has fallen silent."""
+        """Return what is trained, by key, without those whose owner has fallen silent.
+
+        One that was seen in the future, by a clock that is far ahead, may have been silent for as long.
+        """
         rows = self._database.read("SELECT key, owner, began, seen FROM journal_keys WHERE owner IS NOT NULL")
         return {
             parse_key(row["key"]): Running(row["owner"], row["began"], row["seen"])
             for row in rows
-            if (age_seconds(row["seen"], now) or 0.0) <= silent_seconds
+            if row["seen"] is not None and abs(now - row["seen"]) <= silent_seconds
         }
 
     def facts(
@@ -217,12 +221,15 @@ class Journal:
                 "SELECT * FROM journal_results WHERE time >= ? AND key = ? ORDER BY time",
                 (oldest, str(next(iter(keys), ""))),
             )
-        results = {key: [_result(row) for row in group] for key, group in groupby(found, _key_of)}
-        known = {parse_key(row["key"]): row for row in rows}
-        return {
-            key: _facts(known.get(key), results.get(str(key), []), settings, now)
-            for key in (sorted(known) if keys is None else keys)
-        }
+        with _readable("keys"):
+            known = {parse_key(row["key"]): row for row in rows}
+        with _readable("results"):
+            results = {key: [_result(row) for row in group] for key, group in groupby(found, _key_of)}
+        facts = {}
+        for key in sorted(known) if keys is None else keys:
+            with _readable(str(key)):
+                facts[key] = _facts(known.get(key), results.get(str(key), []), settings, now)
+        return facts
 
     def forget(self, key: Key) -> None:
         """Remove all that is known of a key."""
@@ -256,6 +263,19 @@ class Journal:
                 fix="start what decides once more: it notes them",
             )
         return settings
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    """Raise DataError where what was written down makes no sense."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, UsageError) as error:
+        raise DataError(
+            f"what is noted of {what} cannot be read",
+            why=f"{type(error).__name__}: {error.what if isinstance(error, UsageError) else error}",
+            fix="bring back a copy of control.sqlite, or move it away with the files -wal and -shm beside it",
+        ) from error
 
 
 def _key_of(row: Row) -> str:

@@ -1,15 +1,12 @@
 """Where a model comes from: the data that it was fitted to, and the models that it was made of."""
 
-import hashlib
 from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import DataError, UsageError
-from core.files import digest
-
-_CHUNK_BYTES = 1 << 20
+from core.files import digest, file_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,16 +22,6 @@ class Source:
     path: str
     bytes: int
     digest: str
-
-
-def file_digest(path: Path) -> tuple[str, int]:
-    """Return the digest of every byte of a file, as `core.files.digest` has it, and their number. Raises OSError."""
-    total, size = hashlib.blake2b(digest_size=16), 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            total.update(chunk)
-            size += len(chunk)
-    return total.hexdigest(), size
 
 
 def hash_source(path: Path) -> Source:

@@ -50,6 +50,20 @@ class Elo:
 
 
 @dataclass(frozen=True, slots=True)
+class Rating:
+    """A rating of a model as it was written down.
+
+    Attributes:
+        stage: that the model was in then.
+        conditions: of the games, as `Match` has them; "" where they are not known.
+    """
+
+    elo: Elo
+    stage: Stage
+    conditions: str
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """Games that a model played against an opponent, each opening from both sides.
 
@@ -58,6 +72,8 @@ class Match:
         opponent: id of another of the same key, or a player such as "random" or "mcts:400".
         pairs: how pairs of games ended, in the eyes of the model.
         draws: games drawn, with which wins and losses are known too.
+        conditions: under which they were played, such as "simulations=16 opening_plies=2": the same text, the same
+            conditions. Only games under the same may be counted together.
         seed, first_pair: what was played: the seed of openings and moves, and the number of the first opening.
         played_at: seconds since 1970.
         set_aside: pairs that were begun and do not count, for an evaluation failed.
@@ -70,6 +86,7 @@ class Match:
     opponent: str
     pairs: PairCounts
     draws: int
+    conditions: str
     seed: int
     first_pair: int
     played_at: float
@@ -140,7 +157,8 @@ class Model:
         config, metrics: what it was trained with, and what came of it.
         sources: the data that it was fitted to.
         games: so many games were in that data.
-        elo: the newest rating; None when it has never been rated.
+        elo: the newest rating from before it was champion; else the newest, for those of a champion are each of a few
+            games; None when it has never been rated.
         file, bytes, digest: its weights, and BLAKE2b-128 of every byte of the file.
         aliases: which of latest, candidate and champion it is.
     """
@@ -197,7 +215,7 @@ def card(
     parts += ["## Lineage", f"made of: {' ← '.join(ancestors) or 'nothing, it began anew'}"]
     parts += [f"led to: {', '.join(descendants) or 'nothing yet'}"]
     played = [_match_row(match, now) for match in matches]
-    heads = ("against", "wins", "draws", "losses", "score", "seed", "played")
+    heads = ("against", "wins", "draws", "losses", "score", "conditions", "seed", "played")
     parts += ["## Evaluation games", _table(heads, played)]
     changes = [
         (moment(m.at, now), m.act, f"{m.what}: {m.before or '–'} → {m.after or '–'}", m.who, m.why)
@@ -224,7 +242,8 @@ def _match_row(match: Match, now: float) -> tuple[Any, ...]:
     low, high = match.pairs.interval()
     score = f"{match.pairs.score:.1%} ({low:.1%} to {high:.1%})" if match.games else "none"
     played = moment(match.played_at, now)
-    return match.opponent, match.wins, match.draws, match.losses, score, match.seed, played
+    counts = (match.wins, match.draws, match.losses)
+    return match.opponent, *counts, score, match.conditions, match.seed, played
 
 
 def _table(heads: Sequence[str], rows: Any) -> str:

@@ -6,42 +6,29 @@ points, a number of games, a gain of Elo. What is not known never passes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal, TypeAlias
 
+from configs.promotion import PromotionConfig
 from control.keys import Key, parse_key
-from control.model_cards import Elo, Stage
+from control.model_cards import Elo
 from control.registry import ModelRegistry
+from control.rollback import Regression, RollbackRules, judge_regression
 from control.sequential import (
     PairCounts,
     Sprt,
     Verdict,
     WilsonBound,
+    check_range,
     elo_of_meetings,
     planned_looks,
 )
 from core.errors import UsageError
 
-Watch: TypeAlias = Literal["keep", "roll back", "unknown"]
-
 _ORDER: tuple[Verdict, ...] = ("reject", "play on", "accept")
 RANDOM = "random"
 """The player whose Elo is 0."""
-
-
-def _check(name: str, value: float, low: float, high: float, *, ends: bool = False) -> None:
-    """Raise UsageError unless `value` is between `low` and `high`: NaN never is. Whole bounds include themselves."""
-    whole = isinstance(low, int)
-    fits = low <= value <= high if ends or whole else low < value < high
-    if not fits or (whole and type(value) is not int):
-        raise UsageError(
-            f"{name}={value} is out of range",
-            why=f"it must be {'a whole number ' if whole else ''}{'from' if ends or whole else 'between'} {low:g}"
-            f" {'to' if ends or whole else 'and'} {high:g}",
-            fix="give a number of that range",
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +46,9 @@ class Tier:
     min_elo_gain: float
 
     def __post_init__(self) -> None:
-        _check("min_score", self.min_score, 0.0, 1.0)
-        _check("min_games", self.min_games, 1, 10_000_000)
-        _check("min_elo_gain", self.min_elo_gain, 0.0, 1000.0, ends=True)
+        check_range("min_score", self.min_score, 0.0, 1.0)
+        check_range("min_games", self.min_games, 1, 10_000_000)
+        check_range("min_elo_gain", self.min_elo_gain, 0.0, 1000.0, ends=True)
 
 
 TIERS: Mapping[str, Tier] = MappingProxyType(
@@ -91,7 +78,7 @@ class Rung:
     min_score: float = 0.5
 
     def __post_init__(self) -> None:
-        _check("min_score", self.min_score, 0.0, 1.0)
+        check_range("min_score", self.min_score, 0.0, 1.0)
         if not self.opponent.strip():
             raise UsageError(
                 "a rung of the ladder has no opponent", why="its name is empty", fix="name a player: random"
@@ -124,9 +111,9 @@ class PromotionRules:
     tier: Tier | None = None
 
     def __post_init__(self) -> None:
-        _check("alpha", self.alpha, 0.0, 0.5)
-        _check("max_pairs", self.max_pairs, 1, 1_000_000)
-        _check("min_pairs", self.min_pairs, 1, self.max_pairs)
+        check_range("alpha", self.alpha, 0.0, 0.5)
+        check_range("max_pairs", self.max_pairs, 1, 1_000_000)
+        check_range("min_pairs", self.min_pairs, 1, self.max_pairs)
         opponents = [rung.opponent for rung in self.ladder]
         if len(set(opponents)) < len(opponents):
             raise UsageError(
@@ -140,6 +127,19 @@ class PromotionRules:
                 why=f"max_pairs={self.max_pairs} are {2 * self.max_pairs} games",
                 fix=f"set max_pairs to at least {math.ceil(self.tier.min_games / 2)}",
             )
+
+    @staticmethod
+    def of(config: PromotionConfig) -> "PromotionRules":
+        """Return those of the settings. Raises UsageError when their tier and numbers do not fit together."""
+        sprt = Sprt(0.0, config.elo_gain, config.error, config.error)
+        return PromotionRules(
+            test=sprt if config.test == "sprt" else WilsonBound(config.min_score, config.error),
+            ladder=tuple(Rung(opponent, config.ladder_score) for opponent in config.ladder),
+            alpha=config.error,
+            min_pairs=config.min_pairs,
+            max_pairs=config.max_pairs,
+            tier=None if config.tier is None else TIERS[config.tier],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,41 +181,6 @@ class Decision:
     @property
     def why(self) -> str:
         return f"{self.verdict}: " + "; ".join(one.why for one in self.judgements)
-
-
-@dataclass(frozen=True, slots=True)
-class RollbackRules:
-    """When a champion has become worse than it was when it was promoted.
-
-    Attributes:
-        max_elo_fall: of the mean of its last `last_ratings` ratings, if more than luck.
-        sharp_elo_fall: of each of the last `in_a_row` ratings.
-        max_score_fall: of each of the last `in_a_row` scores, in points per game.
-
-    Raises:
-        UsageError: when a number is out of its range.
-    """
-
-    max_elo_fall: float = 30.0
-    last_ratings: int = 10
-    sharp_elo_fall: float = 50.0
-    max_score_fall: float = 0.10
-    in_a_row: int = 3
-
-    def __post_init__(self) -> None:
-        _check("max_elo_fall", self.max_elo_fall, 0.0, 1000.0, ends=True)
-        _check("sharp_elo_fall", self.sharp_elo_fall, 0.0, 1000.0, ends=True)
-        _check("max_score_fall", self.max_score_fall, 0.0, 1.0, ends=True)
-        _check("last_ratings", self.last_ratings, 1, 10_000)
-        _check("in_a_row", self.in_a_row, 1, self.last_ratings)
-
-
-@dataclass(frozen=True, slots=True)
-class Regression:
-    """Whether a champion is to be rolled back, and why, with every number."""
-
-    verdict: Watch
-    why: str
 
 
 def judge(
@@ -265,66 +230,19 @@ def rating_of(meetings: Mapping[str, PairCounts], anchors: Mapping[str, float]) 
     return None if found is None else Elo(found[0], found[1].low, found[1].high, found[2])
 
 
-def judge_regression(
-    rules: RollbackRules,
-    ratings: Sequence[Elo],
-    *,
-    baseline: Elo | None,
-    scores: Sequence[float] = (),
-    baseline_score: float | None = None,
-) -> Regression:
-    """Say whether a champion has become worse; what was not measured says nothing.
-
-    A fall of the mean counts when the whole of the pooled interval lies below the baseline: single ratings of few games
-    vary by more than `max_elo_fall`.
-
-    Args:
-        ratings, scores: since its promotion, the oldest first.
-        baseline, baseline_score: at its promotion.
-
-    Raises:
-        UsageError: when a score is not within [0, 1].
-    """
-    for score in (*scores, *(() if baseline_score is None else (baseline_score,))):
-        _check("score", score, 0.0, 1.0, ends=True)
-    told: list[str] = []
-    falls: list[str] = []
-    measured = False
-    if baseline is None or len(ratings) < rules.in_a_row:
-        had = "none from before its promotion" if baseline is None else f"{len(ratings)} since"
-        told.append(f"ratings say nothing: {had}, wanted are one and {rules.in_a_row}")
-    else:
-        measured = True
-        told.append(_fall_of_mean(rules, ratings[-rules.last_ratings :], baseline, falls))
-        newest = [each.rating - baseline.rating for each in ratings[-rules.in_a_row :]]
-        told.append(f"the last {len(newest)} ratings {_listed(newest, '+.0f')} from {baseline.rating:+.0f}")
-        if max(newest) < -rules.sharp_elo_fall:
-            falls.append(f"each fell by more than {rules.sharp_elo_fall:g}")
-    if baseline_score is None or len(scores) < rules.in_a_row:
-        told.append(f"scores say nothing: {len(scores)} of {rules.in_a_row}")
-    else:
-        measured = True
-        apart = [score - baseline_score for score in scores[-rules.in_a_row :]]
-        told.append(f"the last {len(apart)} scores {_listed(apart, '+.1%')} from {baseline_score:.1%}")
-        if max(apart) < -rules.max_score_fall:
-            falls.append(f"each fell by more than {rules.max_score_fall:.0%}")
-    if falls:
-        return Regression("roll back", f"roll back: {', and '.join(falls)}; {'; '.join(told)}")
-    verdict: Watch = "keep" if measured else "unknown"
-    return Regression(verdict, f"{verdict}: {'; '.join(told)}")
-
-
 @dataclass(frozen=True, slots=True)
 class Promoter:
-    """Decides by what the registry holds, and writes the outcome there.
+    """Decides by what the registry holds of games under the present conditions, and writes the outcome there.
 
     Attributes:
         who: stands in the history.
+        conditions: of the games that count, as `control.model_cards.Match` has them.
     """
 
     registry: ModelRegistry
     rules: PromotionRules
     who: str
+    conditions: str
 
     def propose(self, candidate: str, why: str) -> None:
         """Make a model @candidate of its key, whoever is; one that has been decided on stays what it is."""
@@ -345,30 +263,33 @@ class Promoter:
             settled = Judgement(model.id, verdict, 0, f"{model.id} is in {model.stage} already")
             return Decision(model.id, champion, verdict, (settled,))
         rated = None if champion is None else self.registry.find(champion).elo
-        met = self.meetings(model.id)
-        return judge(self.rules, model.id, champion, met, elo=model.elo, champion_elo=rated)
+        met, elo = self.meetings(model.id), self.estimate(model.id)
+        return judge(self.rules, model.id, champion, met, elo=elo, champion_elo=rated)
 
-    def estimate(self, model_id: str) -> Elo | None:
-        """Estimate the rating of a model from its recorded games against rated models and "random".
+    def estimate(self, model_id: str, meetings: Mapping[str, PairCounts] | None = None) -> Elo | None:
+        """Estimate the rating of a model from games against rated models and "random".
 
         The ratings of the others count as certain. None when it has met none of them.
+
+        Args:
+            meetings: pairs against each opponent; None: all that are recorded.
         """
-        met = self.meetings(model_id)
+        met = self.meetings(model_id) if meetings is None else meetings
         ids = {model.id: model.elo for model in self.registry.models() if model.id in met}
         anchors = {opponent: elo.rating for opponent, elo in ids.items() if elo is not None}
         return rating_of(met, {RANDOM: 0.0, **anchors})
 
-    def rate(self, model_id: str) -> Elo | None:
+    def rate(self, model_id: str, meetings: Mapping[str, PairCounts] | None = None) -> Elo | None:
         """Write down what `estimate` returns, and return it."""
-        elo = self.estimate(model_id)
+        elo = self.estimate(model_id, meetings)
         if elo is not None:
-            self.registry.rate(model_id, elo)
+            self.registry.rate(model_id, elo, conditions=self.conditions)
         return elo
 
     def meetings(self, model_id: str) -> dict[str, PairCounts]:
-        """Return all recorded pairs of a model, by opponent."""
+        """Return all recorded pairs of a model under the present conditions, by opponent."""
         found: dict[str, PairCounts] = {}
-        for match in self.registry.matches(model_id):
+        for match in self.registry.matches(model_id, conditions=self.conditions):
             found[match.opponent] = found.get(match.opponent, PairCounts()) + match.pairs
         return found
 
@@ -389,24 +310,28 @@ class Promoter:
         return decision
 
     def watch(self, key: Key, rules: RollbackRules) -> Regression:
-        """Judge the champion of a key by its ratings; roll back when it has become worse, if there is one before."""
-        champion = self.registry.alias(key, "champion")
+        """Judge the champion of a key by what it was rated and played as champion; roll back when it is to go.
+
+        Raises:
+            AliasMovedError: when another champion was made meanwhile.
+        """
+        registry, before = self.registry, self.registry.champion_before(key)
+        champion = registry.alias(key, "champion")
         if champion is None:
             return Regression("unknown", f"unknown: {key} has no champion")
-        rated = self.registry.ratings(champion)
+        if before is None:
+            return Regression("keep", "keep, for there is none before it")
+        rated = [each for each in registry.ratings(champion) if each.conditions == self.conditions]
+        since = registry.matches(champion, before, conditions=self.conditions, stage="production")
         regression = judge_regression(
-            rules, [elo for stage, elo in rated if stage == "production"], baseline=_baseline(rated)
+            rules,
+            [each.elo for each in rated if each.stage == "production"],
+            [match.pairs for match in since if match.pairs.pairs],
+            baseline=next((each.elo for each in reversed(rated) if each.stage != "production"), None),
         )
         if regression.verdict == "roll back":
-            if self.registry.champion_before(key) is None:
-                return Regression("keep", f"keep, for there is none before it; {regression.why}")
-            self.registry.rollback(key, expected=champion, who=self.who, why=regression.why)
+            registry.rollback(key, expected=champion, who=self.who, why=regression.why)
         return regression
-
-
-def _baseline(rated: Sequence[tuple[Stage, Elo]]) -> Elo | None:
-    before = [elo for stage, elo in rated if stage != "production"]
-    return before[-1] if before else None
 
 
 def _judge_champion(rules: PromotionRules, champion: str, met: PairCounts) -> Judgement:
@@ -476,22 +401,3 @@ def _score(opponent: str, met: PairCounts) -> str:
     if not met.pairs:
         return f"{opponent} has not been met"
     return f"{met.score:.1%} against {opponent} in {met.pairs} pairs {'-'.join(map(str, met.counts))}"
-
-
-def _fall_of_mean(rules: RollbackRules, ratings: Sequence[Elo], baseline: Elo, falls: list[str]) -> str:
-    """Return what is told of the mean of `ratings`; note its fall in `falls` if there is one."""
-    games = sum(each.games for each in ratings)
-    mean = sum(each.rating * each.games for each in ratings) / games
-    widths = [(each.high - each.low) / 2 * each.games / games for each in ratings]
-    luck = math.hypot((baseline.high - baseline.low) / 2, *widths)
-    fall = baseline.rating - mean
-    if fall > rules.max_elo_fall and fall > luck:
-        falls.append(f"their mean fell by more than {rules.max_elo_fall:g} and more than luck")
-    return (
-        f"the mean of {len(ratings)} ratings of {games} games is {mean:+.0f}, {fall:.0f} below the"
-        f" {baseline.rating:+.0f} at its promotion, where luck is ±{luck:.0f}"
-    )
-
-
-def _listed(values: Sequence[float], form: str) -> str:
-    return "/".join(format(value, form) for value in values)

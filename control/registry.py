@@ -9,14 +9,12 @@ Order is that of numbers, never of clocks. Nothing is ever deleted or renumbered
 
 import hashlib
 import json
-import math
 import os
 import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Real
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -24,26 +22,30 @@ from typing import Any
 from control import lineage
 from control.database import Database, Row
 from control.keys import Key, parse_key
-from control.lineage import Source, file_digest
-from control.model_cards import Elo, FileState, Match, Model, Move, Stage, card
+from control.lineage import Source
+from control.model_cards import Elo, FileState, Match, Model, Move, Rating, Stage, card
 from control.registry_tables import (
     ADD_MATCH,
     ADD_MODEL,
+    ADD_RATING,
     ALIASES,
     SELECT_MODELS,
     TABLES,
     Alias,
     Change,
+    canonical,
+    checked_metrics,
     checked_moment,
     checked_text,
     match_of,
     model_of,
     no_such_model,
+    rating_of_row,
     refused,
     stage_of,
 )
 from core.errors import DataError, UsageError
-from core.files import digest, open_atomic, sync_folder
+from core.files import digest, file_digest, open_atomic, sync_folder
 
 FILE_NAME = "registry.sqlite"
 
@@ -104,7 +106,7 @@ class ModelRegistry:
             OSError: when the file cannot be read, or copied.
         """
         name = str(parse_key(str(key)))
-        settings, numbers = _canonical(config), _canonical(_checked_metrics(metrics))
+        settings, numbers = canonical(config), canonical(checked_metrics(metrics))
         if type(games) is not int or not 0 <= games < 2**63:
             raise refused(f"games={games!r}", "it is a whole number from 0", "count the games in the data")
         listed = json.dumps([[source.path, source.bytes, source.digest] for source in sources])
@@ -135,7 +137,7 @@ class ModelRegistry:
             change.write(model_id, "stage", None, "development")
             change.point("latest", model_id)
             if elo is not None:
-                _add_rating(connection, model_id, elo, now)
+                _add_rating(connection, model_id, elo, "", now)
         return model_id
 
     def get(self, name: str) -> Model:
@@ -196,6 +198,8 @@ class ModelRegistry:
             return "ok" if file_digest(model.file)[0] == model.digest else "altered"
         except (FileNotFoundError, NotADirectoryError):
             return "gone"
+        except IsADirectoryError:
+            return "altered"
 
     def propose(self, model_id: str, *, expected: str | None, who: str, why: str) -> None:
         """Make a model @candidate of its key and put it in staging, if @candidate is `expected` now.
@@ -290,38 +294,54 @@ class ModelRegistry:
         rejected = {model.id for model in self.models(key, stage="rejected")}
         return next((model_id for model_id in reversed(reigns[:-1]) if model_id not in rejected), None)
 
-    def rate(self, model_id: str, elo: Elo) -> None:
-        """Write down a new rating of a model; older ones stay. Raises UsageError when there is no such model."""
-        with self._database.write() as connection:
-            _add_rating(connection, model_id, elo, self._now())
+    def reign(self, key: Key) -> tuple[int, str | None]:
+        """Return how many times @champion of a key has been set so far, and whom it names; (0, None) before."""
+        rows = self._database.read(
+            "SELECT count(*) AS times, (SELECT model FROM aliases WHERE key = ?1 AND name = 'champion') AS model"
+            " FROM moves WHERE key = ?1 AND what = 'champion'",
+            (str(key),),
+        )
+        return rows[0]["times"], rows[0]["model"]
 
-    def ratings(self, model_id: str) -> list[tuple[Stage, Elo]]:
-        """Return all ratings of a model, the oldest first, each with the stage that it was in."""
+    def rate(self, model_id: str, elo: Elo, *, conditions: str) -> None:
+        """Write down a new rating of a model; older ones stay.
+
+        Raises:
+            UsageError: when there is no such model, or nothing in `conditions`.
+        """
+        conditions = checked_text(conditions, "conditions")
+        with self._database.write() as connection:
+            _add_rating(connection, model_id, elo, conditions, self._now())
+
+    def ratings(self, model_id: str) -> list[Rating]:
+        """Return all ratings of a model, the oldest first."""
         rows = self._database.read("SELECT * FROM ratings WHERE model = ? ORDER BY number", (model_id,))
-        return [(row["stage"], Elo(row["rating"], row["low"], row["high"], row["games"])) for row in rows]
+        return [rating_of_row(row) for row in rows]
 
     def record(self, match: Match) -> None:
-        """Write down games that were played. The same ones again change nothing.
+        """Write down games that were played, with the stage that the model is in. The same ones again change nothing.
 
         Raises:
             UsageError: when one of the two is not registered, or of another key.
-            DataError: when the same seed and first pair are there with another result.
+            DataError: when the same conditions, seed and first pair are there with another result.
         """
         opponent = checked_text(match.opponent, "opponent")
-        games = (match.model, opponent, *match.pairs.counts, match.draws)
+        conditions = checked_text(match.conditions, "conditions")
+        games = (match.model, opponent, *match.pairs.counts, match.draws, conditions)
         games += (match.seed, match.first_pair, match.set_aside)
-        row = (*games, checked_moment(match.played_at))
+        played_at = checked_moment(match.played_at)
         with self._database.write() as connection:
-            stage_of(connection, match.model)
+            stage = stage_of(connection, match.model)
             if _ID.fullmatch(opponent):
                 _check_same_key(connection, _key_of(match.model), opponent, "opponent")
             there = connection.execute(
-                "SELECT * FROM matches WHERE model = ? AND opponent = ? AND seed = ? AND first_pair = ?",
-                (match.model, opponent, match.seed, match.first_pair),
+                "SELECT * FROM matches WHERE model = ? AND opponent = ? AND conditions = ? AND seed = ?"
+                " AND first_pair = ?",
+                (match.model, opponent, conditions, match.seed, match.first_pair),
             ).fetchone()
             if there is None:
-                connection.execute(ADD_MATCH, row)
-            elif tuple(there)[1:-1] != games:
+                connection.execute(ADD_MATCH, (*games, stage, played_at))
+            elif tuple(there)[1:-2] != games:
                 raise DataError(
                     f"games of {match.model} against {opponent} are recorded otherwise",
                     why=f"with seed {match.seed} from pair {match.first_pair} on pairs went "
@@ -329,14 +349,28 @@ class ModelRegistry:
                     fix="give other games another seed or first pair",
                 )
 
-    def matches(self, model_id: str, opponent: str | None = None) -> list[Match]:
-        """Return the games of a model, or those against an opponent, in the order of their recording."""
-        rows = self._database.read("SELECT * FROM matches WHERE model = ? ORDER BY number", (model_id,))
-        return [match_of(row) for row in rows if opponent in (None, row["opponent"])]
+    def matches(
+        self,
+        model_id: str,
+        opponent: str | None = None,
+        *,
+        conditions: str | None = None,
+        stage: Stage | None = None,
+    ) -> list[Match]:
+        """Return the games of a model in the order of their recording.
 
-    def next_pair(self, model_id: str, opponent: str, seed: int) -> int:
+        Args:
+            opponent, conditions: only those against it, and under these.
+            stage: only those that it played while it was in this stage.
+        """
+        where, terms = _terms(model=model_id, opponent=opponent, conditions=conditions, stage=stage)
+        query = f"SELECT * FROM matches WHERE {where} ORDER BY number"  # noqa: S608 - names of our own columns
+        return [match_of(row) for row in self._database.read(query, tuple(terms.values()))]
+
+    def next_pair(self, model_id: str, opponent: str, seed: int, conditions: str) -> int:
         """Return the number of the first opening of a seed that the two have not been given yet."""
-        played = [match for match in self.matches(model_id, opponent) if match.seed == seed]
+        found = self.matches(model_id, opponent, conditions=conditions)
+        played = [match for match in found if match.seed == seed]
         return max((match.first_pair + match.pairs.pairs + match.set_aside for match in played), default=0)
 
     def history(self, key: Key | None = None, *, model: str | None = None) -> list[Move]:
@@ -403,9 +437,9 @@ def _terms(**wanted: str | None) -> tuple[str, dict[str, str]]:
     return " AND ".join(f"{column} = ?" for column in given) or "1", given
 
 
-def _add_rating(connection: Connection, model_id: str, elo: Elo, at: float) -> None:
-    row = (model_id, stage_of(connection, model_id), elo.rating, elo.low, elo.high, elo.games, at)
-    connection.execute("INSERT INTO ratings VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)", row)
+def _add_rating(connection: Connection, model_id: str, elo: Elo, conditions: str, at: float) -> None:
+    row = (model_id, stage_of(connection, model_id), elo.rating, elo.low, elo.high, elo.games, conditions, at)
+    connection.execute(ADD_RATING, row)
 
 
 def _check_free(connection: Connection, model_id: str) -> None:
@@ -452,29 +486,3 @@ def _place(copy: Path, path: Path) -> int:
     os.replace(copy, path)
     sync_folder(path.parent)
     return path.stat().st_mtime_ns
-
-
-def _checked_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
-    for name, value in metrics.items():
-        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
-            raise refused(
-                f"metric {name}={value!r}",
-                "it is not a finite number, so nothing can be compared with it",
-                "look for what made it so, or leave it out",
-            )
-    return {name: float(value) for name, value in metrics.items()}
-
-
-def _canonical(values: Mapping[str, Any]) -> str:
-    """Return `values` as JSON, the same text for the same values. Raises UsageError when JSON cannot say them."""
-    try:
-        text = json.dumps(dict(values), sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise refused(
-            "the configuration", f"JSON cannot say it: {error}", "give plain finite values with names"
-        ) from error
-    if json.loads(text) != values:
-        raise refused(
-            "the configuration", "JSON changes it", "give lists for tuples, and names that are text"
-        )
-    return text

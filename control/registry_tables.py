@@ -5,12 +5,13 @@ import math
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from control.database import Row
 from control.lineage import Source
-from control.model_cards import Elo, Match, Model, Stage
+from control.model_cards import Elo, Match, Model, Rating, Stage
 from control.sequential import PairCounts
 from core.errors import DataError, TamenError, UsageError
 
@@ -40,22 +41,25 @@ CREATE INDEX IF NOT EXISTS moves_of_key ON moves (key, what);
 CREATE INDEX IF NOT EXISTS moves_of_model ON moves (model);
 CREATE TABLE IF NOT EXISTS ratings (
     number INTEGER PRIMARY KEY, model TEXT NOT NULL REFERENCES models (id), stage TEXT NOT NULL, rating REAL NOT NULL,
-    low REAL NOT NULL, high REAL NOT NULL, games INTEGER NOT NULL, at REAL NOT NULL);
+    low REAL NOT NULL, high REAL NOT NULL, games INTEGER NOT NULL, conditions TEXT NOT NULL, at REAL NOT NULL);
 CREATE INDEX IF NOT EXISTS ratings_of_model ON ratings (model);
 CREATE TABLE IF NOT EXISTS matches (
     number INTEGER PRIMARY KEY, model TEXT NOT NULL REFERENCES models (id), opponent TEXT NOT NULL,
     p0 INTEGER NOT NULL, p1 INTEGER NOT NULL, p2 INTEGER NOT NULL, p3 INTEGER NOT NULL, p4 INTEGER NOT NULL,
-    draws INTEGER NOT NULL, seed INTEGER NOT NULL, first_pair INTEGER NOT NULL, set_aside INTEGER NOT NULL,
-    played_at REAL NOT NULL, UNIQUE (model, opponent, seed, first_pair))
+    draws INTEGER NOT NULL, conditions TEXT NOT NULL, seed INTEGER NOT NULL, first_pair INTEGER NOT NULL,
+    set_aside INTEGER NOT NULL, stage TEXT NOT NULL, played_at REAL NOT NULL,
+    UNIQUE (model, opponent, conditions, seed, first_pair))
 """
 SELECT_MODELS = """
 SELECT models.*, ratings.rating, ratings.low, ratings.high, ratings.games AS rated_games,
     (SELECT group_concat(name) FROM aliases WHERE aliases.model = models.id) AS aliases
-FROM models LEFT JOIN ratings ON ratings.number = (SELECT max(number) FROM ratings WHERE model = models.id)
+FROM models LEFT JOIN ratings ON ratings.number = (
+    SELECT number FROM ratings WHERE model = models.id ORDER BY stage = 'production', number DESC LIMIT 1)
 """
 
 ADD_MODEL = "INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-ADD_MATCH = "INSERT INTO matches VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_MATCH = "INSERT INTO matches VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+ADD_RATING = "INSERT INTO ratings VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _LONGEST_TEXT = 4000
 _LAST_MOMENT = 253_402_300_799.0  # the end of the year 9999
@@ -175,10 +179,16 @@ def model_of(row: Row, folder: Path) -> Model:
     )
 
 
+def rating_of_row(row: Row) -> Rating:
+    """Return what a row of ratings says."""
+    elo = Elo(row["rating"], row["low"], row["high"], row["games"])
+    return Rating(elo, row["stage"], row["conditions"])
+
+
 def match_of(row: Row) -> Match:
     """Return what a row of matches says."""
     counts = (row["p0"], row["p1"], row["p2"], row["p3"], row["p4"])
-    names = ("model", "opponent", "draws", "seed", "first_pair", "set_aside", "played_at")
+    names = ("model", "opponent", "draws", "conditions", "seed", "first_pair", "set_aside", "played_at")
     return Match(pairs=PairCounts(counts), **{name: row[name] for name in names})
 
 
@@ -201,6 +211,33 @@ def checked_moment(at: float) -> float:
             f"moment {at!r}", "it is in seconds since 1970, up to the year 9999", "see to the clock"
         )
     return float(at)
+
+
+def checked_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return `metrics` as they are written down. Raises UsageError when one is not a finite number."""
+    for name, value in metrics.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+            raise refused(
+                f"metric {name}={value!r}",
+                "it is not a finite number, so nothing can be compared with it",
+                "look for what made it so, or leave it out",
+            )
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def canonical(values: Mapping[str, Any]) -> str:
+    """Return `values` as JSON, the same text for the same values. Raises UsageError when JSON cannot say them."""
+    try:
+        text = json.dumps(dict(values), sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise refused(
+            "the configuration", f"JSON cannot say it: {error}", "give plain finite values with names"
+        ) from error
+    if json.loads(text) != values:
+        raise refused(
+            "the configuration", "JSON changes it", "give lists for tuples, and names that are text"
+        )
+    return text
 
 
 def refused(what: str, why: str, fix: str) -> UsageError:

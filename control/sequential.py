@@ -28,6 +28,19 @@ def score_from_elo(elo: float) -> float:
     return 1.0 / (1.0 + math.exp(-elo / _ELO_PER_LOGIT))
 
 
+def check_range(name: str, value: float, low: float, high: float, *, ends: bool = False) -> None:
+    """Raise UsageError unless `value` is between `low` and `high`: NaN never is. Whole bounds include themselves."""
+    whole = isinstance(low, int)
+    fits = low <= value <= high if ends or whole else low < value < high
+    if not fits or (whole and type(value) is not int):
+        raise UsageError(
+            f"{name}={value} is out of range",
+            why=f"it must be {'a whole number ' if whole else ''}{'from' if ends or whole else 'between'} {low:g}"
+            f" {'to' if ends or whole else 'and'} {high:g}",
+            fix="give a number of that range",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class PairCounts:
     """How many pairs ended with a score of 0, ¼, ½, ¾ and 1 of the first player.
@@ -113,8 +126,8 @@ class Sprt:
                 why=f"elo0 must be below elo1, both within ±{_MAX_ELO:.0f}",
                 fix="take for example elo0=0 and elo1=35",
             )
-        _check_error("alpha", self.alpha)
-        _check_error("beta", self.beta)
+        check_range("alpha", self.alpha, 0.0, 0.5)
+        check_range("beta", self.beta, 0.0, 0.5)
 
     @property
     def bounds(self) -> Interval:
@@ -168,7 +181,7 @@ class WilsonBound:
                 why="a score is points per game, and only what is between 0 and 1 can be passed or missed",
                 fix="take 0.5 for: stronger than the other",
             )
-        _check_error("alpha", self.alpha)
+        check_range("alpha", self.alpha, 0.0, 0.5)
 
     def interval(self, pairs: PairCounts, *, first: int, last: int) -> Interval:
         """Return the interval of the score that one of the planned looks is judged by."""
@@ -230,12 +243,3 @@ def _divisors(shares: Sequence[float], mean: float) -> list[float]:
         low, high = (x, high) if excess > 0 else (low, x)
     x = (low + high) / 2
     return [1 + x * each for each in apart]
-
-
-def _check_error(name: str, value: float) -> None:
-    if not 0.0 < value < 0.5:
-        raise UsageError(
-            f"{name}={value} is no probability of an error",
-            why="it must be above 0 and below 0.5",
-            fix=f"take for example {name}=0.05",
-        )

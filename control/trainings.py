@@ -58,9 +58,47 @@ class Training:
     message: str
 
     @property
-    def seconds(self) -> dict[str, float]:
-        """How long each finished stage took."""
-        return {stage: float(made[SECONDS]) for stage, made in self.made.items()}
+    def model_id(self) -> str | None:
+        """The model that came of it."""
+        return self.made.get("register", {}).get("id")
+
+    @property
+    def promoted(self) -> bool:
+        """Whether that became champion."""
+        return self.made.get("evaluate", {}).get("verdict") == "accept"
+
+    @property
+    def export_seconds(self) -> float | None:
+        """How long making the data set took; None where that has not come to its end, as in the next two."""
+        return self._seconds("export")
+
+    @property
+    def training_seconds(self) -> float | None:
+        return self._seconds("fit")
+
+    @property
+    def evaluation_seconds(self) -> float | None:
+        return self._seconds("evaluate")
+
+    def _seconds(self, stage: str) -> float | None:
+        return self.made.get(stage, {}).get(SECONDS)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return how it ended, or how far it is, as plain JSON."""
+        return {
+            "training": self.number,
+            "key": str(self.key),
+            "reason": self.reason,
+            "success": self.success,
+            "model_id": self.model_id,
+            "promoted": self.promoted,
+            "message": self.message,
+            "export_seconds": self.export_seconds,
+            "training_seconds": self.training_seconds,
+            "evaluation_seconds": self.evaluation_seconds,
+            "began": self.began,
+            "ended": self.ended,
+        }
 
 
 class Trainings:

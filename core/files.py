@@ -24,6 +24,13 @@ def digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=_DIGEST_SIZE).hexdigest()
 
 
+def file_digest(path: Path) -> tuple[str, int]:
+    """Return what `digest` says of a file, and how many bytes that are; it is never in memory whole. Raises OSError."""
+    with path.open("rb") as file:
+        hashed = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_SIZE))
+        return hashed.hexdigest(), file.tell()
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data`, durably and in one step. Raises OSError (a full disk, say) with the old file intact."""
     with open_atomic(path) as file:

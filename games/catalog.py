@@ -10,9 +10,20 @@ from games.hex import Hex
 from games.open_spiel import OpenSpielGame
 from games.tic_tac_toe import TicTacToe
 
-GAME_NAMES = "tic_tac_toe, connect_four, hex3 … hex19, hex5-swap (any size), open_spiel:NAME"
+GAME_NAMES = (
+    "tic_tac_toe, connect_four, connect_four_5x4 (columns x cells of each), hex3 … hex19, hex5-swap (any size),"
+    " open_spiel:NAME"
+)
 
-_SUGGESTIONS = ["tic_tac_toe", "connect_four", "hex5", "hex13", "hex5-swap", "open_spiel:breakthrough"]
+_SUGGESTIONS = [
+    "tic_tac_toe",
+    "connect_four",
+    "connect_four_5x4",
+    "hex5",
+    "hex13",
+    "hex5-swap",
+    "open_spiel:breakthrough",
+]
 
 
 def make_game(name: str) -> Game:
@@ -25,6 +36,8 @@ def make_game(name: str) -> Game:
         return TicTacToe()
     if name == "connect_four":
         return ConnectFour()
+    if match := re.fullmatch(r"connect_four_([1-9][0-9]?)x([1-9][0-9]?)", name):
+        return _with_its_own_name(ConnectFour(int(match[1]), int(match[2])), name)
     if match := re.fullmatch(r"hex([1-9][0-9]?)(-swap)?", name):
         return Hex(int(match[1]), swap=match[2] is not None)
     if name.startswith("open_spiel:"):
@@ -35,3 +48,12 @@ def make_game(name: str) -> Game:
         why=f"the games are {GAME_NAMES}",
         fix=f"did you mean {' or '.join(near)}?" if near else "choose one of them",
     )
+
+
+def _with_its_own_name(game: ConnectFour, name: str) -> ConnectFour:
+    """Return the game. Raises UsageError when it is called otherwise: files and keys know one name a game."""
+    if game.name != name:
+        raise UsageError(
+            f"there is no game called {name!r}", why=f"its name is {game.name}", fix=f"write {game.name}"
+        )
+    return game

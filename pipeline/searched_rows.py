@@ -9,6 +9,7 @@ read or how they were cut, and neither on how much memory there is: rows beyond 
 keys. What is there already, to the last byte, is left alone.
 """
 
+import contextlib
 import re
 import shutil
 import time
@@ -43,6 +44,7 @@ from replay.searched_shards import (
     game_number,
     holds,
     put_searched_shard,
+    read_searched_set,
 )
 from replay.splitting import is_validation
 
@@ -56,6 +58,9 @@ UNSORTED = "unsorted"
 _BUCKET_BITS = 6
 _BLOCK_ROWS = 1 << 15
 _CHUNK_FILE = re.compile(r"(\d{8,})\.chunk")
+_OURS = re.compile(
+    rf"{MANIFEST}|({'|'.join(SIDES)})(/searched_\d+\.npz(\.json)?)?|{UNSORTED}(/\d+\.rows)?|(.*/)?\.[^/]*\.tmp"
+)
 
 
 def keep_all(games: np.ndarray, plies: np.ndarray) -> np.ndarray:
@@ -115,19 +120,21 @@ def export_searched(
         settings: how many games, and how they are split.
         keep: which of their rows.
         log: takes a line for people.
-        progress: told (done, total, unit).
+        progress: told (done, total, unit): first chunks that were read, then rows that were written.
         should_stop: whether to leave off.
         memory_bytes: see `MEMORY_BYTES`; what is made does not depend on it.
         clock: monotonic seconds.
 
     Raises:
-        UsageError: when a folder is missing or of another game, or holds no row to export.
+        UsageError: when a folder is missing or of another game, or holds no row to export; when something else than
+            such a data set is at `target`.
         Stopped: when it was asked to stop; what is there of the data set is no harm.
         OSError: when `target` cannot be written.
     """
     began = clock()
     about = SearchedAbout(game.name, game.board.height * game.board.width, game.num_actions)
-    files = _newest_first(folders)
+    files = [file for folder in newest_first(folders) for file in chunk_files(folder)]
+    check_target(target, game.name)
     unsorted = target / UNSORTED
     shutil.rmtree(unsorted, ignore_errors=True)  # of one that was killed
     rows = _SortedRows(about.record(), unsorted, seed=settings.seed, memory_bytes=memory_bytes)
@@ -145,7 +152,9 @@ def export_searched(
             progress(number + 1, len(files), "chunks")
         if not rows.count:
             raise _no_rows(folders, reader, selection)
-        made, written = _write(rows, about, target, settings, games=selection.games, should_stop=should_stop)
+        made, written = _write(
+            rows, about, target, settings, games=selection.games, progress=progress, should_stop=should_stop
+        )
     finally:
         rows.close()
     return Exported(
@@ -161,24 +170,44 @@ def export_searched(
     )
 
 
-def _newest_first(folders: Sequence[Path]) -> list[Path]:
-    """Return the chunk files of all folders. Raises UsageError when one is not there."""
-    files = []
+def newest_first(folders: Sequence[Path]) -> list[Path]:
+    """Return folders of runs, each once, in the order in which they are read. Raises UsageError without one of them."""
     different = {folder.resolve(): folder for folder in folders}
-    for folder in sorted(different, key=_by_numbers, reverse=True):
-        if not folder.is_dir():
+    for place, folder in different.items():
+        if not place.is_dir():
             raise UsageError(
-                f"{different[folder]} holds no games",
+                f"{folder} holds no games",
                 why="there is no such folder",
                 fix="name the folder of a run, such as runs/NAME or the one that `tamen selfplay` was given",
             )
-        numbered = [
-            (int(match[1]), path)
-            for path in (folder / "replay").glob("*.chunk")
-            if (match := _CHUNK_FILE.fullmatch(path.name))
-        ]
-        files += [path for _, path in sorted(numbered, reverse=True)]
-    return files
+    return sorted(different, key=_by_numbers, reverse=True)
+
+
+def chunk_files(folder: Path) -> list[Path]:
+    """Return the chunk files of a run, the newest first."""
+    numbered = [
+        (int(match[1]), path)
+        for path in (folder / "replay").glob("*.chunk")
+        if (match := _CHUNK_FILE.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(numbered, reverse=True)]
+
+
+def check_target(target: Path, game: str) -> None:
+    """Raise UsageError unless a data set of `game` may be made at `target`: nothing is there, or one made before."""
+    there = target.rglob("*") if target.is_dir() or not target.exists() else iter([target])
+    # The first will do: a folder that was named by mistake may hold very much.
+    foreign = next((path for path in there if not _OURS.fullmatch(path.relative_to(target).as_posix())), None)
+    why = None if foreign is None else f"{foreign} is none of its files"
+    with contextlib.suppress(UsageError, DataError):  # there is none, or it is damaged and made anew
+        if foreign is None and (before := read_searched_set(target).game) != game:
+            why = f"it holds rows of {before}"
+    if why is not None:
+        raise UsageError(
+            f"{target} is not free for a data set of {game}",
+            why=why,
+            fix="give another folder, or an empty one",
+        )
 
 
 def _by_numbers(path: Path) -> list[str | int]:
@@ -390,6 +419,7 @@ def _write(
     settings: SearchedExportSettings,
     *,
     games: int,
+    progress: Callable[[float, float, str], None],
     should_stop: Callable[[], bool],
 ) -> tuple[SearchedSet, bool]:
     """Return what was made of the rows, and whether anything was written for it. Raises Stopped and OSError."""
@@ -400,6 +430,7 @@ def _write(
         apart = is_validation(block["game"], settings.validation_share)
         sides["train"].add(block[~apart])
         sides["validation"].add(block[apart])
+        progress(sum(shards.rows for shards in sides.values()), rows.count, "rows")
     for shards in sides.values():
         shards.end()
     made = SearchedSet(

@@ -7,7 +7,6 @@ A shard is there when its sidecar is: the columns are written first, each of the
 digest when the columns are read.
 """
 
-import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Mapping
@@ -17,13 +16,12 @@ from typing import BinaryIO, Protocol, TypeVar
 import numpy as np
 
 from core.errors import DataError
-from core.files import digest, open_atomic, write_atomic
+from core.files import digest, file_digest, open_atomic, write_atomic
 
 Shapes = Mapping[str, tuple[np.dtype, tuple[int, ...]]]
 """Type and shape that each column has to have."""
 
 _SAVED_ROWS = 1 << 14
-_DIGEST_SIZE = len(digest(b"")) // 2
 
 
 class Sidecar(Protocol):
@@ -65,7 +63,8 @@ def write_columns(
     sidecar_of(path).unlink(missing_ok=True)
     with open_atomic(path) as file:
         save_columns(file, rows, names)
-    said = say(path.stat().st_size, digest_of(path))
+    found, size = file_digest(path)
+    said = say(size, found)
     write_atomic(sidecar_of(path), said.to_json())
     return said
 
@@ -124,12 +123,6 @@ def missing_columns(rows: Mapping[str, np.ndarray], names: Mapping[str, np.dtype
 def wrong_rows(tests: Mapping[str, np.ndarray]) -> list[str]:
     """Return the problems of `tests` that some row has, by bool [R] of each, with the first such row."""
     return [f"{problem} (row {int(wrong.argmax())})" for problem, wrong in tests.items() if wrong.any()]
-
-
-def digest_of(path: Path) -> str:
-    """Return what `core.files.digest` says of a file, without having it in memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_DIGEST_SIZE)).hexdigest()
 
 
 def check_digest(path: Path, found: str, said: Sidecar) -> None:

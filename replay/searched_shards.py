@@ -19,12 +19,11 @@ from typing import Any, Literal
 import numpy as np
 
 from core.errors import DataError, UsageError
-from core.files import digest, write_atomic
+from core.files import digest, file_digest, write_atomic
 from core.seeds import derive_seed
 from replay.experience import POLICY_SUM_TOLERANCE
 from replay.npz import (
     damaged,
-    digest_of,
     missing_columns,
     read_columns,
     save_columns,
@@ -204,7 +203,7 @@ def put_searched_shard(path: Path, data: bytes, info: SearchedInfo) -> None:
 def holds(path: Path, info: SearchedInfo) -> bool:
     """Say whether the shard at `path` is the one that `info` is of, to the last byte."""
     try:
-        return load_searched_info(path) == info and digest_of(path) == info.digest
+        return load_searched_info(path) == info and file_digest(path)[0] == info.digest
     except (OSError, DataError):
         return False
 

@@ -22,11 +22,10 @@ from typing import Any
 import numpy as np
 
 from core.errors import DataError
-from core.files import digest
+from core.files import digest, file_digest
 from replay.npz import (
     check_digest,
     damaged,
-    digest_of,
     is_whole,
     missing_columns,
     read_columns,
@@ -188,7 +187,7 @@ def read_blocks(path: Path, block_rows: int) -> Iterator[dict[str, np.ndarray]]:
     """Yield the columns of a shard in blocks of `block_rows` rows, and never hold more. Raises DataError."""
     info = load_info(path)
     try:
-        check_digest(path, digest_of(path), info)
+        check_digest(path, file_digest(path)[0], info)
         with ExitStack() as stack:
             archive = stack.enter_context(zipfile.ZipFile(path))
             streams = {name: stack.enter_context(archive.open(f"{name}.npy")) for name in COLUMNS}

@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from tests.cluster.commands import Said, assert_three_lines, run_here
 
 SLICE = Path(__file__).resolve().parents[1] / "data" / "wolve_slice.trmph.gz"
 GAMES = ["#3,b1a1b2a2b3 b", "#3,a1b2 b", "#3,a1b2", "#3,a2swapc1c3 r"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let the folder of runs be another than that of the checkout, also where a test takes its own patches back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        yield
 
 
 def write(path: Path, *lines: str) -> Path:
@@ -88,7 +97,8 @@ def test_exported_games_are_imported_as_they_were(
     assert run_here(capsys, "data", "import", source, "--out", tmp_path / "first").code == 0
     there = tmp_path / "there.txt.gz"
     said = run_here(capsys, "data", "export", tmp_path / "first", "--form", form, "--out", there, "--json")
-    assert last_json(said) == {"games": 3, "out": str(there), "files_set_aside": []}
+    told = {"form": form, "games": 3, "cached": False, "out": str(there), "files_set_aside": []}
+    assert last_json(said) == {**told, "reason": f"no export to {there} was noted"}
     assert run_here(capsys, "data", "import", there, "--out", tmp_path / "second").code == 0
     first, second = ((tmp_path / name / "hex3_000.trmph").read_text() for name in ("first", "second"))
     assert first == second == "#3,b1a1b2a2b3 b\n#3,a1b2 b\n#3,a2a3c3 b\n"
@@ -104,6 +114,83 @@ def test_files_that_are_not_cleaned_are_exported_cleaned(
         "https://hexworld.org/board/#3,b1a1b2a2b3 b",
         "https://hexworld.org/board/#3,a1b2 b",
     ]
+
+
+def test_games_are_exported_again_only_when_something_has_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = write(tmp_path / "a.trmph", *GAMES[:3]), tmp_path / "b.txt"
+
+    def export(*options: str) -> Said:
+        return run_here(capsys, "data", "export", source, "--out", out, *options)
+
+    assert export().code == 0
+    before = out.stat().st_mtime_ns
+    said = export()
+    assert (said.code, said.out.splitlines()) == (
+        0,
+        ["nothing to do: source, settings and output are as they were", f"2 games in {out}"],
+    )
+    assert out.stat().st_mtime_ns == before
+    assert last_json(export("--json"))["cached"] is True
+
+    assert export("--force").out.startswith("made again: it was asked for\n")
+    assert export("--form", "sgf").out.startswith('made again: form is "sgf", was "trmph"\n')
+    write(source, *GAMES)
+    said = export("--form", "sgf")
+    assert said.out.splitlines() == [f"made again: {source} was written since", f"3 games in {out}"]
+    out.unlink()
+    assert export("--form", "sgf").out.startswith(f"made again: {out} is gone\n")
+    assert len(out.read_text().splitlines()) == 3
+
+
+def test_what_was_not_read_whole_is_not_noted_and_is_told_each_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    games, out = tmp_path / "games", tmp_path / "b.txt"
+    games.mkdir()
+    write(games / "a.trmph", *GAMES)
+    (games / "empty.trmph").touch()
+    for _ in range(2):
+        said = run_here(capsys, "data", "export", games, "--out", out)
+        assert said.code == 1
+        assert "nothing to do" not in said.out
+        assert "empty.trmph: empty file" in said.out
+    # Of a folder that is clean it is known what was set aside: the export is whole, and is told as what it is.
+    assert run_here(capsys, "data", "import", games, "--out", tmp_path / "clean").code == 1
+    for cached in (False, True):
+        said = run_here(capsys, "data", "export", tmp_path / "clean", "--out", out, "--json")
+        assert said.code == 1
+        assert last_json(said)["cached"] is cached
+        assert last_json(said)["files_set_aside"][0]["reason"] == "empty file"
+
+
+BAD_EXPORTS = {
+    "no source": (["none.trmph", "--out", "b.txt"], 2, ["there is no source", "none.trmph"]),
+    "into a folder": (["a.trmph", "--out", "folder"], 2, ["folder is a folder"]),
+    "onto itself": (["a.trmph", "--out", "a.trmph"], 2, ["lies in its own source"]),
+    "into its source": (["folder", "--out", "folder/b.txt"], 2, ["lies in its own source"]),
+    "several": (["a.trmph", "folder", "--out", "b.txt"], 2, ["2 paths", "tamen data import"]),
+    "settings of rows": (["a.trmph", "--out", "b.txt", "--max-games", "3"], 2, ["--max-games says nothing"]),
+    "damaged notes": (["a.trmph", "--out", "b.txt", "--runs", "bad"], 1, ["control.sqlite is damaged"]),
+}
+
+
+@pytest.mark.parametrize("name", BAD_EXPORTS)
+def test_a_bad_export_is_told_and_writes_nothing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.trmph", *GAMES)
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "a.trmph", *GAMES)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "control.sqlite").write_bytes(b"no database" * 1000)
+    arguments, code, mentions = BAD_EXPORTS[name]
+    assert_three_lines(run_here(capsys, "data", "export", *arguments), code=code, mentions=mentions)
+    assert not (tmp_path / "b.txt").exists()
+    assert [file.name for file in (tmp_path / "folder").iterdir()] == ["a.trmph"]
+    assert (tmp_path / "a.trmph").read_text().splitlines() == GAMES
 
 
 def test_a_file_that_cannot_be_read_whole_ends_in_1_and_the_rest_is_imported(
@@ -179,7 +266,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(
     monkeypatch.setattr(files.os, "fsync", full)
     said = run_here(capsys, "data", "export", out, "--out", tmp_path / "b.trmph")
     assert_three_lines(said, code=1, mentions=["No space left on device"])
-    assert [file.name for file in tmp_path.iterdir() if file.name not in ("a.trmph", "out")] == []
+    assert {file.name for file in tmp_path.iterdir()} == {"a.trmph", "out", ".b.trmph.lock"}
 
 
 def test_what_is_not_there_or_no_manifest_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

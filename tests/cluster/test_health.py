@@ -180,6 +180,24 @@ def test_what_makes_no_sense_is_told_in_three_lines(
     assert_three_lines(run(*arguments), code=2, mentions=mentions)
 
 
+def test_what_is_refused_leaves_no_file(run: Callable[..., Said], tmp_path: Path) -> None:
+    assert_three_lines(run("stale_model_hours=-1"), code=2, mentions=["more than 0"])
+    assert_three_lines(run("--forget", "hex5_2p"), code=2, mentions=["nothing is recorded"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change", ["win_rate = 'x'", "training = '{'", "training = '{}'", "training = '[]'", "key = '../x'"]
+)
+def test_a_record_that_was_changed_to_nonsense_is_told_in_three_lines(
+    run: Callable[..., Said], monitor: HealthMonitor, tmp_path: Path, change: str
+) -> None:
+    monitor.record_training_start(KEY, "first")
+    with Database(tmp_path / CONTROL_FILE, TABLES).write() as connection:
+        connection.execute(f"UPDATE health_keys SET {change}")
+    assert_three_lines(run(), code=1, mentions=["cannot be read"])
+
+
 def test_a_file_of_another_program_is_refused(run: Callable[..., Said], tmp_path: Path) -> None:
     (tmp_path / CONTROL_FILE).write_text("no database, but some text that is long enough to be read" * 20)
     assert_three_lines(run(), code=1, mentions=["damaged"])

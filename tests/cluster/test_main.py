@@ -29,6 +29,7 @@ VERBS = (
     "locks",
     "solve",
     "status",
+    "stop",
 )
 NESTED = {
     "bench": ("inference", "selfplay", "search", "phases", "solve", "locks"),

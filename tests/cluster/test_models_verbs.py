@@ -16,7 +16,7 @@ from control.registry import FILE_NAME, ModelRegistry
 from control.sequential import PairCounts
 from tests.cluster.commands import Said, assert_three_lines
 
-KEY = Key("hex5")
+KEY, CONDITIONS = Key("hex5"), "simulations=16 opening_plies=2"
 PROGRAM = "from cluster.models_verbs import models; import sys; models(prog_name='tamen models'{})"
 
 
@@ -52,7 +52,8 @@ def runs(tmp_path: Path) -> Path:
             who="a test",
         )
     registry.promote("hex5_2p-v1", expected=None, who="a test", why="first")
-    registry.record(Match("hex5_2p-v2", "hex5_2p-v1", PairCounts((1, 0, 4, 0, 15)), 2, 7, 0, 1.7e9))
+    counts = PairCounts((1, 0, 4, 0, 15))
+    registry.record(Match("hex5_2p-v2", "hex5_2p-v1", counts, 2, CONDITIONS, 7, 0, 1.7e9))
     registry.promote("hex5_2p-v2", expected="hex5_2p-v1", who="a test", why="85 % of 40 games")
     registry.register(Key("hex3"), tmp_path / "1.safetensors", config={}, metrics={}, who="a test")
     registry.close()
@@ -107,10 +108,13 @@ def test_a_card_tells_games_and_history(runs: Path, capsys: pytest.CaptureFixtur
         "| hex5_2p-v1 | 33 | 2 | 5 | 85.0%",
     ]
     assert shown.code == 0
-    assert [each for each in [*wanted, "85 % of 40 games", "games.trmph"] if each not in shown.out] == []
+    assert [
+        each for each in [*wanted, "85 % of 40 games", "games.trmph", CONDITIONS] if each not in shown.out
+    ] == []
     told = last_json(run(capsys, "show", "hex5_2p@champion", "--runs", runs, "--json"))
     assert (told["ancestors"], told["descendants"]) == (["hex5_2p-v1"], ["hex5_2p-v3"])
     assert told["matches"][0]["pairs"] == [1, 0, 4, 0, 15]
+    assert told["matches"][0]["conditions"] == CONDITIONS
     assert told["history"][-1]["why"] == "85 % of 40 games"
 
 

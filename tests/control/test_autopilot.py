@@ -1,144 +1,18 @@
 """The autopilot goes round: it plays, trains what calls for it, once, and what was left unfinished first."""
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from configs.autopilot import CONTROL, ControlConfig
-from control import fencing, health, journal, locks, trainings
-from control.autopilot import MOST_FAILURES, Autopilot, Memory, Result
-from control.database import Database
-from control.export_settings import ExportSettings
-from control.file_locks import FileLocks
-from control.health import HealthMonitor
-from control.journal import Journal
+from control import fencing
+from control.autopilot import MOST_FAILURES
 from control.keys import Key
-from control.locks import Lock
-from control.registry import ModelRegistry
-from control.trainings import Trainings, lock_of
-from core.errors import EvaluationError, UsageError
-
-KEY, OTHER = Key("hex5"), Key("tic_tac_toe")
-TABLES = locks.TABLES + fencing.TABLES + journal.TABLES + health.TABLES + trainings.TABLES
-SETTINGS = (
-    "autopilot.games_a_round=120",
-    "autopilot.min_pairs=10",
-    "autopilot.max_pairs=100",
-    "triggers.freshness_games=100",
-    "triggers.bootstrap_games=60",
-    "triggers.min_interval_minutes=0",
-    "triggers.longest_interval_minutes=0",
-)
-
-
-class Counted:
-    """Stages that count what was asked for. A model's strength is its number; it wins against all weaker ones."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.played: dict[Key, int] = {}
-        self.done: list[str] = []
-        self.broken: str | None = None
-        self.tidied: list[int] = []
-        self.lost: Callable[[], bool] = lambda: False
-
-    def tidy(self, key: Key, number: int) -> None:
-        self.tidied.append(number)
-
-    def games(self, key: Key) -> int:
-        return self.played.get(key, 0)
-
-    def rows_per_game(self, key: Key) -> float | None:
-        return 10.0 if self.games(key) else None
-
-    def play(self, key: Key, model: Path | None, version: int, games: int) -> None:
-        self._note(f"play {key} v{version}")
-        self.played[key] = self.games(key) + games
-
-    def export(self, key: Key, settings: ExportSettings) -> Mapping[str, Any]:
-        self._note(f"export {key}")
-        data = self.folder / "data" / str(key)
-        data.mkdir(parents=True, exist_ok=True)
-        (data / "manifest.json").write_text(f"{self.games(key)}")
-        return {"games": settings.games, "rows": settings.estimated_samples, "folder": str(data)}
-
-    def fit(
-        self, key: Key, number: int, parent: Path | None, *, epochs: int, batch_rows: int
-    ) -> Mapping[str, Any]:
-        self._note(f"fit {key} from {parent and parent.stem}")
-        model = self.folder / f"{key}-{number}.safetensors"
-        model.write_text(f"{key} {number}")
-        return {
-            "model": str(model),
-            "config": {"epochs": epochs, "batch_rows": batch_rows},
-            "metrics": {"loss": 1 / number},
-        }
-
-    def meet(
-        self, key: Key, model: Path, opponent: str | Path, *, pairs: int, first_pair: int
-    ) -> Mapping[str, Any]:
-        self._note(f"meet {key} {opponent if isinstance(opponent, str) else opponent.stem}")
-        weaker = opponent == "random" or strength(model) > strength(Path(opponent))
-        return {"draws": 0, "pair_scores": [1.0 if weaker else 0.0] * pairs}
-
-    def _note(self, what: str) -> None:
-        if self.broken and what.startswith(self.broken):
-            raise EvaluationError("the machine failed", why="a test had it so", fix="none")
-        self.done.append(what)
-
-
-def strength(model: Path) -> int:
-    return int(model.read_text().split()[1])
-
-
-class Rig:
-    """An autopilot on files in a folder, as one process has it."""
-
-    def __init__(self, folder: Path, *keys: Key) -> None:
-        self.database = Database(folder / "control.sqlite", TABLES)
-        self.backend = FileLocks(folder / ".locks")
-        lock = functools.partial(
-            Lock,
-            backend=self.backend,
-            floor=fencing.Fence(self.database),
-            ttl_seconds=5.0,
-            timeout_seconds=1.0,
-        )
-        self.memory = Memory(
-            Journal(self.database),
-            Trainings(self.database),
-            HealthMonitor(self.database),
-            ModelRegistry(folder),
-            lock,
-            self.database.write,
-        )
-        self.stages = Counted(folder)
-        self.said: list[str] = []
-        config = CONTROL.override(ControlConfig(), SETTINGS)
-        self.autopilot = Autopilot(
-            keys or (KEY,), config, self.memory, self.stages, say=self.said.append, should_stop=lambda: False
-        )
-
-    def round(self) -> list[Result]:
-        return self.autopilot.round()
-
-    def close(self) -> None:
-        self.memory.registry.close()
-        self.database.close()
-        self.backend.close()
-
-
-@contextmanager
-def rig_at(folder: Path, *keys: Key) -> Iterator[Rig]:
-    rig = Rig(folder, *keys)
-    try:
-        yield rig
-    finally:
-        rig.close()
+from control.trainings import lock_of
+from core.errors import UsageError
+from tests.control.rig import KEY, OTHER, Rig, rig_at
 
 
 @pytest.fixture
@@ -150,8 +24,12 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 def test_the_first_model_is_trained_from_untrained_games_and_becomes_champion(rig: Rig) -> None:
     (result,) = rig.round()
     assert (result.key, result.success, result.model_id, result.promoted) == (KEY, True, "hex5_2p-v1", True)
-    assert rig.stages.done[:3] == ["play hex5_2p v0", "export hex5_2p", "fit hex5_2p from None"]
-    assert set(result.seconds) == {"parent", "export", "fit", "register", "evaluate"}
+    assert rig.stages.done[:3] == [
+        "play hex5_2p untrained in reign 0",
+        "export hex5_2p",
+        "fit hex5_2p from None",
+    ]
+    assert set(result.made) == {"parent", "export", "fit", "register", "evaluate"}
     elo = rig.memory.registry.find("hex5_2p@champion").elo
     assert elo is not None
     assert elo.rating > 100
@@ -163,7 +41,11 @@ def test_the_champion_plays_and_is_the_parent_of_the_next(rig: Rig) -> None:
     rig.round()
     rig.stages.done.clear()
     (result,) = rig.round()
-    assert rig.stages.done[:3] == ["play hex5_2p v1", "export hex5_2p", "fit hex5_2p from hex5_2p-v1"]
+    assert rig.stages.done[:3] == [
+        "play hex5_2p hex5_2p-v1 in reign 1",
+        "export hex5_2p",
+        "fit hex5_2p from hex5_2p-v1",
+    ]
     assert "meet hex5_2p hex5_2p-v1" in rig.stages.done
     model = rig.memory.registry.find("hex5_2p@champion")
     assert (model.id, model.parent, result.promoted) == ("hex5_2p-v2", "hex5_2p-v1", True)
@@ -171,7 +53,7 @@ def test_the_champion_plays_and_is_the_parent_of_the_next(rig: Rig) -> None:
 
 def test_one_that_is_no_stronger_does_not_become_champion(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     rig.round()
-    monkeypatch.setattr("tests.control.test_autopilot.strength", lambda model: 1)
+    monkeypatch.setattr("tests.control.rig.strength", lambda model: 1)
     (result,) = rig.round()
     assert (result.success, result.promoted) == (True, False)
     assert rig.memory.registry.alias(KEY, "champion") == "hex5_2p-v1"
@@ -216,7 +98,10 @@ def test_what_a_dead_process_left_is_gone_on_with_first_and_done_once(tmp_path: 
         result = second.round()[0]
         assert (result.model_id, result.promoted) == ("hex5_2p-v1", True)
         assert second.stages.done[0] == "fit hex5_2p from None"
-        assert "export hex5_2p" not in second.stages.done[: second.stages.done.index("play hex5_2p v1")]
+        assert (
+            "export hex5_2p"
+            not in second.stages.done[: second.stages.done.index("play hex5_2p hex5_2p-v1 in reign 1")]
+        )
         assert len(second.memory.registry.models(KEY)) == 1 + (len(second.memory.trainings.newest(9)) - 1)
 
 
@@ -287,3 +172,39 @@ def test_who_loses_the_lock_leaves_the_training_and_its_records_to_the_other(rig
 def test_what_only_a_training_needed_is_removed_at_its_end(rig: Rig) -> None:
     rig.round()
     assert rig.stages.tidied == [1]
+
+
+def test_a_tier_that_cannot_be_reached_is_refused_before_anything_begins(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="can never be played"):
+        Rig(tmp_path, settings=("promotion.tier=D9", "promotion.max_pairs=99"))
+
+
+def test_a_result_tells_how_long_its_stages_took(rig: Rig) -> None:
+    (result,) = rig.round()
+    times = (result.export_seconds, result.training_seconds, result.evaluation_seconds)
+    assert times == tuple(result.made[stage]["seconds"] for stage in ("export", "fit", "evaluate"))
+    told = json.loads(json.dumps(result.as_json()))
+    assert (told["key"], told["success"], told["model_id"]) == ("hex5_2p", True, "hex5_2p-v1")
+    assert (told["promoted"], told["export_seconds"]) == (True, times[0])
+
+
+def test_a_result_of_what_failed_tells_so_and_no_times_of_what_was_not_done(rig: Rig) -> None:
+    rig.stages.broken = "fit"
+    results = [result for _ in range(MOST_FAILURES) for result in rig.round()][:MOST_FAILURES]
+    assert [result.success for result in results] == [None] * (MOST_FAILURES - 1) + [False]
+    assert results[-1].export_seconds is not None
+    assert (results[-1].training_seconds, results[-1].evaluation_seconds) == (None, None)
+    assert (results[-1].model_id, results[-1].promoted) == (None, False)
+    assert results[-1].message.startswith("the machine failed: a test had it so; none")
+
+
+def test_what_fails_all_the_time_is_said_once(rig: Rig) -> None:
+    rig.stages.broken = "play"
+    for _ in range(3):
+        rig.round()
+    assert sum("no games" in line for line in rig.said) == 1
+    rig.stages.broken = None
+    rig.round()
+    rig.stages.broken = "play"
+    rig.round()
+    assert sum("no games" in line for line in rig.said) == 2

@@ -179,6 +179,8 @@ def test_whatever_the_results_they_come_to_something_in_range(results: list[Matc
         lambda: MatchResult(NOW),
         lambda: MatchResult(NOW, wins=-1),
         lambda: MatchResult(NOW, wins=1.5),  # pyright: ignore[reportArgumentType]
+        lambda: MatchResult(NOW, wins=2**63),
+        lambda: MatchResult(NOW, wins=10**400),
         lambda: MatchResult(math.nan, wins=1),
         lambda: MatchResult(NOW, wins=1, elo=math.nan),
         lambda: Recent(win_rate=math.nan, weight=1),

@@ -82,3 +82,28 @@ def test_a_damaged_file_is_said_to_be_so(path: Path, damage: bytes | None) -> No
     path.write_bytes(damage or whole[:100] + b"\xff" * (len(whole) - 100))
     with pytest.raises(DataError, match="damaged"):
         Database(path, TABLES).read("SELECT * FROM counts")
+
+
+def test_one_of_a_newer_format_is_no_stranger_s(path: Path) -> None:
+    begun(path).close()
+    newer = sqlite3.connect(path)
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(DataError, match="written by another version") as refusal:
+        Database(path, TABLES)
+    assert "format 99" in refusal.value.why
+    assert "use that version" in refusal.value.fix
+
+
+def test_a_folder_in_its_place_is_called_no_file(path: Path) -> None:
+    path.mkdir(parents=True)
+    with pytest.raises(DataError, match="cannot be used") as refusal:
+        Database(path, TABLES)
+    assert refusal.value.why == "it is no file"
+
+
+def test_a_table_of_another_version_is_called_that(path: Path) -> None:
+    database = begun(path)
+    with pytest.raises(DataError, match="has not the tables") as refusal:
+        database.read("SELECT missing FROM counts")
+    assert "no such column: missing: another version" in refusal.value.why

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from control import export_cache
 from control.database import Database
 from control.export_cache import KEPT_DAYS, TABLES, TICK_NS, ExportCache, Source, Verdict
 from core.errors import DataError, UsageError
@@ -229,6 +230,32 @@ def test_folders_are_looked_at_with_all_that_is_in_them(desk: Desk) -> None:
     assert desk.cache.look(output, sources, {}).valid
     (source / "deep" / "two").write_bytes(b"")
     assert desk.cache.look(output, sources, {}).cause == "source changed"
+
+
+def test_a_file_that_goes_while_its_folder_is_looked_at_is_no_harm(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = desk.folder / "games"
+    source.mkdir()
+    for name in ("one", "two"):
+        (source / name).write_bytes(b"1")
+    listed = export_cache._files
+    monkeypatch.setattr(export_cache, "_files", lambda path: [*listed(path), ("three", source / "three")])
+    seen = desk.cache.look(desk.output, [Source(source)], {}).seen
+    monkeypatch.undo()
+    desk.output.write_bytes(b"rows")
+    desk.cache.record(seen, games=1, samples=1)
+    assert desk.cache.look(desk.output, [Source(source)], {}).valid
+
+    def gone(path: Path) -> None:
+        raise FileNotFoundError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export_cache, "hash_source", gone)
+        (source / "three").write_bytes(b"3")  # so its bytes are read
+        seen = desk.cache.look(desk.output, [Source(source)], {}).seen
+    desk.cache.record(seen, games=1, samples=1)
+    assert desk.cache.look(desk.output, [Source(source)], {}).cause == "source changed"
 
 
 def test_a_database_in_wal_mode_is_told_by_its_games(desk: Desk) -> None:

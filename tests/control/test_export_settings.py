@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.control import DECISIONS, DecisionsConfig, ExportConfig, GameConfig, TierConfig
-from control.export_settings import Selection, export_settings, tier_of
+from control.export_settings import Selection, export_settings, override_export, tier_of
 from core.errors import UsageError
 
 CONFIG = ExportConfig()
@@ -201,6 +201,24 @@ def test_beginning_each_game_at_its_first_position_would_miss_the_estimate() -> 
 def test_settings_that_make_no_sense_are_refused(setting: str) -> None:
     with pytest.raises(UsageError):
         DECISIONS.override(DecisionsConfig(), [setting])
+
+
+def test_a_persons_own_numbers_go_before_those_of_tiers_and_table() -> None:
+    given = override_export(CONFIG, "square19", max_games=70, sample_every=2, seed=9)
+    found = export_settings("square19", 60_000, given, moves_per_game=10)
+    assert found.selection == Selection(70, Fraction(2), 9)  # without the game's factor, 1.5
+    assert (found.tier, found.estimated_samples) == ("large", 350)
+    unknown = override_export(CONFIG, "pente", max_games=None, sample_every=3, seed=0)
+    assert export_settings("pente", 5, unknown, moves_per_game=30).estimated_samples == 50
+    assert override_export(CONFIG, "square19", max_games=None, sample_every=None, seed=0) == CONFIG
+
+
+@pytest.mark.parametrize("name", ["max_games", "sample_every", "seed"])
+def test_a_persons_number_that_is_none_is_refused_by_its_name(name: str) -> None:
+    numbers = {"max_games": 1, "sample_every": 1, "seed": 0}
+    override_export(CONFIG, "hex5", **numbers)
+    with pytest.raises(UsageError, match=f"{name}={numbers[name] - 1} is not allowed"):
+        override_export(CONFIG, "hex5", **numbers | {name: numbers[name] - 1})
 
 
 def test_tiers_out_of_order_are_refused() -> None:

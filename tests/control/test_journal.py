@@ -27,10 +27,15 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def journal(path: Path) -> Iterator[Journal]:
-    database = Database(path, TABLES)
-    yield Journal(database)
-    database.close()
+def database(path: Path) -> Iterator[Database]:
+    opened = Database(path, TABLES)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def journal(database: Database) -> Journal:
+    return Journal(database)
 
 
 def facts_of(journal: Journal, key: Key = KEY, now: float = NOW) -> KeyFacts:
@@ -135,10 +140,34 @@ def test_a_place_is_free_once_its_owner_is_silent_and_taken_while_he_beats(journ
     assert journal.start_training(OTHER, owner="b", most=1, now=much_later)
 
 
-def test_an_owner_seen_in_the_future_counts_as_seen_now(journal: Journal) -> None:
-    journal.start_training(KEY, owner="a", most=1, now=NOW + 3600)
-    assert list(journal.running(now=NOW)) == [KEY]
-    assert not journal.start_training(OTHER, owner="b", most=1, now=NOW)
+@pytest.mark.parametrize(("ahead", "counts"), [(10, True), (3600, False)])
+def test_an_owner_seen_far_in_the_future_holds_no_place_until_then(
+    journal: Journal, ahead: float, counts: bool
+) -> None:
+    journal.start_training(KEY, owner="a", most=1, now=NOW + ahead)
+    assert (KEY in journal.running(now=NOW)) == counts
+    assert journal.start_training(OTHER, owner="b", most=1, now=NOW) != counts
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "nonsense"),
+    [
+        ("journal_keys", "last_trained", "x"),
+        ("journal_keys", "games", -5),
+        ("journal_keys", "key", "../x"),
+        ("journal_results", "elo", "x"),
+        ("journal_results", "wins", -1),
+    ],
+)
+def test_nonsense_in_the_file_is_told_in_three_lines(
+    journal: Journal, database: Database, table: str, column: str, nonsense: object
+) -> None:
+    journal.record_data(KEY, 10)
+    journal.record_result(KEY, MatchResult(NOW, 1, 0, 0, 10.0))
+    with database.write() as connection:
+        connection.execute(f"UPDATE {table} SET {column} = ?", (nonsense,))
+    with pytest.raises(DataError, match="cannot be read"):
+        journal.facts(RecentConfig(), now=NOW)
 
 
 def test_who_takes_a_training_over_goes_on_with_its_games_and_the_other_notes_nothing(

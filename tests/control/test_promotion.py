@@ -1,14 +1,17 @@
-"""A candidate is promoted when its games show enough, never for want of knowing; a champion that fell is replaced."""
+"""A candidate is promoted when its games show enough, never for want of knowing."""
 
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from configs.autopilot import CONTROL, ControlConfig
+from configs.promotion import PromotionConfig
 from control.keys import Key
 from control.model_cards import Elo, Match
 from control.promotion import (
@@ -17,11 +20,9 @@ from control.promotion import (
     Decision,
     Promoter,
     PromotionRules,
-    RollbackRules,
     Rung,
     Tier,
     judge,
-    judge_regression,
     rating_of,
 )
 from control.registry import ModelRegistry
@@ -30,6 +31,7 @@ from control.sequential import PairCounts, Sprt, WilsonBound, score_from_elo
 from core.errors import UsageError
 
 KEY, WHO = Key("hex5"), "a test"
+NOW_PLAYED, BEFORE = "simulations=16 opening_plies=2", "simulations=64 opening_plies=2"
 NONE = PairCounts()
 STRONG, EVEN, WEAK = (
     PairCounts((5, 0, 40, 0, 60)),
@@ -186,50 +188,11 @@ def test_a_tier_asks_for_games_and_for_a_share_of_the_points() -> None:
         lambda: Tier(0.55, -50, 10),
         lambda: Tier(0.55, 50, math.nan),
         lambda: Tier(0.55, 50, -10),
-        lambda: RollbackRules(max_elo_fall=-1),
-        lambda: RollbackRules(sharp_elo_fall=math.nan),
-        lambda: RollbackRules(max_score_fall=1.5),
-        lambda: RollbackRules(last_ratings=2, in_a_row=3),
-        lambda: RollbackRules(in_a_row=0),
-        lambda: judge_regression(RollbackRules(), [], baseline=None, scores=[math.nan]),
     ],
 )
 def test_rules_that_cannot_be_are_refused(make: object) -> None:
     with pytest.raises(UsageError):
         make()  # pyright: ignore[reportCallIssue]
-
-
-def test_a_fall_beyond_luck_is_rolled_back_and_one_within_it_is_not() -> None:
-    rules, before = RollbackRules(), elo(200, reach=15)
-    sure = judge_regression(rules, [elo(165, reach=30)] * 10, baseline=before)
-    assert sure.verdict == "roll back"
-    assert "the mean of 10 ratings of 1000 games is +165, 35 below the +200" in sure.why
-    assert judge_regression(rules, [elo(165, reach=120)] * 10, baseline=before).verdict == "keep"
-    assert judge_regression(rules, [elo(171, reach=10)] * 10, baseline=before).verdict == "keep"
-    # Only the last ten count.
-    assert judge_regression(rules, [elo(0)] * 5 + [elo(200)] * 10, baseline=before).verdict == "keep"
-
-
-def test_a_sharp_fall_counts_when_it_is_seen_in_a_row() -> None:
-    rules, before, noisy = RollbackRules(), elo(200), 200.0
-    row = [elo(200, reach=noisy)] * 7 + [elo(149, reach=noisy)] * 3
-    assert judge_regression(rules, row, baseline=before).verdict == "roll back"
-    assert (
-        judge_regression(rules, [*row[:-2], elo(151, reach=noisy), row[-1]], baseline=before).verdict
-        == "keep"
-    )
-    scores = [0.6, 0.49, 0.48, 0.47]
-    fallen = judge_regression(rules, [], baseline=None, scores=scores, baseline_score=0.6)
-    assert fallen.verdict == "roll back"
-    assert "-11.0%/-12.0%/-13.0% from 60.0%" in fallen.why
-    assert judge_regression(rules, [], baseline=None, scores=scores[:3], baseline_score=0.6).verdict == "keep"
-
-
-def test_what_was_not_measured_says_nothing() -> None:
-    rules = RollbackRules()
-    assert judge_regression(rules, [elo(0)] * 9, baseline=None).verdict == "unknown"
-    assert judge_regression(rules, [elo(0)] * 2, baseline=elo(200)).verdict == "unknown"
-    assert judge_regression(rules, [], baseline=elo(200), scores=[0.1] * 3).verdict == "unknown"
 
 
 # Below: with a registry.
@@ -238,7 +201,7 @@ def test_what_was_not_measured_says_nothing() -> None:
 @pytest.fixture
 def promoter(tmp_path: Path) -> Iterator[Promoter]:
     registry = ModelRegistry(tmp_path / "runs", clock=lambda: 1.8e9)
-    yield Promoter(registry, PromotionRules(min_pairs=25), WHO)
+    yield Promoter(registry, PromotionRules(min_pairs=25), WHO, NOW_PLAYED)
     registry.close()
 
 
@@ -248,9 +211,17 @@ def add(promoter: Promoter, number: int) -> str:
     return promoter.registry.register(KEY, file, config={}, metrics={}, who=WHO)
 
 
-def play(promoter: Promoter, model: str, opponent: str, counts: PairCounts, *, first_pair: int = 0) -> None:
-    quarter, most = counts.counts[1], counts.counts[3]
-    promoter.registry.record(Match(model, opponent, counts, quarter + most, 1, first_pair, 1.8e9))
+def play(
+    promoter: Promoter,
+    model: str,
+    opponent: str,
+    counts: PairCounts,
+    *,
+    first_pair: int = 0,
+    conditions: str = NOW_PLAYED,
+) -> None:
+    draws = counts.counts[1] + counts.counts[3]
+    promoter.registry.record(Match(model, opponent, counts, draws, conditions, 1, first_pair, 1.8e9))
 
 
 def test_a_model_goes_from_candidate_to_champion_by_its_recorded_games(promoter: Promoter) -> None:
@@ -311,36 +282,83 @@ def test_a_rating_needs_an_opponent_whose_rating_is_known(promoter: Promoter) ->
     play(promoter, two, one, EVEN)
     assert promoter.rate(two) is None
     assert promoter.registry.ratings(two) == []
-    promoter.registry.rate(one, elo(150))
+    promoter.registry.rate(one, elo(150), conditions=NOW_PLAYED)
     rated = promoter.rate(two)
     assert rated is not None
     assert rated.rating == pytest.approx(150, abs=0.01)
     assert rating_of({}, {}) is None
 
 
-def test_a_champion_that_fell_gives_way_to_the_one_before(promoter: Promoter) -> None:
-    registry, rules = promoter.registry, RollbackRules()
-    assert promoter.watch(KEY, rules).verdict == "unknown"
-    one, two = add(promoter, 1), add(promoter, 2)
-    for model in (one, two):
-        registry.rate(model, elo(200, reach=15))
-        registry.promote(model, expected=registry.alias(KEY, "champion"), who=WHO, why="better")
-    assert promoter.watch(KEY, rules).verdict == "unknown"
-    for verdict in (
-        "unknown",
-        "unknown",
-        "keep",
-    ):  # the rating from before its promotion is not one of the three
-        registry.rate(two, elo(210, reach=30))
-        assert promoter.watch(KEY, rules).verdict == verdict
-    for _ in range(10):
-        registry.rate(two, elo(120, reach=30))
-    regression = promoter.watch(KEY, rules)
-    assert (regression.verdict, registry.alias(KEY, "champion")) == ("roll back", one)
-    assert registry.history(KEY)[-1].why == regression.why
-    assert promoter.watch(KEY, rules).verdict == "unknown"
-    for _ in range(10):
-        registry.rate(one, elo(100, reach=30))
-    alone = promoter.watch(KEY, rules)
-    assert alone.verdict == "keep"
-    assert "none before it" in alone.why
+def test_games_under_other_conditions_say_nothing(promoter: Promoter) -> None:
+    registry, model = promoter.registry, add(promoter, 1)
+    play(promoter, model, RANDOM, PairCounts((0, 0, 0, 0, 25)), conditions=BEFORE)
+    decision = promoter.settle(model)
+    assert (decision.verdict, decision.next_pairs, promoter.estimate(model)) == (
+        "play on",
+        {RANDOM: 25},
+        None,
+    )
+    assert registry.next_pair(model, RANDOM, 1, NOW_PLAYED) == 0
+    play(promoter, model, RANDOM, PairCounts((20, 0, 0, 0, 5)))
+    assert promoter.meetings(model) == {RANDOM: PairCounts((20, 0, 0, 0, 5))}
+    assert promoter.settle(model).verdict == "reject"
+    earlier = Promoter(registry, promoter.rules, WHO, BEFORE)
+    assert earlier.meetings(model) == {RANDOM: PairCounts((0, 0, 0, 0, 25))}
+
+
+def test_a_tier_is_reached_by_what_a_candidate_has_played(promoter: Promoter) -> None:
+    registry, champion, candidate = promoter.registry, add(promoter, 1), add(promoter, 2)
+    registry.rate(champion, elo(100), conditions=NOW_PLAYED)
+    registry.promote(champion, expected=None, who=WHO, why="first")
+    rules = PromotionRules(WilsonBound(), ladder=(), min_pairs=25, tier=TIERS["D4"])
+    strict = Promoter(registry, rules, WHO, NOW_PLAYED)
+    play(promoter, candidate, champion, PairCounts((0, 0, 0, 0, 25)))
+    assert strict.settle(candidate).next_pairs == {champion: 25}
+    play(promoter, candidate, champion, PairCounts((0, 0, 0, 0, 25)), first_pair=25)
+    decision = strict.settle(candidate)
+    assert (decision.verdict, registry.alias(KEY, "champion")) == ("accept", candidate)
+    assert "of 100 games by its tier with 55.0% and a gain of 20 Elo" in decision.why
+
+
+def test_the_settings_say_the_rules() -> None:
+    config = PromotionConfig(tier="D4", ladder=("random", "mcts:100"), ladder_score=0.6, error=0.01)
+    rules = PromotionRules.of(config)
+    assert (rules.test, rules.alpha, rules.tier) == (Sprt(0.0, 60.0, 0.01, 0.01), 0.01, TIERS["D4"])
+    assert rules.ladder == (Rung("random", 0.6), Rung("mcts:100", 0.6))
+    assert (rules.min_pairs, rules.max_pairs) == (25, 200)
+    wilson = PromotionRules.of(PromotionConfig(test="wilson", min_score=0.55))
+    assert wilson.test == WilsonBound(0.55, 0.05)
+    named = PromotionConfig.model_fields["tier"].annotation
+    assert {each for part in get_args(named) for each in get_args(part)} == set(TIERS)
+
+
+@pytest.mark.parametrize(
+    ("given", "mentions"),
+    [
+        ("tier=D10", "D1 or D2"),
+        ("test=coin", "sprt or wilson"),
+        ("error=0.5", "less than 0.5"),
+        ("elo_gain=0", "more than 0"),
+        ("elo_gain=.nan", "more than 0"),
+        ("min_score=1", "less than 1"),
+        ("min_pairs=201", "max_pairs to at least 201"),
+        ("ladder=[random,random]", "twice"),
+        ("ladder=['']", "a list"),
+        ("watch_minutes=0", "more than 0"),
+        ("watch_pairs=0", "at least 1"),
+        ("max_elo_fall=0", "more than 0"),
+        ("max_score_fall=1.5", "at most 1"),
+        ("in_a_row=11", "last_ratings to at least 11"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_three_lines(given: str, mentions: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        CONTROL.override(ControlConfig(), [f"promotion.{given}"])
+    lines = str(caught.value).splitlines()
+    assert (len(lines), mentions in str(caught.value)) == (3, True), str(caught.value)
+
+
+def test_a_tier_of_more_games_than_are_played_is_refused() -> None:
+    config = CONTROL.override(ControlConfig(), ["promotion.tier=D9", "promotion.max_pairs=99"])
+    with pytest.raises(UsageError, match="can never be played"):
+        PromotionRules.of(config.promotion)

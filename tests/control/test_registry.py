@@ -11,16 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from control.keys import Key
-from control.lineage import ancestors, data_digest, descendants, file_digest, hash_source
-from control.model_cards import Elo, Match, Stage
+from control.lineage import ancestors, data_digest, descendants, hash_source
+from control.model_cards import Elo, Match, Rating, Stage
 from control.registry import FILE_NAME, ModelRegistry
 from control.registry_tables import TRANSITIONS, AliasMovedError
 from control.sequential import PairCounts
 from core.errors import DataError, TamenError, UsageError
-from core.files import digest
+from core.files import digest, file_digest
 from tests.control.registered import KEY, OTHER, WHO, add, reign, weights
 
 NOW = 1_800_000_000.0
+CONDITIONS = "simulations=16 opening_plies=2"
 
 
 @pytest.fixture
@@ -327,17 +328,21 @@ def test_a_name_of_nobody_is_told(registry: ModelRegistry, name: str) -> None:
 
 def test_games_are_recorded_once_and_never_changed(registry: ModelRegistry) -> None:
     first, second = add(registry, 1), add(registry, 2)
-    match = Match(second, first, PairCounts((1, 2, 5, 4, 8)), 8, 7, 0, NOW)
+    match = Match(second, first, PairCounts((1, 2, 5, 4, 8)), 8, CONDITIONS, 7, 0, NOW)
     assert (match.wins, match.draws, match.losses, match.games) == (24, 8, 8, 40)
     registry.record(match)
     registry.record(replace(match, played_at=NOW + 60))
     registry.record(replace(match, first_pair=20))
     registry.record(replace(match, opponent="mcts:400"))
     assert registry.matches(second, first) == [match, replace(match, first_pair=20)]
-    assert registry.next_pair(second, first, seed=7) == 40
-    assert registry.next_pair(second, first, seed=8) == registry.next_pair(second, "random", seed=7) == 0
-    registry.record(Match(second, "random", PairCounts(), 0, 7, 0, NOW, set_aside=25))
-    assert registry.next_pair(second, "random", seed=7) == 25
+    assert registry.next_pair(second, first, 7, CONDITIONS) == 40
+    assert (
+        registry.next_pair(second, first, 8, CONDITIONS)
+        == registry.next_pair(second, "random", 7, CONDITIONS)
+        == 0
+    )
+    registry.record(Match(second, "random", PairCounts(), 0, CONDITIONS, 7, 0, NOW, set_aside=25))
+    assert registry.next_pair(second, "random", 7, CONDITIONS) == 25
     assert [each.opponent for each in registry.matches(second)] == [first, first, "mcts:400", "random"]
     with pytest.raises(DataError, match="recorded otherwise"):
         registry.record(replace(match, pairs=PairCounts((1, 2, 5, 5, 7)), draws=9))
@@ -350,23 +355,72 @@ def test_games_are_recorded_once_and_never_changed(registry: ModelRegistry) -> N
     assert "| hex5_2p-v1 | 24 | 8 | 8 | 70.0%" in registry.card(second)
 
 
+def test_games_of_the_same_openings_under_other_conditions_are_others(registry: ModelRegistry) -> None:
+    first, second = add(registry, 1), add(registry, 2)
+    match = Match(second, first, PairCounts((0, 0, 0, 0, 20)), 0, CONDITIONS, 7, 0, NOW)
+    other = replace(match, conditions="simulations=64 opening_plies=2", pairs=PairCounts((20, 0, 0, 0, 0)))
+    for each in (match, other):
+        registry.record(each)
+    assert registry.matches(second) == [match, other]
+    assert registry.matches(second, first, conditions=other.conditions) == [other]
+    assert registry.next_pair(second, first, 7, "simulations=1 opening_plies=0") == 0
+    assert all(each.conditions in registry.card(second) for each in (match, other))
+    with pytest.raises(UsageError, match="conditions"):
+        registry.record(replace(match, conditions=" "))
+
+
+def test_games_are_known_by_the_stage_that_they_were_played_in(registry: ModelRegistry) -> None:
+    first, second = add(registry, 1), add(registry, 2)
+    match = Match(second, first, PairCounts((0, 0, 0, 0, 20)), 0, CONDITIONS, 7, 0, NOW)
+    registry.record(match)
+    reign(registry, second)
+    registry.record(replace(match, first_pair=20))
+    registry.record(match)  # again, which changes nothing
+    assert registry.matches(second, stage="development") == [match]
+    assert registry.matches(second, stage="production") == [replace(match, first_pair=20)]
+    assert registry.next_pair(second, first, 7, CONDITIONS) == 40
+
+
+def test_reigns_are_counted_and_one_that_comes_back_is_another(registry: ModelRegistry) -> None:
+    assert registry.reign(KEY) == (0, None)
+    one, two = add(registry, 1), add(registry, 2)
+    registry.promote(add(registry, 1, key=OTHER), expected=None, who=WHO, why="of another key")
+    for number, model in ((1, one), (2, two)):
+        reign(registry, model)
+        assert registry.reign(KEY) == (number, model)
+    registry.promote(two, expected=one, who=WHO, why="said again after a crash")
+    assert registry.reign(KEY) == (2, two)
+    registry.rollback(KEY, expected=two, who=WHO, why="worse")
+    assert registry.reign(KEY) == (3, one)
+
+
 @pytest.mark.parametrize(
     ("draws", "seed", "first_pair"), [(9, 0, 0), (3, 0, 0), (18, 0, 0), (8, -1, 0), (8, 0, 2**63), (8, 0, -1)]
 )
 def test_games_that_cannot_have_been_are_refused(draws: int, seed: int, first_pair: int) -> None:
     # Pairs of ¼ and ¾ have one draw each, those of ½ none or two: here 6, 8, … 16.
     with pytest.raises(UsageError):
-        Match("hex5_2p-v1", "random", PairCounts((1, 2, 5, 4, 8)), draws, seed, first_pair, NOW)
+        Match("hex5_2p-v1", "random", PairCounts((1, 2, 5, 4, 8)), draws, CONDITIONS, seed, first_pair, NOW)
 
 
 def test_ratings_are_kept_with_the_stage_that_they_were_made_in(registry: ModelRegistry) -> None:
     model = add(registry, 1)
-    early, late = Elo(100.0, 50.0, 150.0, 40), Elo(90.0, 60.0, 120.0, 400)
-    registry.rate(model, early)
+    first, early, late = Elo(50.0, 0.0, 100.0, 9), Elo(100.0, 50.0, 150.0, 40), Elo(90.0, 60.0, 120.0, 10)
+    for elo in (first, early):
+        registry.rate(model, elo, conditions=CONDITIONS)
     reign(registry, model)
-    registry.rate(model, late)
-    assert registry.ratings(model) == [("development", early), ("production", late)]
-    assert registry.find(model).elo == late
+    registry.rate(model, late, conditions="others")
+    assert registry.ratings(model) == [
+        Rating(first, "development", CONDITIONS),
+        Rating(early, "development", CONDITIONS),
+        Rating(late, "production", "others"),
+    ]
+    # Those of a champion are of few games each, so they do not take the place of the one that it was promoted with.
+    assert registry.find(model).elo == early
+    unrated = add(registry, 2)
+    reign(registry, unrated)
+    registry.rate(unrated, late, conditions=CONDITIONS)
+    assert registry.find(unrated).elo == late
     for low, rating, high, games in (
         (0, float("nan"), 1, 1),
         (0, 2, 1, 1),
@@ -376,7 +430,7 @@ def test_ratings_are_kept_with_the_stage_that_they_were_made_in(registry: ModelR
         with pytest.raises(UsageError):
             Elo(rating, low, high, games)
     with pytest.raises(UsageError):
-        registry.rate("hex5_2p-v9", late)
+        registry.rate("hex5_2p-v9", late, conditions=CONDITIONS)
 
 
 def test_a_record_of_the_future_is_said_to_be_so_and_order_stays(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import DataError
-from core.files import digest, seal, sync_folder, unseal, write_atomic
+from core.files import digest, file_digest, seal, sync_folder, unseal, write_atomic
 from tests.core.faults import KILLED, die, find_the_disk_full, in_child, strike_here, striking
 
 SEALED_ABC = bytes.fromhex(
@@ -20,6 +20,15 @@ def test_the_sealed_form_never_changes() -> None:
     assert seal(b"abc") == SEALED_ABC
     assert unseal(SEALED_ABC, source="a file") == b"abc"
     assert digest(b"abc") == "cf4ab791c62b8d2b2109c90275287816"
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) + 3])
+def test_a_file_has_the_digest_of_its_bytes(tmp_path: Path, size: int) -> None:
+    data = bytes(range(251)) * (size // 251 + 1)
+    (tmp_path / "x").write_bytes(data[:size])
+    assert file_digest(tmp_path / "x") == (digest(data[:size]), size)
+    with pytest.raises(FileNotFoundError):
+        file_digest(tmp_path / "none")
 
 
 @given(st.binary(max_size=200))

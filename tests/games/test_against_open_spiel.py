@@ -16,6 +16,9 @@ from tests.games.random_games import play_random_games
     [
         ("tic_tac_toe", "tic_tac_toe", 1000),
         ("connect_four", "connect_four", 1000),
+        ("connect_four_5x4", "connect_four(rows=4,columns=5)", 1000),
+        ("connect_four_9x7", "connect_four(rows=7,columns=9)", 200),
+        ("connect_four_8x8", "connect_four(rows=8,columns=8)", 200),
         ("hex3", "hex(board_size=3)", 1000),
         ("hex5", "hex(board_size=5)", 1000),
         ("hex5-swap", "hex(board_size=5,swap=True)", 1000),

@@ -26,6 +26,9 @@ def test_every_size_of_hex_can_be_had_with_and_without_swap(size: int) -> None:
     [
         ("tictactoe", "did you mean tic_tac_toe"),
         ("connect4", "did you mean connect_four"),
+        ("connect_four_5_4", "did you mean connect_four_5x4"),
+        ("connect_four_05x4", "did you mean connect_four_5x4"),
+        ("connect_four_7x6", "write connect_four"),
         ("Hex5", "did you mean hex5"),
         ("hex5swap", "did you mean hex5-swap"),
         ("hex05", "did you mean hex5"),

@@ -13,6 +13,7 @@ from tests.games.random_games import play_random_games, positions
 WITH_A_VIEW = [
     "tic_tac_toe",
     "connect_four",
+    "connect_four_5x4",
     "hex3",
     "hex5",
     "hex5-swap",

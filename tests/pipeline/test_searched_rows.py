@@ -22,7 +22,7 @@ from core.metrics import NoMetrics
 from games.catalog import make_game
 from games.tic_tac_toe import TicTacToe
 from pipeline.contract import Stopped
-from pipeline.searched_rows import UNSORTED, Exported, export_searched
+from pipeline.searched_rows import UNSORTED, Exported, check_target, export_searched
 from replay.archive import StoredChunk
 from replay.records import Chunk
 from replay.searched_shards import (
@@ -358,6 +358,39 @@ def test_a_folder_that_is_not_there_or_of_another_game_is_told(played: list[Path
     with pytest.raises(UsageError, match=r"its games are of tic_tac_toe, wanted are those of hex3"):
         export_searched(played, make_game("hex3"), tmp_path / "rows", SETTINGS)
     assert not (tmp_path / "rows").exists()
+
+
+@pytest.mark.parametrize(
+    "foreign", ["notes.txt", "train/rows.npz", "train/deep/searched_0000.npz", "replay/00000000.chunk", ""]
+)
+def test_what_is_not_of_a_data_set_is_never_overwritten(
+    played: list[Path], tmp_path: Path, foreign: str
+) -> None:
+    target = tmp_path / "rows"
+    (target / foreign).parent.mkdir(parents=True, exist_ok=True)
+    (target / foreign).write_bytes(b"mine")
+    with pytest.raises(UsageError, match="rows is not free for a data set of tic_tac_toe"):
+        export(played, target)
+    assert (target / foreign).read_bytes() == b"mine"
+
+
+def test_a_data_set_of_another_game_is_not_overwritten(played: list[Path], tmp_path: Path) -> None:
+    export(played, tmp_path)
+    before = content(tmp_path)
+    with pytest.raises(UsageError, match="it holds rows of tic_tac_toe"):
+        check_target(tmp_path, "hex3")
+    check_target(tmp_path, "tic_tac_toe")
+    (tmp_path / MANIFEST).write_bytes(b"{")  # as a disk may leave it
+    export(played, tmp_path)
+    assert content(tmp_path) == before
+
+
+def test_it_is_told_how_many_chunks_are_read_and_how_many_rows_written(
+    played: list[Path], tmp_path: Path
+) -> None:
+    told: list[tuple[float, float, str]] = []
+    export(played, tmp_path, progress=lambda *said: told.append(said))
+    assert told == [(k, 8, "chunks") for k in range(1, 9)] + [(120, 120, "rows")]
 
 
 @pytest.mark.parametrize("case", ["empty", "no folder", "nothing kept"])

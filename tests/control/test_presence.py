@@ -1,0 +1,96 @@
+"""Which autopilots there are: one that is dead, asked to stop, or ended is told from one that goes round."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from control.database import Database
+from control.health_process import this_process
+from control.presence import ENDED_KEPT, SILENT_SECONDS, TABLES, Presence
+from core.errors import DataError
+
+NOW = 1_000.0
+
+
+@pytest.fixture
+def present(tmp_path: Path) -> Iterator[Presence]:
+    database = Database(tmp_path / "control.sqlite", TABLES)
+    yield Presence(database, wall_clock=lambda: NOW)
+    database.close()
+
+
+def test_it_is_known_by_what_it_was_asked_and_what_it_does(present: Presence) -> None:
+    number = present.enter({"keys": ["hex5_2p"]})
+    present.take_over(number)
+    present.report(number, {"key": "hex5_2p", "stage": "fit"})
+    (each,) = present.everybody()
+    assert each == present.get(number)
+    assert (each.asked, each.doing, each.restarts) == (
+        {"keys": ["hex5_2p"]},
+        {"key": "hex5_2p", "stage": "fit"},
+        0,
+    )
+    assert (each.process.pid, each.state(this_process(), NOW)) == (os.getpid(), "running")
+
+
+def test_another_process_that_goes_on_is_counted(present: Presence) -> None:
+    number = present.enter({})
+    for _ in range(3):
+        present.take_over(number)
+    assert present.get(number).restarts == 2
+
+
+def test_who_is_asked_to_stop_is_told_so_and_ends_once(present: Presence) -> None:
+    number, other = present.enter({}), present.enter({})
+    present.ask_to_stop(number)
+    assert present.is_asked_to_stop(number)
+    assert not present.is_asked_to_stop(other)
+    assert present.get(number).state(this_process(), NOW) == "stopping"
+    present.leave(number, "stopped")
+    present.leave(number, "again")
+    assert (present.get(number).state(this_process(), NOW), present.get(number).message) == (
+        "ended",
+        "stopped",
+    )
+
+
+def test_one_whose_process_is_dead_is_gone(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from control.database import Database;"
+        "from control.presence import TABLES, Presence;"
+        "present = Presence(Database(Path(sys.argv[1]), TABLES)); present.take_over(present.enter({}))"
+    )
+    file = tmp_path / "control.sqlite"
+    subprocess.run([sys.executable, "-c", program, str(file)], check=True, timeout=60)
+    database = Database(file, TABLES)
+    (each,) = Presence(database).everybody()
+    database.close()
+    assert each.state(this_process(), each.seen) == "gone"
+
+
+def test_one_on_another_machine_is_gone_when_it_is_silent(present: Presence) -> None:
+    each = present.get(present.enter({}))
+    here = dataclasses.replace(this_process(), host="another")
+    assert each.state(here, NOW + SILENT_SECONDS) == "running"
+    assert each.state(here, NOW + SILENT_SECONDS + 1) == "gone"
+
+
+def test_those_that_have_ended_are_forgotten_in_the_end_and_no_others(present: Presence) -> None:
+    first = present.enter({})
+    for _ in range(ENDED_KEPT + 5):
+        present.leave(present.enter({}), "stopped")
+    last = present.enter({})
+    numbers = [each.number for each in present.everybody()]
+    assert numbers[0] == last
+    assert numbers[-1] == first
+    assert len(numbers) <= ENDED_KEPT + 3
+
+
+def test_one_that_never_was_is_told_in_three_lines(present: Presence) -> None:
+    with pytest.raises(DataError, match="there is no autopilot 7"):
+        present.get(7)
