@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.program import Machine
 from cluster.stage_process import TELL_SECONDS, Tell
 from configs.loading import load
 from configs.names import preset_names
@@ -31,6 +32,8 @@ from replay.archive import StoredChunk
 Engine = Literal["ray", "local"]
 MODEL_FILE = "model.safetensors"
 UNTRAINED = 0
+FEWEST_SIDE_BY_SIDE = 16
+"""Games of a group: fewer are not searched well together."""
 LOG_BYTES = 16 << 20
 """Beyond which a log begins anew; the one before is kept."""
 
@@ -168,10 +171,12 @@ def play(task: PlayTask, tell: Tell) -> dict[str, Any]:
     with _said_to(task.folder.log_file):
         weights = Weights.from_bytes(path.read_bytes(), source=str(path))
         folder = RunFolder(task.folder.games_of(task.reign))
+        there = games_of(folder.root)[0]
+        tell(there, task.games, "games")  # Ray takes its time to begin
         play_into(
             folder,
             FoundModel(path.stem, weights, task.config),
-            [],
+            _for_few_games(task.config, task.games - there),
             games=task.games,
             engine=task.engine,
             address=task.address,
@@ -309,6 +314,13 @@ class _Kept:
 
     def newest_version(self) -> int:
         return self._version
+
+
+def _for_few_games(config: RunConfig, games: int) -> list[str]:
+    """Return settings with which not many more games are played: what is in play when they are reached counts, too."""
+    in_turn = config.actors.groups_per_actor * Machine.here().cpus
+    side_by_side = min(config.actors.games_per_group, max(FEWEST_SIDE_BY_SIDE, -(-games // in_turn)))
+    return [f"actors.games_per_group={side_by_side}", "actors.flush_seconds=0.5"]
 
 
 @contextlib.contextmanager

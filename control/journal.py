@@ -147,8 +147,10 @@ class Journal:
                 return False
             connection.execute("INSERT OR IGNORE INTO journal_keys (key) VALUES (?)", (str(key),))
             connection.execute(
-                "UPDATE journal_keys SET owner = ?2, seen = ?3, last_attempt = ?3, began = coalesce(began, ?3),"
-                " began_games = coalesce(began_games, games) WHERE key = ?1",
+                "UPDATE journal_keys SET owner = ?2, seen = ?3, began_games = coalesce(began_games, games),"
+                # To go on with one whose owner died is no new attempt, after which a failure before would count anew.
+                " last_attempt = CASE WHEN began IS NULL THEN ?3 ELSE last_attempt END, began = coalesce(began, ?3)"
+                " WHERE key = ?1",
                 (str(key), owner, now),
             )
         return True

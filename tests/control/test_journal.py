@@ -239,3 +239,14 @@ def test_counts_that_are_none_are_refused(journal: Journal, number: int) -> None
     with pytest.raises(UsageError):
         journal.record_models(KEY, number)
     assert journal.facts(RECENT, now=NOW) == {}
+
+
+def test_to_go_on_with_a_training_whose_owner_died_is_no_new_attempt(journal: Journal) -> None:
+    journal.start_training(KEY, owner="a", most=1, now=NOW)
+    journal.pause_training(KEY, owner="a", now=NOW + 10, failed=True)
+    journal.start_training(KEY, owner="b", most=1, now=NOW + 100)
+    journal.start_training(KEY, owner="c", most=1, now=NOW + 200)
+    assert facts_of(journal, now=NOW + 200).last_attempt == NOW + 10
+    journal.end_training(KEY, owner="c", success=True, now=NOW + 300)
+    journal.start_training(KEY, owner="c", most=1, now=NOW + 400)
+    assert facts_of(journal, now=NOW + 400).last_attempt == NOW + 400
