@@ -83,7 +83,10 @@ def _kill(part: str, runs: Path, luck: random.Random) -> dict[str, Any] | None:
     while time.monotonic() - killed < PATIENCE_SECONDS:
         time.sleep(POLL_SECONDS)
         now = (_present(runs) or {}).get("doing")
-        if now is not None and (now["since"] > wall or now.get("done", 0) > doing.get("done", 0)):
+        further = (
+            part == "ray" and time.time() > wall + 2 and (now or {}).get("done", 0) > doing.get("done", 0)
+        )
+        if now is not None and (now["since"] > wall or further):
             break
     seconds = round(time.monotonic() - killed, 1)
     return {"part": part, "process": name, "stage": doing["stage"], "key": doing["key"], "seconds": seconds}
@@ -94,7 +97,7 @@ def _parts(loop_pid: int) -> Iterator[tuple[str, psutil.Process]]:
     loop = psutil.Process(loop_pid)
     yield "loop", loop
     guard = loop.parent()
-    if guard is not None:
+    if guard is not None and "cluster" in " ".join(guard.cmdline()):  # else it is just being replaced
         yield "guard", guard
     for child in loop.children():
         yield "stage", child

@@ -8,16 +8,22 @@ from typing import Any
 
 from rich.table import Table
 
+from actors.players import parse_player
 from cluster.addresses import cluster_to_join
 from cluster.autopilot_guard import begin
 from cluster.autopilot_loop import TABLES, Asked
+from cluster.autopilot_stages import config_of
 from cluster.autopilot_status import results_since
 from cluster.terminal import console, whole
-from control.autopilot import shares_of_a_round
+from control.autopilot import check_keys, shares_of_a_round
 from control.curriculum import KeyFacts, weigh
 from control.database import CONTROL_FILE, Database
 from control.journal import Journal
+from control.keys import parse_key
+from control.locks import parse_setting
+from control.promotion import PromotionRules
 from control.registry import ModelRegistry
+from control.rollback import RollbackRules
 from control.trainings import Trainings
 from control.triggers import decide_all
 from core.errors import UsageError
@@ -67,7 +73,7 @@ def go_round(
         pass  # a file that is damaged or foreign is told before anything is begun
     begin(asked)
     with contextlib.closing(Database(asked.runs / CONTROL_FILE, TABLES)) as database:
-        results = results_since(Trainings(database), began)
+        results = [each for each in results_since(Trainings(database), began) if each["key"] in asked.keys]
     if not as_json:
         promoted = sum(result["promoted"] for result in results)
         target = console()
@@ -78,14 +84,20 @@ def go_round(
 
 def _check(asked: Asked) -> None:
     """Raise UsageError when what is asked for cannot be."""
-    config = asked.config
-    if not asked.keys or len(set(asked.keys)) < len(asked.keys):
-        raise UsageError(
-            "a key is given twice" if asked.keys else "there is nothing to go round",
-            why=f"the keys are {', '.join(asked.keys) or 'none'}",
-            fix="name each once, such as hex5_2p",
-        )
-    asked.configs()
+    config, keys = asked.config, [parse_key(key) for key in asked.keys]
+    check_keys(keys)
+    for key in keys:
+        config_of(key, [])
+    PromotionRules.of(config.promotion)
+    RollbackRules.of(config.promotion)
+    for opponent in config.promotion.ladder:
+        if parse_player(opponent).kind == "model":
+            raise UsageError(
+                f"promotion.ladder cannot have {opponent!r}",
+                why="whoever is on the ladder plays the same for ever, and models come and go",
+                fix="name a player such as random or mcts:100",
+            )
+    parse_setting(config.autopilot.locks)
     if config.autopilot.locks == "ray" and asked.address is None:
         raise UsageError(
             "Ray cannot keep the locks",

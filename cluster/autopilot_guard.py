@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cluster import environment
-from cluster.autopilot_loop import TABLES, Asked, go_round
+from cluster.autopilot_loop import TABLES, Asked, run_loop
 from cluster.stage_process import GRACE_SECONDS, ProcessDiedError, Tell, run_apart
-from cluster.stopping import stop_request
+from cluster.stopping import is_stop_requested, stop_request
 from cluster.terminal import console, show_error
 from control.database import CONTROL_FILE, Database
 from control.presence import Presence
@@ -34,16 +34,14 @@ LOOP_GRACE_SECONDS = 1.5 * GRACE_SECONDS
 """In which the loop ends its stage, which has a grace of its own."""
 
 
-def begin(asked: Asked) -> int:
-    """Begin an autopilot and keep it going until it ends; return its number.
+def begin(asked: Asked) -> None:
+    """Begin an autopilot and keep it going until it ends.
 
     Raises:
         TamenError: when it cannot go on; what was finished is kept.
     """
     with _presence(asked.runs) as present:
-        number = present.enter(asked.to_json())
-        keep_going(present, number)
-    return number
+        keep_going(present, present.enter(asked.to_json()))
 
 
 def keep_going(present: Presence, number: int) -> None:
@@ -51,26 +49,31 @@ def keep_going(present: Presence, number: int) -> None:
     asked = Asked.from_json(present.get(number).asked)
     deaths: deque[float] = deque(maxlen=MOST_DEATHS)
     message = "stopped"
-    with stop_request() as stop:
+    loop: list[int] = []
 
-        def should_stop() -> bool:
-            if stop.requested:  # told at once: the loop must not become the guard of what was asked to end
-                present.ask_to_stop(number)
-            return stop.requested
+    def pass_on(number: int) -> None:
+        # At once, before this process may end: the loop must not become the guard of what is to end.
+        for process in loop:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
 
+    with stop_request(also=pass_on) as stop:
         try:
             while True:
                 try:
                     task = (str(asked.runs), number)
                     run_apart(
-                        work,
+                        autopilot_loop,
                         task,
-                        should_stop=should_stop,
+                        should_stop=lambda: stop.requested,
                         grace_seconds=LOOP_GRACE_SECONDS,
                         orphaned=become_guard,
+                        begun=loop.append,
+                        finds_out=True,
                     )
                     return
                 except ProcessDiedError as error:
+                    loop.clear()
                     _note_death(deaths, error, quiet=asked.quiet)
         except Stopped:
             pass
@@ -81,18 +84,23 @@ def keep_going(present: Presence, number: int) -> None:
             present.leave(number, message)
 
 
-def work(task: tuple[str, int], tell: Tell) -> dict[str, object]:
+def autopilot_loop(task: tuple[str, int], tell: Tell) -> dict[str, object]:
     """The loop's process."""
     runs, number = Path(task[0]), task[1]
     with _presence(runs) as present:
         present.take_over(number)
         asked = Asked.from_json(present.get(number).asked)
-    go_round(number, asked, tell)
+    run_loop(number, asked)
     return {}
 
 
 def become_guard(task: tuple[str, int]) -> None:
-    """The guard is gone: be it, unless the autopilot is to end. Its stage ends with this image of the process."""
+    """The guard is gone: be it, unless the autopilot is to end.
+
+    The stage ends when this image of the process does, and stays a zombie until the autopilot ends, one for each guard.
+    """
+    if is_stop_requested():
+        return
     runs, number = Path(task[0]), task[1]
     with _presence(runs) as present:
         known = present.get(number)
@@ -105,6 +113,7 @@ def main() -> None:
     environment.prepare()
     try:
         with _presence(Path(sys.argv[1])) as present:
+            present.guard(int(sys.argv[2]))
             keep_going(present, int(sys.argv[2]))
     except TamenError as error:
         show_error(error)

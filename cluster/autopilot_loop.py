@@ -7,10 +7,12 @@ import contextlib
 import functools
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from cluster import autopilot_stages as stages
 from cluster.autopilot_stages import KeyFolder
@@ -35,6 +37,7 @@ from control.keys import Key, parse_key
 from control.presence import Presence
 from control.registry import ModelRegistry
 from control.trainings import Trainings
+from core.errors import ClusterError
 from pipeline.contract import Stopped
 
 FOLDER = "autopilot"
@@ -98,7 +101,7 @@ class Asked:
         return {key: stages.config_of(key, []) for key in parsed}
 
 
-def go_round(number: int, asked: Asked, tell: Tell) -> None:
+def run_loop(number: int, asked: Asked) -> None:
     """Go round as autopilot `number` until its time is over, or it is asked to stop.
 
     Raises:
@@ -133,7 +136,12 @@ def go_round(number: int, asked: Asked, tell: Tell) -> None:
             pause = PAUSE_SECONDS
             while not telling.is_over():
                 done = telling.stages
-                autopilot.round()
+                try:
+                    autopilot.round()
+                except (
+                    ClusterError
+                ) as error:  # a lock server that is away, a file that is busy: it may come back
+                    telling.say(f"{error.what}: {error.why}; {error.fix}")
                 if telling.stages > done:
                     pause = PAUSE_SECONDS
                 else:
@@ -152,12 +160,13 @@ class Telling:
         self._presence = present
         self._number = number
         self._ends = asked.ends
-        self._quiet = asked.quiet
         self._began = present.get(number).began
         self._is_stopped = is_stopped
-        self._display = StepDisplay(console(), plain=asked.plain, line_seconds=LINE_SECONDS)
+        target = console() if not asked.quiet else Console(quiet=True)
+        self._display = StepDisplay(target, plain=asked.plain, line_seconds=LINE_SECONDS)
         self._doing: dict[str, Any] = {}
         self._reported = float("-inf")
+        self._moved = time.monotonic()
         self.stages = 0
 
     def __enter__(self) -> "Telling":
@@ -169,8 +178,11 @@ class Telling:
     def is_over(self) -> bool:
         """Whether to leave off; asked several times a second, so it is a sign of life, too."""
         self._report()
-        over = self._ends is not None and time.time() >= self._ends
-        return over or self._is_stopped() or self._presence.is_asked_to_stop(self._number)
+        if (self._ends is not None and time.time() >= self._ends) or self._is_stopped():
+            return True
+        with contextlib.suppress(ClusterError):  # the file is busy; it will be asked again
+            return self._presence.is_asked_to_stop(self._number)
+        return False
 
     def wait(self, seconds: float) -> None:
         """Wait, but not longer than until it is over."""
@@ -180,36 +192,56 @@ class Telling:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        if not self._quiet:
-            with contextlib.suppress(OSError):  # a terminal that was closed
-                self._display.say(f"{duration(time.time() - self._began)}  {line}")
+        with self._shown():
+            self._display.say(f"{duration(time.time() - self._began)}  {line}")
 
     def begin(self, key: Key, stage: str) -> None:
         """A stage of a key begins."""
         self._doing = {"key": str(key), "stage": stage, "since": time.time()}
-        self._display.begin(f"{key} {stage}")
+        self._moved = time.monotonic()
+        with self._shown():
+            self._display.begin(f"{key} {stage}")
         self._report(at_once=True)
 
     def progress(self, done: float, total: float, unit: str) -> None:
         """So much of it is done."""
-        self._doing |= {"done": done, "total": total, "unit": unit}
-        if not self._quiet:
-            with contextlib.suppress(OSError):
-                self._display.progress(done, total, unit)
+        if done != self._doing.get("done"):
+            self._moved = time.monotonic()
+        first = self._doing.get("first", {"done": done, "at": time.time()})
+        self._doing |= {"done": done, "total": total, "unit": unit, "first": first}
+        with self._shown():
+            self._display.progress(done, total, unit)
         self._report()
 
     def end(self, *, finished: bool) -> None:
         """It ends."""
         self.stages += finished
         self._doing = {}
-        self._display.end()
+        with self._shown():
+            self._display.end()
         self._report(at_once=True)
+
+    def check_moving(self, longest_seconds: float) -> None:
+        """Raise ClusterError when the present stage has got no further for so long."""
+        if time.monotonic() - self._moved > longest_seconds:
+            raise ClusterError(
+                f"{self._doing.get('stage', 'a stage')} stands still",
+                why=f"it has got no further for {longest_seconds / 60:g} minutes",
+                fix="see to the key's log.txt; set autopilot.still_minutes higher if that is how long it takes",
+            )
+
+    @contextlib.contextmanager
+    def _shown(self) -> Iterator[None]:
+        """Whatever becomes of the terminal, which may be closed, the work goes on."""
+        with contextlib.suppress(OSError):
+            yield
 
     def _report(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
         if at_once or now - self._reported >= REPORT_SECONDS:
             self._reported = now
-            self._presence.report(self._number, self._doing)
+            with contextlib.suppress(ClusterError):  # the file is busy; what it says is for those who look
+                self._presence.report(self._number, self._doing)
 
 
 def _never() -> bool:
@@ -293,7 +325,8 @@ class MachineStages:
         return self._do(key, stages.fit, task)
 
     def tidy(self, key: Key, number: int) -> None:
-        shutil.rmtree(self._folder(key).training(number), ignore_errors=True)  # the registry has the weights
+        for folder in self._folder(key).trainings(number):  # the registry has the weights
+            shutil.rmtree(folder, ignore_errors=True)
 
     def meet(
         self, key: Key, model: Path, opponent: str | Path, *, pairs: int, first_pair: int
@@ -319,13 +352,18 @@ class MachineStages:
             made = run_apart(
                 function,
                 task,
-                should_stop=lambda: self.telling.is_over() or self.lost(),
+                should_stop=self._should_stop,
                 tell=self.telling.progress,
             )
             finished = True
             return made
         finally:
             self.telling.end(finished=finished)
+
+    def _should_stop(self) -> bool:
+        """Raises ClusterError when the stage stands still."""
+        self.telling.check_moving(60 * self.control.autopilot.still_minutes)
+        return self.telling.is_over() or self.lost()
 
     def _folder(self, key: Key) -> KeyFolder:
         return KeyFolder(self.runs.resolve() / FOLDER / str(key))

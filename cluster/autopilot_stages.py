@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster.data_export import held_in
 from cluster.program import Machine
 from cluster.stage_process import TELL_SECONDS, Tell
 from configs.loading import load
@@ -27,7 +28,6 @@ from configs.schema import RunConfig
 from control.keys import Key
 from core.errors import DataError, UsageError
 from core.files import write_atomic
-from replay.archive import StoredChunk
 
 Engine = Literal["ray", "local"]
 MODEL_FILE = "model.safetensors"
@@ -65,6 +65,11 @@ class KeyFolder:
 
     def training(self, number: int) -> Path:
         return self.root / "trainings" / str(number)
+
+    def trainings(self, last: int) -> list[Path]:
+        """Return the folders of the trainings up to number `last` that there are."""
+        found = self.training(last).parent.glob("*")
+        return [path for path in found if path.name.isdecimal() and int(path.name) <= last]
 
     def played_in(self) -> list[Path]:
         """Return the folders of games that there are, the oldest first."""
@@ -151,13 +156,9 @@ def games_at_rest(folder: KeyFolder) -> tuple[int, int]:
 
 
 def games_of(played: Path) -> tuple[int, int]:
-    """Return likewise what one model has played: its newest sound chunk says it."""
-    for chunk in sorted((played / "replay").glob("*.chunk"), reverse=True):
-        # One that is damaged is set aside when games are played there the next time; one may be deleted meanwhile.
-        with contextlib.suppress(DataError, FileNotFoundError):
-            stored = StoredChunk.decode(chunk.read_bytes(), source=str(chunk))
-            return stored.total_games, stored.total_rows
-    return 0, 0
+    """Return likewise what is in one folder of games."""
+    held = held_in(played)
+    return held.games, held.rows
 
 
 def play(task: PlayTask, tell: Tell) -> dict[str, Any]:
@@ -172,16 +173,17 @@ def play(task: PlayTask, tell: Tell) -> dict[str, Any]:
         weights = Weights.from_bytes(path.read_bytes(), source=str(path))
         folder = RunFolder(task.folder.games_of(task.reign))
         there = games_of(folder.root)[0]
-        tell(there, task.games, "games")  # Ray takes its time to begin
+        wanted = max(1, task.games - there)
+        tell(0, wanted, "games")  # Ray takes its time to begin
         play_into(
             folder,
             FoundModel(path.stem, weights, task.config),
-            _for_few_games(task.config, task.games - there),
+            _for_few_games(task.config, wanted),
             games=task.games,
             engine=task.engine,
             address=task.address,
             plain=True,
-            watch=lambda seen: tell(seen.games.played or 0, task.games, "games"),
+            watch=lambda seen: tell(max(0, (seen.games.played or 0) - there), wanted, "games"),
         )
     return {"games": games_at_rest(task.folder)[0], "model": weights.digest}
 
@@ -320,7 +322,8 @@ def _for_few_games(config: RunConfig, games: int) -> list[str]:
     """Return settings with which not many more games are played: what is in play when they are reached counts, too."""
     in_turn = config.actors.groups_per_actor * Machine.here().cpus
     side_by_side = min(config.actors.games_per_group, max(FEWEST_SIDE_BY_SIDE, -(-games // in_turn)))
-    return [f"actors.games_per_group={side_by_side}", "actors.flush_seconds=0.5"]
+    soon = ["actors.flush_seconds=0.5"] if side_by_side < config.actors.games_per_group else []
+    return [f"actors.games_per_group={side_by_side}", *soon]
 
 
 @contextlib.contextmanager

@@ -107,11 +107,12 @@ def _autopilot_told(each: Present, state: str, now: float) -> dict[str, Any]:
 
 
 def _seconds_left(each: Present, now: float) -> float | None:
-    """Return how long the present stage will take, going by what is done of it."""
-    done, total = each.doing.get("done"), each.doing.get("total")
-    if not done or total is None:
+    """Return how long the present stage will take, going by what was done since it was first seen to do anything."""
+    first = each.doing.get("first")
+    if first is None or each.doing["done"] <= first["done"] or now <= first["at"]:
         return None
-    return round(max(0.0, now - each.doing["since"]) * (total - done) / done, 1)
+    rate = (each.doing["done"] - first["done"]) / (now - first["at"])
+    return round(max(0.0, each.doing["total"] - each.doing["done"]) / rate, 1)
 
 
 def _print(told: dict[str, Any], file: Path, now: float) -> None:
@@ -123,7 +124,7 @@ def _print(told: dict[str, Any], file: Path, now: float) -> None:
         return
     for each in told["autopilots"]:
         since = duration(max(0.0, (each["ended"] or now) - each["began"]))
-        again = f", its loop died {_times(each['restarts'])}" if each["restarts"] else ""
+        again = f", begun again {_times(each['restarts'])}" if each["restarts"] else ""
         line = f"autopilot {each['number']}: {each['state']}, {since}{again}; {', '.join(each['keys'])}"
         target.print(line, markup=False, soft_wrap=True)
         if each["message"] and each["message"] != "stopped":

@@ -35,6 +35,8 @@ def run_apart(
     tell: Tell | None = None,
     grace_seconds: float = GRACE_SECONDS,
     orphaned: Callable[[Any], None] | None = None,
+    begun: Callable[[int], None] | None = None,
+    finds_out: bool = False,
 ) -> dict[str, Any]:
     """Return what `function` makes of `task`, both of which can be pickled, in a new process.
 
@@ -45,6 +47,8 @@ def run_apart(
         tell: told how far it is, as far as it says so.
         orphaned: of the top level of a module: called there with the task if this process dies before; else, and
             when it returns, the process ends with all that it began.
+        begun: gets the number of the process.
+        finds_out: when it is to stop it knows already, and gets SIGTERM only after `grace_seconds`.
 
     Raises:
         Stopped: when it was asked to stop.
@@ -56,7 +60,10 @@ def run_apart(
     process = context.Process(target=_work, args=(there, function, task, orphaned), name=function.__name__)
     process.start()
     there.close()
-    grace = POLL_SECONDS
+    if begun is not None:
+        assert process.pid is not None  # it was started
+        begun(process.pid)
+    grace = grace_seconds if finds_out else POLL_SECONDS
     try:
         kind, said = _last_word(here, process.sentinel, should_stop, tell)
         grace = grace_seconds  # libraries take their time to tidy up
@@ -73,7 +80,7 @@ def run_apart(
     raise failed(
         f"{function.__name__} did not come to its end",
         why=f"its process ended with exit code {process.exitcode}" if kind == "died" else str(said),
-        fix="it is done again, three times at most; if it fails again, see to the memory and to the key's log.txt",
+        fix="if it fails again, see to the machine's memory and to the log",
     )
 
 

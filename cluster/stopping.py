@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -17,12 +17,15 @@ class StopRequest:
     machine end with the driver.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, also: Callable[[int], None] | None = None) -> None:
         self.requested = False
+        self._also = also
         self._at_once = False
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """Take the signal `number`."""
+        if self._also is not None:
+            self._also(number)
         if self.requested:
             os._exit(130)
         self.requested = True
@@ -53,13 +56,24 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+_requests: list[StopRequest] = []
+"""Those that last, the innermost last."""
+
+
+def is_stop_requested() -> bool:
+    """Whether this process was asked to stop; for who looks from another thread."""
+    return any(each.requested for each in _requests)
+
+
 @contextmanager
-def stop_request() -> Iterator[StopRequest]:
-    """Let signals be requests while the context lasts."""
-    stop = StopRequest()
+def stop_request(also: Callable[[int], None] | None = None) -> Iterator[StopRequest]:
+    """Let signals be requests while the context lasts. `also` gets each signal's number before anything else."""
+    stop = StopRequest(also)
+    _requests.append(stop)
     before = {number: signal.signal(number, stop.note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _requests.remove(stop)

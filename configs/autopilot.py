@@ -8,7 +8,7 @@ from configs.control import CurriculumConfig, DecisionsConfig, ExportConfig, Rec
 from configs.loading import Kind
 from configs.names import PRESETS_FOLDER
 from configs.promotion import PromotionConfig
-from configs.schema import Count, Section
+from configs.schema import Count, PositiveReal, Section
 
 
 class AutopilotConfig(Section):
@@ -16,7 +16,8 @@ class AutopilotConfig(Section):
 
     `games_a_round` are shared out among all keys, at least `least_games` to each. A model's move is found with
     `simulations` in matches, whose openings are `opening_plies` random moves of the seed.
-    With `begin_anew` each network is fitted from first weights, else from the champion's.
+    With `begin_anew` each network is fitted from first weights, else from the champion's. A stage that gets no further
+    for `still_minutes` is ended, and done again.
 
     Locks are kept by `locks`: file, ray, or redis://HOST:PORT/NUMBER, and last `lock_seconds` without a sign of life.
     """
@@ -29,6 +30,7 @@ class AutopilotConfig(Section):
     validation_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     locks: str = "file"
     lock_seconds: Annotated[float, Field(ge=1.0, le=3600.0)] = 15.0
+    still_minutes: PositiveReal = 30.0
     seed: Count = 0
     engine: Literal["ray", "local"] = "ray"
 

@@ -20,11 +20,11 @@ class PromotionConfig(Section):
     games and a gain of Elo besides. It must score `ladder_score` against each of `ladder`. Each opponent is met in
     `min_pairs` to `max_pairs` pairs of games, each pair with an opening that is played from both sides.
 
-    A champion, also one made by hand, that has not played for `watch_minutes` (null: never) meets the one before it and
-    the ladder again, in `watch_pairs` each. It is rolled back when its Elo fell since its promotion, by `max_elo_fall`
-    in the mean of `last_ratings` or by `sharp_elo_fall` in each of the newest `in_a_row`, or when it missed half of the
-    points against the one before by `max_score_fall` as often in a row; but only if all these games show, with that
-    `error`, that the one before is stronger.
+    A champion, also one made by hand, that was neither compared nor watched for `watch_minutes` (null: never) meets the
+    one before it and the ladder again, in `watch_pairs` each. It is rolled back when its Elo fell since its promotion,
+    by `max_elo_fall` in the mean of `last_ratings` or by `sharp_elo_fall` in each of the newest `in_a_row`, or when it
+    missed half of the points against the one before by `max_score_fall` as often in a row; but only if all these games
+    show, with that `error`, that the one before is stronger.
     """
 
     tier: Literal["D1", "D2", "D3", "D4", "D5", "D6", "D7", "D8", "D9"] | None = None

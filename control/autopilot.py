@@ -69,7 +69,7 @@ class Stages(Matches, Protocol):
         ...
 
     def tidy(self, key: Key, number: int) -> None:
-        """Remove what only training `number` needed."""
+        """Remove what only training `number` needed, or one before it."""
         ...
 
 
@@ -102,8 +102,8 @@ class Autopilot:
         should_stop: whether to leave off between two stages.
         clock: seconds since 1970.
 
-    Attributes:
-        results: of all trainings so far, as they were left.
+    Raises:
+        UsageError: when there are no keys, one is given twice, or the settings do not go together.
     """
 
     def __init__(
@@ -117,12 +117,7 @@ class Autopilot:
         should_stop: Callable[[], bool],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not keys or len(set(keys)) < len(keys):
-            raise UsageError(
-                "there is nothing to go round" if not keys else "a key is given twice",
-                why=f"the keys are {', '.join(map(str, keys)) or 'none'}",
-                fix="name each once, such as hex5_2p",
-            )
+        check_keys(keys)
         self._keys = tuple(keys)
         self._config = config
         self._memory = memory
@@ -134,15 +129,15 @@ class Autopilot:
             config, memory.registry, memory.journal, memory.monitor, stages, clock=clock
         )
         self._complaints: dict[Key, str] = {}
-        self.results: list[Training] = []
+        self._results: list[Training] = []
 
     def round(self) -> list[Training]:
-        """Go round once, and return what was trained.
+        """Go round once, and return what was trained, as it was left.
 
         Raises:
             TamenError: when what is remembered cannot be read or written. What fails for a key is told, and counted.
         """
-        before = len(self.results)
+        self._results = []
         for training in self._memory.trainings.under_way():
             self._train(training.key)
         for key in self._keys:
@@ -155,7 +150,7 @@ class Autopilot:
             if decision.should_train:
                 self._train(key)
         self._memory.monitor.report()
-        return self.results[before:]
+        return self._results
 
     def _facts(self) -> dict[Key, KeyFacts]:
         recent = self._config.recent
@@ -172,29 +167,28 @@ class Autopilot:
         """Let the champion of a key play; somebody else may be doing that, and then nothing is to be done."""
         if self._should_stop():
             return
-        lock = self._memory.lock(f"selfplay:{key}")
-        if not lock.acquire(timeout_seconds=0):
-            self._say(f"{key}: another plays it")
-            return
-        try:
-            reign, champion = self._memory.registry.reign(key)
-            model = None if champion is None else self._memory.registry.get(champion).file
-            self._stages.play(key, model, reign, games)
-            there = self._stages.games(key)
-            self._memory.journal.record_data(key, there, moves_per_game=self._stages.rows_per_game(key))
-            self._memory.monitor.record_data_update(key, there)
-            self._complaints.pop(key, None)
-            self._say(f"{key}: {games:,} games of {champion or 'an untrained network'}, {there:,} in all")
-        except (TamenError, OSError) as error:
-            self._complain(key, f"no games: {_in_a_line(error)}")
-        finally:
-            lock.release()
+        with self._locked(f"selfplay:{key}") as lock:
+            if lock is None:
+                self._complain(key, "another plays it")
+                return
+            try:
+                reign, champion = self._memory.registry.reign(key)
+                model = None if champion is None else self._memory.registry.get(champion).file
+                self._stages.play(key, model, reign, games)
+                there = self._stages.games(key)
+                self._memory.journal.record_data(key, there, moves_per_game=self._stages.rows_per_game(key))
+                self._memory.monitor.record_data_update(key, there)
+            except (TamenError, OSError) as error:
+                self._complain(key, f"no games: {_in_a_line(error)}")
+                return
+        self._complaints.pop(key, None)
+        self._say(f"{key}: {games:,} games of {champion or 'an untrained network'}, {there:,} in all")
 
     def _watch(self, key: Key) -> None:
         """Let the champion of a key show again that it is the best there is, unless the key is just being trained."""
         if self._should_stop() or not self._evaluation.is_due(key):
             return
-        with self._locked(key) as lock:
+        with self._locked(lock_of(key)) as lock:
             # Under the lock: since it was seen to be due another may have done it, or begun a training.
             if lock is None or self._is_under_way(key) or not self._evaluation.is_due(key):
                 return
@@ -207,9 +201,9 @@ class Autopilot:
         """Go on with what is left of a key's training, or begin one if it is called for, unless another does."""
         if key not in self._keys or self._should_stop():
             return
-        with self._locked(key) as lock:
+        with self._locked(lock_of(key)) as lock:
             if lock is None:
-                self._say(f"{key}: another trains it")
+                self._complain(key, "another trains it")
                 return
             try:
                 # Under the lock: since it was decided another may have trained it.
@@ -224,9 +218,9 @@ class Autopilot:
         return any(training.key == key for training in self._memory.trainings.under_way())
 
     @contextmanager
-    def _locked(self, key: Key) -> Iterator[Lock | None]:
-        """Hold the lock of a key's training while the block runs; give None when another has it."""
-        lock = self._memory.lock(lock_of(key))
+    def _locked(self, name: str) -> Iterator[Lock | None]:
+        """Hold a lock while the block runs, whose stages end when it is lost; give None when another has it."""
+        lock = self._memory.lock(name)
         if not lock.acquire(timeout_seconds=0):
             yield None
             return
@@ -269,10 +263,11 @@ class Autopilot:
                 memory.trainings.end(training, lock.token, success=failure is None, message=message)
                 memory.journal.end_training(key, owner=owner, success=failure is None, now=self._clock())
             memory.monitor.record_training_complete(key, success=failure is None, run=run, reason=message)
-        if failure is None:
+        left = memory.trainings.get(training.number)
+        if left.ended is not None:
             self._stages.tidy(key, training.number)
         self._say(f"{key}: {message}")
-        self.results.append(memory.trainings.get(training.number))
+        self._results.append(left)
 
     def _is_tried_again(self, lock: Lock, training: Training, failure: Exception | None) -> bool:
         """Say whether a stage that failed is done again later: not for what is refused, and not for ever."""
@@ -356,6 +351,16 @@ class Autopilot:
         finally:
             ended.set()
             thread.join(2 * BEAT_SECONDS)
+
+
+def check_keys(keys: Sequence[Key]) -> None:
+    """Raise UsageError unless there are some, each once."""
+    if not keys or len(set(keys)) < len(keys):
+        raise UsageError(
+            "a key is given twice" if keys else "there is nothing to go round",
+            why=f"the keys are {', '.join(map(str, keys)) or 'none'}",
+            fix="name each once, such as hex5_2p",
+        )
 
 
 def shares_of_a_round(weights: Mapping[Key, Weight], settings: AutopilotConfig) -> dict[Key, int]:

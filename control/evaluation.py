@@ -99,7 +99,8 @@ class Evaluation:
                 # Before it is settled: who is champion afterwards is not the one that it has met.
                 self._note(key, decision, elo)
                 decision = promoter.settle(candidate)
-                break
+                if not decision.next_pairs:
+                    break  # else another champion was made meanwhile
             except AliasMovedError:
                 continue  # another champion was made meanwhile, whom it has to meet
         rated = f"; Elo {elo.rating:+.0f} ({elo.low:+.0f} to {elo.high:+.0f})" if elo else ""

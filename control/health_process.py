@@ -39,6 +39,11 @@ def this_process() -> Process:
     )
 
 
+def is_of(process: Process, here: Process) -> bool:
+    """Whether `process` is where `here` can look at it: of the same host, and not in another container."""
+    return process.host == here.host and process.namespace == here.namespace
+
+
 def is_gone(process: Process, here: Process) -> bool:
     """Whether `process` is known to have ended; of one on another host or in another container that cannot be told."""
     if process.host != here.host:

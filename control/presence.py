@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from control.database import Database, Row
-from control.health_process import Process, is_gone, this_process
+from control.health_process import Process, is_gone, is_of, this_process
 from core.errors import DataError
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS autopilots (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     asked TEXT NOT NULL,
+    guard TEXT NOT NULL,
     process TEXT NOT NULL,
     began REAL NOT NULL,
     lives INTEGER NOT NULL DEFAULT 0,
@@ -30,7 +31,7 @@ CREATE TABLE IF NOT EXISTS autopilots (
 """
 ENDED_KEPT = 100
 SILENT_SECONDS = 30.0
-"""After which one that cannot be looked at, being on another machine, is taken for gone."""
+"""After which one that cannot be looked at, being on another machine or in a container, is taken for gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Present:
     Attributes:
         number: of it, among all.
         asked: what it was begun with, plain JSON.
-        process: that does its work.
+        guard, process: that sees to it that its work is done, and that does it.
         began, seen, ended: seconds since 1970; ended is None while it goes round.
         restarts: how often its process has died, and another gone on.
         doing: plain JSON: "key", "stage", "since", and "done", "total", "unit" once they are known; {} between stages.
@@ -50,6 +51,7 @@ class Present:
 
     number: int
     asked: Mapping[str, Any]
+    guard: Process
     process: Process
     began: float
     restarts: int
@@ -63,10 +65,13 @@ class Present:
         """Return "running", "stopping", "ended", or "gone" when nobody works for it any more."""
         if self.ended is not None:
             return "ended"
-        silent = self.process.host != here.host and now - self.seen > SILENT_SECONDS
-        if silent or is_gone(self.process, here):
+        if all(self._is_gone(each, here, now) for each in (self.guard, self.process)):
             return "gone"
         return "stopping" if self.stop else "running"
+
+    def _is_gone(self, process: Process, here: Process, now: float) -> bool:
+        silent = abs(now - self.seen) > SILENT_SECONDS  # a clock that is far ahead says nothing
+        return is_gone(process, here) or (silent and not is_of(process, here))
 
 
 class Presence:
@@ -81,8 +86,11 @@ class Presence:
         self._wall_clock = wall_clock
 
     def enter(self, asked: Mapping[str, Any]) -> int:
-        """Write down a new autopilot, begun by this process, and return its number."""
-        now, text = self._wall_clock(), json.dumps(dict(asked), allow_nan=False)
+        """Write down a new autopilot, which this process guards, and return its number; those that are gone end."""
+        now, text, here = self._wall_clock(), json.dumps(dict(asked), allow_nan=False), this_process()
+        for each in self.everybody():
+            if each.state(here, now) == "gone":
+                self.leave(each.number, "its processes died")
         with self._database.write() as connection:
             connection.execute(
                 "DELETE FROM autopilots WHERE ended IS NOT NULL AND number <= (SELECT number FROM autopilots"
@@ -90,8 +98,8 @@ class Presence:
                 (ENDED_KEPT,),
             )
             number = connection.execute(
-                "INSERT INTO autopilots (asked, process, began, seen) VALUES (?, ?, ?, ?)",
-                (text, _this_process(), now, now),
+                "INSERT INTO autopilots (asked, guard, process, began, seen) VALUES (?1, ?2, ?2, ?3, ?3)",
+                (text, _this_process(), now),
             ).lastrowid
         assert number is not None  # of an INSERT there is one
         return number
@@ -103,6 +111,11 @@ class Presence:
                 "UPDATE autopilots SET process = ?, seen = ?, lives = lives + 1, doing = '{}' WHERE number = ?",
                 (_this_process(), self._wall_clock(), number),
             )
+
+    def guard(self, number: int) -> None:
+        """Note that from now on this process guards an autopilot."""
+        with self._database.write() as connection:
+            connection.execute("UPDATE autopilots SET guard = ? WHERE number = ?", (_this_process(), number))
 
     def report(self, number: int, doing: Mapping[str, Any]) -> None:
         """Note what an autopilot does."""
@@ -154,6 +167,7 @@ def _present(row: Row) -> Present:
     return Present(
         number=row["number"],
         asked=json.loads(row["asked"]),
+        guard=Process(**json.loads(row["guard"])),
         process=Process(**json.loads(row["process"])),
         began=row["began"],
         restarts=max(0, row["lives"] - 1),

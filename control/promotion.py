@@ -262,7 +262,7 @@ class Promoter:
             verdict: Verdict = "accept" if model.stage == "production" else "reject"
             settled = Judgement(model.id, verdict, 0, f"{model.id} is in {model.stage} already")
             return Decision(model.id, champion, verdict, (settled,))
-        rated = None if champion is None else self.registry.find(champion).elo
+        rated = None if champion is None else self._elo(champion)
         met, elo = self.meetings(model.id), self.estimate(model.id)
         return judge(self.rules, model.id, champion, met, elo=elo, champion_elo=rated)
 
@@ -275,9 +275,19 @@ class Promoter:
             meetings: pairs against each opponent; None: all that are recorded.
         """
         met = self.meetings(model_id) if meetings is None else meetings
-        ids = {model.id: model.elo for model in self.registry.models() if model.id in met}
+        ids = {model.id: self._elo(model.id) for model in self.registry.models() if model.id in met}
         anchors = {opponent: elo.rating for opponent, elo in ids.items() if elo is not None}
         return rating_of(met, {RANDOM: 0.0, **anchors})
+
+    def _elo(self, model_id: str) -> Elo | None:
+        """Return a model's rating, under the present conditions if it has one."""
+        own = [
+            each.elo
+            for each in self.registry.ratings(model_id)
+            if each.conditions == self.conditions
+            and each.stage != "production"  # those of watches are of few games
+        ]
+        return own[-1] if own else self.registry.find(model_id).elo
 
     def rate(self, model_id: str, meetings: Mapping[str, PairCounts] | None = None) -> Elo | None:
         """Write down what `estimate` returns, and return it."""

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_who_is_asked_to_stop_is_told_so_and_ends_once(present: Presence) -> Non
     )
 
 
-def test_one_whose_process_is_dead_is_gone(tmp_path: Path) -> None:
+def test_one_whose_processes_are_dead_is_gone_and_ends_when_another_begins(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from control.database import Database;"
         "from control.presence import TABLES, Presence;"
@@ -67,15 +68,26 @@ def test_one_whose_process_is_dead_is_gone(tmp_path: Path) -> None:
     )
     file = tmp_path / "control.sqlite"
     subprocess.run([sys.executable, "-c", program, str(file)], check=True, timeout=60)
-    database = Database(file, TABLES)
-    (each,) = Presence(database).everybody()
-    database.close()
-    assert each.state(this_process(), each.seen) == "gone"
+    with closing(Database(file, TABLES)) as database:
+        present = Presence(database)
+        (each,) = present.everybody()
+        assert each.state(this_process(), each.seen) == "gone"
+        present.enter({})
+        assert present.get(each.number).message == "its processes died"
 
 
-def test_one_on_another_machine_is_gone_when_it_is_silent(present: Presence) -> None:
+def test_one_whose_loop_is_dead_and_guard_is_not_runs(present: Presence) -> None:
+    number = present.enter({})
+    dead = dataclasses.replace(present.get(number), process=dataclasses.replace(this_process(), started=1))
+    assert dead.state(this_process(), NOW) == "running"
+
+
+@pytest.mark.parametrize("apart", [{"host": "another"}, {"namespace": "pid:[7]"}])
+def test_one_that_cannot_be_looked_at_is_gone_when_it_is_silent(
+    present: Presence, apart: dict[str, str]
+) -> None:
     each = present.get(present.enter({}))
-    here = dataclasses.replace(this_process(), host="another")
+    here = dataclasses.replace(this_process(), **apart)
     assert each.state(here, NOW + SILENT_SECONDS) == "running"
     assert each.state(here, NOW + SILENT_SECONDS + 1) == "gone"
 
