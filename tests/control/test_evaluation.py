@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from control import fencing
+from control.keys import Key
 from control.model_cards import Elo
 from control.trainings import lock_of
 from tests.control.registered import add, reign
@@ -208,3 +209,23 @@ def test_a_candidate_is_noted_once_against_whom_it_met_wherever_the_process_dies
         assert (result.model_id, result.promoted) == (SECOND, True)
         assert second.memory.registry.matches(SECOND, FIRST) == met
         assert noted(second) == [(sum(match.games for match in met), 0)]
+
+
+def test_a_candidate_whose_champion_was_replaced_at_the_last_moment_meets_the_new_one(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = crown(rig, 1)
+    registry = rig.memory.registry
+    other, candidate = add(registry, 2), add(registry, 3)
+    evaluation = rig.autopilot._evaluation  # pyright: ignore[reportPrivateUsage]
+    note = rig.memory.monitor.record_win_rate
+
+    def replace_champion(key: Key, win_rate: float) -> None:
+        note(key, win_rate)
+        if registry.alias(KEY, "champion") == first:
+            reign(registry, other)
+
+    monkeypatch.setattr(rig.memory.monitor, "record_win_rate", replace_champion)
+    told = evaluation.settle(KEY, candidate)
+    assert (told["verdict"], registry.alias(KEY, "champion")) == ("accept", candidate)
+    assert {match.opponent for match in registry.matches(candidate)} == {first, other, "random"}
