@@ -257,8 +257,10 @@ class Autopilot:
                 failure = error
                 message = _in_a_line(error)
         with memory.together():
-            if self._is_tried_again(lock, training, failure):
-                memory.journal.pause_training(key, owner=owner, now=self._clock(), failed=True)
+            tried = self._note_failure(lock, training, failure)
+            if 0 < tried < MOST_FAILURES:
+                # After the first there is no rest: a process was killed, a disk was full for a moment.
+                memory.journal.pause_training(key, owner=owner, now=self._clock(), failed=tried > 1)
             else:
                 memory.trainings.end(training, lock.token, success=failure is None, message=message)
                 memory.journal.end_training(key, owner=owner, success=failure is None, now=self._clock())
@@ -269,12 +271,11 @@ class Autopilot:
         self._say(f"{key}: {message}")
         self._results.append(left)
 
-    def _is_tried_again(self, lock: Lock, training: Training, failure: Exception | None) -> bool:
-        """Say whether a stage that failed is done again later: not for what is refused, and not for ever."""
+    def _note_failure(self, lock: Lock, training: Training, failure: Exception | None) -> int:
+        """Note that a stage failed; return how often that happened, 0 where to try again is of no use."""
         if not isinstance(failure, ClusterError | EvaluationError | OSError):
-            return False
-        tried = self._memory.trainings.note_failure(training, lock.token, _in_a_line(failure))
-        return tried < MOST_FAILURES
+            return 0  # it came to its end, or was refused
+        return self._memory.trainings.note_failure(training, lock.token, _in_a_line(failure))
 
     def _all_stages(self, lock: Lock, training: Training) -> str:
         """Do what is left of a training; return what came of it."""

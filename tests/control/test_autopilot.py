@@ -208,3 +208,19 @@ def test_what_fails_all_the_time_is_said_once(rig: Rig) -> None:
     rig.stages.broken = "play"
     rig.round()
     assert sum("no games" in line for line in rig.said) == 2
+
+
+def test_a_stage_that_was_killed_once_is_done_again_in_the_next_round_and_then_after_a_rest(
+    tmp_path: Path,
+) -> None:
+    with rig_at(
+        tmp_path, settings=("triggers.min_interval_minutes=2", "triggers.longest_interval_minutes=60")
+    ) as rig:
+        rig.stages.broken = "fit"
+        assert [result.success for result in rig.round()] == [None]
+        assert [result.success for result in rig.round()] == [None]
+        assert rig.round() == []  # it rests
+        rig.stages.broken = None
+        rig.later(61)
+        assert [result.success for result in rig.round()] == [True]
+        assert rig.memory.trainings.newest(9)[0].number == 1
