@@ -1,7 +1,7 @@
 """Let an autopilot go round, kill a part of it again and again, and look whether it goes on and does nothing twice.
 
 `python benchmarks/autopilot_kills.py RUNS KEYS… [--minutes 30] [--every 60] [SETTING…]` runs `tamen train --auto` on
-the folder RUNS. By turns a part gets SIGKILL: the process of a stage, the loop, the guard, one of Ray's processes; a
+the folder RUNS. Each time a part drawn by lot gets SIGKILL: the process of a stage, the loop, the guard, one of Ray's processes; a
 recovery is the time from then until a stage is at work again that was begun since, or has come further. In the end each
 key is looked at: its trainings, whether two were under way at the same time or made two models, its champions and how
 they scored against the one before. Prints one JSON object; exit code 1 when a recovery took longer than
@@ -59,7 +59,7 @@ def go_round(runs: Path, words: list[str], *, minutes: float, every: float) -> d
                 _sleep_until(began + every * (number + 1), guard)
                 if time.monotonic() - began > 60 * minutes - every or not _present(runs):
                     break
-                recovery = _kill(PARTS[number % len(PARTS)], runs, luck)
+                recovery = _kill(luck.choice(PARTS), runs, luck)
                 if recovery is not None:
                     recoveries.append(recovery)
             _wait_for_end(runs, 60 * minutes - (time.monotonic() - began) + PATIENCE_SECONDS)
