@@ -1,10 +1,10 @@
 """Let an autopilot go round, kill a part of it again and again, and look whether it goes on and does nothing twice.
 
 `python benchmarks/autopilot_kills.py RUNS KEYS… [--minutes 30] [--every 60] [SETTING…]` runs `tamen train --auto` on
-the folder RUNS. Each time a part drawn by lot gets SIGKILL: the process of a stage, the loop, the guard, one of Ray's processes; a
-recovery is the time from then until a stage is at work again that was begun since, or has come further. In the end each
-key is looked at: its trainings, whether two were under way at the same time or made two models, its champions and how
-they scored against the one before. Prints one JSON object; exit code 1 when a recovery took longer than
+the folder RUNS. Each time a part drawn by lot gets SIGKILL: the process of a stage, the loop, the guard, or one of
+Ray's; a recovery is the time from then until a stage is at work again that was begun since, or has come further. In the
+end each key is looked at: its trainings, whether two were under way at the same time or made two models, its champions
+and how they scored against the one before. Prints one JSON object; exit code 1 when a recovery took longer than
 `RECOVERY_SECONDS`, a training was doubled, or processes are left.
 """
 
