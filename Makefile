@@ -42,10 +42,12 @@ test: $(READY) ## the tests: minutes, no services, no accelerator
 test-system: $(READY) services ## the tests that run whole programs
 	$(PYTEST) -m system --session-timeout=1200 || [ $$? -eq 5 ] # 5: there is none of them
 
-services: # what the tests of whole programs start, each on loopback, and stop
-	@if ! command -v redis-server faketime >/dev/null; then \
-	  echo "installing redis-server and faketime"; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server faketime >/dev/null; \
+services: # what the tests of whole programs start, each on loopback or behind a pipe, and stop
+	@export PATH="$$PATH:/usr/games"; \
+	if ! command -v redis-server faketime javac gnugo stockfish | awk 'END {exit NR < 5}'; then \
+	  echo "installing redis-server, faketime, a JDK, gnugo and stockfish"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+	    redis-server faketime default-jdk-headless gnugo stockfish >/dev/null; \
 	fi
 
 soak: $(READY) ## the tests that run for many minutes

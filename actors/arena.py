@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from actors.openings import Opening
-from actors.players import Player
+from actors.players import RESIGNED, Player
 from core.errors import EvaluationError, UsageError
 from core.messages import Steps
 from core.ratings import Interval, elo_from_score, elo_interval, score_interval
@@ -234,11 +234,22 @@ class _Group:
         )
 
     def play(self, games: np.ndarray, actions: np.ndarray) -> None:
-        legal = self._game.legal(self._states, self._roots[games])
-        assert legal[np.arange(len(games)), actions].all(), "a player chose an illegal move"
         # A pair may have been set aside by the other player's failure in this very step.
         still = self.in_play[games]
-        self._advance(games[still], actions[still])
+        games, actions = games[still], actions[still]
+        resigned = actions == RESIGNED
+        self._give_up(games[resigned])
+        games, actions = games[~resigned], actions[~resigned]
+        legal = self._game.legal(self._states, self._roots[games])
+        assert legal[np.arange(len(games)), actions].all(), "a player chose an illegal move"
+        self._advance(games, actions)
+
+    def _give_up(self, games: np.ndarray) -> None:
+        """End games as lost for who is to move."""
+        mine = self._game.to_play(self._states, self._roots[games]) == self._seats[games]
+        self._points[games] = np.where(mine, 0.0, 1.0)
+        self.in_play[games] = False
+        self._progress.games_finished += len(games)
 
     def _advance(self, games: np.ndarray, actions: np.ndarray) -> None:
         roots = self._roots[games]

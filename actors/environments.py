@@ -13,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from actors.action_masks import MaskedRow, with_mask_in_row
 from actors.faults import Guard, VectorGuard
 from configs.schema import RolloutConfig
 from configs.words import nearest
@@ -69,8 +70,11 @@ def environment_spec(env: VectorEnv) -> EnvironmentSpec:
     Raises:
         UsageError: when its observations or actions are of a kind that is not supported.
     """
+    seen = env.single_observation_space
     return EnvironmentSpec(
-        *_observation_form(env.single_observation_space), actions=_action_spec(env.single_action_space)
+        *_observation_form(seen),
+        actions=_action_spec(env.single_action_space),
+        masked=isinstance(seen, MaskedRow),
     )
 
 
@@ -150,7 +154,7 @@ def _opened(known: EnvSpec, config: RolloutConfig, num_envs: int) -> VectorEnv:
             num_envs,
             mode,
             vector_kwargs={"copy": False},
-            wrappers=[Guard],
+            wrappers=[_guarded],
             disable_env_checker=True,
             **options,
         )
@@ -162,10 +166,15 @@ def _opened(known: EnvSpec, config: RolloutConfig, num_envs: int) -> VectorEnv:
         ) from error
 
 
+def _guarded(env: gymnasium.Env) -> Guard:
+    return Guard(with_mask_in_row(env))
+
+
 def _observation_form(space: spaces.Space) -> tuple[tuple[int, ...], str]:
     """Return shape and dtype of an observation as it is stored."""
     if not isinstance(space, spaces.Box):
-        raise _unsupported("observations", space, "only a Box is an array of numbers that a network can see")
+        why = "only a Box, or a Dict of observation and action_mask, is an array of numbers that a network can see"
+        raise _unsupported("observations", space, why)
     shape = space.shape
     if not 1 <= len(shape) <= 3 or 0 in shape:
         raise _unsupported("observations", space, "an observation has one axis, or two or three of an image")

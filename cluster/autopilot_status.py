@@ -10,10 +10,10 @@ from rich.table import Table
 from cluster.terminal import UNKNOWN, console, duration, whole
 from control import journal, presence, trainings
 from control.database import CONTROL_FILE, Database
-from control.health_process import this_process
 from control.presence import Presence, Present
 from control.trainings import Trainings
 from core.errors import ClusterError, UsageError
+from core.processes import this_process
 
 TABLES = journal.TABLES + presence.TABLES + trainings.TABLES
 RESULTS_SHOWN = 10

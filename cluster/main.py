@@ -14,6 +14,8 @@ from cluster.bench_verbs import bench
 from cluster.control_verbs import health, locks, why
 from cluster.data_verbs import data as data_app
 from cluster.datagen_verbs import datagen
+from cluster.engines_verbs import engines as engines_app
+from cluster.gtp_verbs import EngineCommands, gtp
 from cluster.models_verbs import models as models_app
 from cluster.plan_verbs import plan
 from cluster.status_verbs import status, stop
@@ -99,6 +101,7 @@ DEFAULT_PRESET = "hex5"
 app.add_typer(bench, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(datagen, name="datagen")
+app.add_typer(engines_app, name="engines")
 app.add_typer(models_app, name="models")
 app.add_typer(plan, name="plan")
 verb = functools.partial(add_verb, app)
@@ -342,7 +345,7 @@ def match(
     first: Annotated[
         str,
         typer.Argument(
-            help="a run, random, mcts:400, solver, open_spiel_mcts:400, model:…", metavar="PLAYER"
+            help="a run, random, mcts:400, solver, gtp:gnugo:1, uci:stockfish:4, model:…", metavar="PLAYER"
         ),
     ],
     second: Annotated[str, typer.Argument(help="likewise", metavar="PLAYER")],
@@ -351,6 +354,7 @@ def match(
     simulations: ModelSimulations = 64,
     opening_plies: Annotated[int, typer.Option(help="random moves before each game", min=0, metavar="N")] = 2,
     seed: Annotated[int, typer.Option(help="seed of openings and players", min=0, metavar="N")] = 0,
+    engine_command: EngineCommands = None,
     engine: Engine = "ray",
     address: Address = None,
     runs: Runs = Path("runs"),
@@ -358,8 +362,8 @@ def match(
 ) -> None:
     """Let two players meet; score and Elo with their intervals.
 
-    Each opening is played from both sides. A player is a run, RUN@VERSION, a .safetensors file, random,
-    mcts:N, solver, open_spiel_mcts:N, model:RUN:N or model:RUN:policy; N are simulations for each move.
+    Each opening is played from both sides. A player is a run, RUN@VERSION, a .safetensors file, random, mcts:N, solver,
+    open_spiel_mcts:N, model:RUN:N or model:RUN:policy, N simulations a move; gtp:NAME:LEVEL or uci:NAME:DEPTH.
     """
     from cluster.match import play_match
 
@@ -371,6 +375,7 @@ def match(
         simulations=simulations,
         opening_plies=opening_plies,
         seed=seed,
+        engine_commands=engine_command or (),
         engine=engine,
         address=cluster_to_join(address) if engine == "ray" else None,
         runs=runs,
@@ -466,7 +471,7 @@ def solve(
         raise typer.Exit(exit_code)
 
 
-for work in (status, stop, why, health, locks):
+for work in (status, stop, gtp, why, health, locks):
     verb(work)
 
 

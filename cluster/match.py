@@ -4,7 +4,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +22,7 @@ from cluster.terminal import console
 from configs.schema import NetworkConfig, RunConfig, SearchConfig
 from core.errors import UsageError
 from core.messages import Reply, Request
+from engines.known import Command, parse_command
 from games.catalog import make_game
 from search.drive import run
 
@@ -31,26 +32,41 @@ SERVED_AS = ("first", "second")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contender:
-    """A player as he was found: what he is, how results call him, and his model if he has one."""
+    """A player as he was found: what he is, how results call him, and his model if he has one.
+
+    `command` starts his program where a person has said how.
+    """
 
     spec: PlayerSpec
     label: str
     model: FoundModel | None
+    command: Command | None = None
 
     def player(self, game: str, *, games: int, served_as: str) -> Player:
         settings = self.model.config.search if self.model else SearchConfig()
-        return make_player(self.spec, make_game(game), settings=settings, games=games, served_as=served_as)
+        return make_player(
+            self.spec,
+            make_game(game),
+            settings=settings,
+            games=games,
+            served_as=served_as,
+            command=self.command,
+        )
 
 
-def find_contender(text: str, *, simulations: int, runs: Path) -> Contender:
+def find_contender(
+    text: str, *, simulations: int, runs: Path, commands: Mapping[str, Command] | None = None
+) -> Contender:
     """Return the player that `text` names; a bare run name or file means its model with `simulations` a move.
+
+    `commands` start programs that are not on the list of `engines.known`, or others in their place, by name.
 
     Raises:
         UsageError: when nobody is called so.
     """
     spec = parse_player(f"model:{text}" if _is_run_or_file(text, runs) else text)
     if spec.kind != "model":
-        return Contender(spec, str(spec), None)
+        return Contender(spec, str(spec), None, (commands or {}).get(spec.engine))
     model = find_model(spec.model + ("" if spec.version is None else f"@{spec.version}"), runs=runs)
     if spec.simulations is None:
         spec = dataclasses.replace(spec, simulations=simulations)
@@ -70,12 +86,17 @@ def play_match(
     address: str | None,
     runs: Path,
     quiet: bool,
+    engine_commands: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Play `games` games between two players, one more if they are odd; return the result as plain numbers.
 
-    It is printed too, unless `quiet`.
+    It is printed too, unless `quiet`. Each of `engine_commands` is NAME=COMMAND, as a person has typed it.
     """
-    sides = tuple(find_contender(text, simulations=simulations, runs=runs) for text in (first, second))
+    commands = dict(parse_command(text) for text in engine_commands)
+    sides = tuple(
+        find_contender(text, simulations=simulations, runs=runs, commands=commands)
+        for text in (first, second)
+    )
     game = agree_on_game(sides, game)
     pairs = (games + 1) // 2
     if games % 2 and not quiet:
@@ -108,7 +129,7 @@ def contest(
     players = _players(sides, game, games=2 * pairs)
     return run(
         match(rules, *players, openings=openings, seed=seed, first_pair=first_pair, progress=progress),
-        _answer_here(sides),
+        answer_here(sides),
     )
 
 
@@ -140,7 +161,7 @@ def play_in_terminal(opponent: str, *, game: str | None, person: int, simulation
     outcome = play_game(
         make_game(name),
         player,
-        _answer_here((contender,)),
+        answer_here((contender,)),
         person=person,
         seed=time.time_ns() % 2**32,
         say=lambda text: target.print(text, markup=False),
@@ -167,7 +188,7 @@ def _play_here(
         seed=seed,
         progress=progress,
     )
-    return run(steps, _answer_here(sides))
+    return run(steps, answer_here(sides))
 
 
 def _play_on_ray(
@@ -206,7 +227,7 @@ def _players(sides: tuple[Contender, ...], game: str, *, games: int) -> tuple[Pl
     )
 
 
-def _answer_here(sides: tuple[Contender, ...]) -> Callable[[Request], Reply]:
+def answer_here(sides: tuple[Contender, ...]) -> Callable[[Request], Reply]:
     """Return an evaluator in this process for the models of `sides`."""
     models = {
         name: side.model for name, side in zip(SERVED_AS[-len(sides) :], sides, strict=True) if side.model
@@ -305,7 +326,8 @@ def _is_run_or_file(text: str, runs: Path) -> bool:
     if not folder.exists() and name not in get_args(Kind):
         raise UsageError(
             f"there is no run or player called {text!r}",
-            why=f"{named_runs(runs)}; players without a run are random, mcts:400, solver, open_spiel_mcts:400",
+            why=f"{named_runs(runs)}; players without a run are random, mcts:400, solver, open_spiel_mcts:400, "
+            "gtp:gnugo, uci:stockfish",
             fix=nearest_run(name, runs)
             if run_names(runs)
             else "name a player, or train a run with `tamen train`",

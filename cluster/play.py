@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from actors.players import Player
+from actors.players import RESIGNED, Player
 from core.errors import UsageError
 from core.messages import Reply, Request
 from core.seeds import mix_keys
@@ -46,6 +46,9 @@ def play_game(
         else:
             moves = opponent.choose(game, states, root, histories=[history], keys=keys[len(history)][None])
             action = int(run(moves, evaluate)[0])
+            if action == RESIGNED:
+                say(f"{opponent.name} resigns")
+                return 1.0
             say(f"{opponent.name} plays {game.action_name(action)}")
         game.play(states, root, np.array([action], np.int16), root)
         history.append(action)

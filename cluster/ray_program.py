@@ -26,10 +26,11 @@ from cluster.machine_file import batches_of
 from cluster.program import Program, Role
 from cluster.ray_client import LOST, Handle, get, in_one_line
 from cluster.run_folder import RunFolder
-from cluster.supervision import Attendance, RestartPolicy
+from cluster.supervision import Attendance
 from configs.loading import override
 from configs.schema import RunConfig
 from core.errors import ClusterError, TamenError
+from core.restarts import RestartPolicy
 
 KNOCK_SECONDS = 5.0
 START_TIMEOUT_SECONDS = 150.0

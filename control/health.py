@@ -19,7 +19,6 @@ from configs.health import HealthConfig
 from control import alerts
 from control.alerts import Alert, AlertBook, Condition
 from control.database import Database, Row
-from control.health_process import Process, this_process
 from control.health_rules import (
     KeyRecord,
     Moment,
@@ -35,6 +34,7 @@ from control.health_rules import (
 from control.keys import Key, parse_key
 from core.errors import DataError, UsageError
 from core.names import checked_name
+from core.processes import Process, this_process
 
 TABLES = f"""
 CREATE TABLE IF NOT EXISTS health_keys (

@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias
 
 from configs.health import HealthConfig
 from control.alerts import Condition, Severity
-from control.health_process import Process, is_gone
 from control.keys import Key
+from core.processes import Process, is_gone
 
 Status: TypeAlias = Literal["healthy", "degraded", "unhealthy", "unknown"]
 

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from control.database import Database, Row
-from control.health_process import Process, is_gone, is_of, this_process
 from core.errors import DataError
+from core.processes import Process, is_gone, is_of, this_process
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS autopilots (

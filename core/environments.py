@@ -46,11 +46,22 @@ class EnvironmentSpec:
         observation_shape: of one observation; three axes [channels, height, width] are an image.
         observation_dtype: as it is stored and sent: "float32", or "uint8" of images.
         actions: what can be done.
+        masked: whether not everything can be done at every step. The last P numbers of an observation, a row of
+            float32, then tell of each number of the policy whether it may be chosen, 1 or 0; a network sees only
+            those before them.
     """
 
     observation_shape: tuple[int, ...]
     observation_dtype: str
     actions: ActionSpec
+    masked: bool = False
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """Of what there is to see in an observation: all of it, but for a mask."""
+        if not self.masked:
+            return self.observation_shape
+        return (self.observation_shape[0] - self.actions.num_policy,)
 
     @property
     def inputs(self) -> tuple[ArraySpec, ...]:

@@ -50,6 +50,7 @@ def _histogram(name: str, unit: str, text: str, *buckets: float) -> MetricSpec:
 _WAITS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 _SYNCS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 _DURATIONS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+_ENGINE_GAMES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
 _ROWS = tuple(2.0**k for k in range(17))
 _PLIES = (5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0, 150.0, 200.0, 400.0, 1000.0)
 
@@ -92,6 +93,19 @@ SPECS: tuple[MetricSpec, ...] = (
     _gauge("tamen_policy_ratio_error", "ratio", "how far the net that learns began from the one that acted"),
     _gauge("tamen_strength_score", "ratio", "points won of points played in the newest match", "opponent"),
     _counter("tamen_restarts_total", "restarts", "parts that died and were started again", "role"),
+    _counter("tamen_engine_games_total", "games", "games that engines played to their end", "outcome"),
+    _histogram(
+        "tamen_engine_game_duration_seconds",
+        "seconds",
+        "from asking for a game to its result",
+        *_ENGINE_GAMES,
+    ),
+    _counter("tamen_engine_retries_total", "games", "games asked for again because they broke", "reason"),
+    _counter("tamen_engine_games_set_aside_total", "games", "games given up after their last try", "reason"),
+    _gauge(
+        "tamen_engine_busy_ratio", "ratio", "share of its time that a daemon has a game in play", "daemon"
+    ),
+    _counter("tamen_engine_restarts_total", "restarts", "daemons that were started again", "daemon"),
 )
 
 _BY_NAME = {spec.name: spec for spec in SPECS}

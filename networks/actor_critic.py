@@ -25,6 +25,8 @@ CONVOLUTIONS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
 """Channels, size and stride of each layer, by Mnih et al. 2015."""
 MIN_IMAGE_SIDE = 36
 """Of a smaller image the convolutions leave nothing."""
+NEVER = -1e9
+"""Logit of a choice that a mask forbids: its probability is 0 in float32, and no sum with it is infinite."""
 
 
 class ActorCritic(nn.Module):
@@ -32,6 +34,10 @@ class ActorCritic(nn.Module):
 
     Observations of bytes are scaled to [0, 1], others normalised; see `set_observation_moments`. Images are seen by
     convolutions, all else is one row of numbers.
+
+    Where observations hold a mask (`spec.masked`), the logits of what it forbids are `NEVER`. So whatever is made of
+    the policy knows nothing of masks: such a choice has probability 0, adds nothing to the entropy and gets no
+    gradient (Huang and Ontañón 2020, arXiv 2006.14171). Where all are forbidden, each is as likely as another.
 
     Args:
         spec: of the environment.
@@ -48,14 +54,14 @@ class ActorCritic(nn.Module):
         self.spec = spec
         self.network: dict[str, Any] = network_description(spec, config)
         self._bytes = spec.observation_dtype == "uint8"
-        self.normaliser = Normaliser(0 if self._bytes else math.prod(spec.observation_shape))
+        self.normaliser = Normaliser(0 if self._bytes else math.prod(spec.seen_shape))
         if is_image(spec):
             channels, height, width = spec.observation_shape
             self.trunk = _trunk(channels)
             features = CONVOLUTIONS[-1][0] * _side_after(height) * _side_after(width)
         else:
             self.trunk = None
-            features = math.prod(spec.observation_shape)
+            features = math.prod(spec.seen_shape)
         gaussian = spec.actions.kind == "gaussian"
         sizes = (features, *config.layers)
         self.hidden = nn.ModuleList(TwinLayer(*pair) for pair in pairwise(sizes))
@@ -71,9 +77,12 @@ class ActorCritic(nn.Module):
         Args:
             inputs: {"observation": [B, *shape]} as the environment gave it.
         """
-        x = self._features(inputs["observation"])
+        observation, mask = self._parts(inputs["observation"])
+        x = self._features(observation)
         policy, value = twin_perceptrons(x, self.hidden, self.policy_head, self.value_head)
         policy = policy.float()
+        if mask is not None:
+            policy = policy.masked_fill(mask == 0, NEVER)
         if self.log_deviations is not None:
             policy = torch.cat([policy, self.log_deviations.float().expand_as(policy)], dim=1)
         return {"policy": policy, "value": value.squeeze(1).float() * self.normaliser.reward_scale}
@@ -100,8 +109,19 @@ class ActorCritic(nn.Module):
             head.bias.mul_(ratio)
 
     def set_observation_moments(self, mean: np.ndarray, deviation: np.ndarray) -> None:
-        """Normalise observations by `mean` and `deviation` > 0, of the shape of an observation; not for bytes."""
-        self.normaliser.set_moments(mean.ravel(), deviation.ravel())
+        """Normalise observations by `mean` and `deviation` > 0, of the shape of an observation; not for bytes.
+
+        A mask stays what it is, whatever its moments are.
+        """
+        seen = math.prod(self.spec.seen_shape)
+        self.normaliser.set_moments(mean.ravel()[:seen], deviation.ravel()[:seen])
+
+    def _parts(self, observation: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what there is to see in observations, and their masks [B, P], if they have any."""
+        if not self.spec.masked:
+            return observation, None
+        seen = self.spec.seen_shape[0]
+        return observation[:, :seen], observation[:, seen:]
 
     def _features(self, observation: Tensor) -> Tensor:
         """Return what the perceptrons are given: [B, features] in the dtype of their parameters."""

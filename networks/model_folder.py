@@ -119,6 +119,8 @@ def _environment_interface(spec: EnvironmentSpec) -> str:
         policy = "the mean of each number, then the logarithm of the standard deviation of each"
     else:
         policy = "a logit for each choice"
+    if spec.masked:
+        policy += "; the last numbers of an observation tell which may be chosen, 1 or 0"
     return _ENVIRONMENT_INTERFACE.format(
         dtype=spec.observation_dtype,
         shape=", ".join(["B", *map(str, spec.observation_shape)]),

@@ -160,6 +160,7 @@ def network_description(spec: NetSpec, config: NetworkConfig) -> dict[str, Any]:
                 "high": [_bound(x) for x in spec.actions.high],
                 "scalar": spec.actions.scalar,
             },
+            **({"masked": True} if spec.masked else {}),
         },
     }
 
@@ -229,13 +230,16 @@ def _environment(fields: Mapping[str, Any]) -> EnvironmentSpec:
         high=tuple(float(x) for x in found["high"]),
         scalar=found["scalar"],
     )
-    spec = EnvironmentSpec(tuple(fields["observation_shape"]), fields["observation_dtype"], actions)
+    shape, masked = tuple(fields["observation_shape"]), fields.get("masked", False)
+    spec = EnvironmentSpec(shape, fields["observation_dtype"], actions, masked)
     if spec.observation_dtype not in ("float32", "uint8"):
         raise ValueError(f"observations of {spec.observation_dtype!r}")
     if not all(isinstance(size, int) and size > 0 for size in (*spec.observation_shape, *actions.sizes)):
         raise ValueError(f"sizes {spec.observation_shape} of observations and {actions.sizes} of actions")
     if not _is_sound(actions):
         raise ValueError(f"{actions} cannot be")
+    if masked and not _has_room_for_a_mask(spec):
+        raise ValueError(f"{shape} {spec.observation_dtype} of observations holds no mask of {actions}")
     return spec
 
 
@@ -244,6 +248,11 @@ def _is_sound(actions: ActionSpec) -> bool:
         return bool(actions.sizes) and not actions.low and not actions.high
     bounds_fit = (len(actions.low),) == (len(actions.high),) == actions.sizes
     return actions.kind == "gaussian" and bounds_fit and all(map(le, actions.low, actions.high))
+
+
+def _has_room_for_a_mask(spec: EnvironmentSpec) -> bool:
+    is_row = len(spec.observation_shape) == 1 and spec.observation_dtype == "float32"
+    return is_row and spec.actions.kind == "categorical" and spec.seen_shape[0] > 0
 
 
 def _canonical(value: Mapping[str, Any]) -> str:

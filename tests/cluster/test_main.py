@@ -30,10 +30,12 @@ VERBS = (
     "solve",
     "status",
     "stop",
+    "gtp",
 )
 NESTED = {
     "bench": ("inference", "selfplay", "search", "phases", "solve", "locks"),
-    "plan": ("capacity",),
+    "plan": ("capacity", "games"),
+    "engines": ("up", "status", "down"),
     "data": ("import", "stats", "check", "export"),
     "datagen": ("generate", "audit", "diagnose", "analyze-hands"),
     "models": ("list", "show", "promote", "rollback", "lineage"),

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import pytest
 
-from actors.players import make_player, parse_player
+from actors.players import RESIGNED, make_player, parse_player
 from cluster.play import play_game
 from configs.schema import SearchConfig
+from core.messages import Steps
 from games.catalog import make_game
 from search.hash_evaluator import HashEvaluator
 
@@ -77,6 +79,21 @@ def test_the_outcome_is_the_persons() -> None:
 @pytest.mark.parametrize("word", ["quit", "q", "exit", " quit "])
 def test_a_person_may_leave(word: str) -> None:
     assert play(Person(["b2", word]), "solver") is None
+
+
+def test_an_opponent_may_resign() -> None:
+    class Resigning:
+        name = "resigner"
+        rows_per_game = 1
+
+        def choose(self, *given: object, **named: object) -> Steps[np.ndarray]:
+            yield from ()
+            return np.array([RESIGNED], np.int16)
+
+    person, made = Person(["b2"]), make_game("hex3")
+    evaluate = HashEvaluator(made.num_actions)
+    outcome = play_game(made, Resigning(), evaluate, person=0, seed=1, say=person.say, ask=person.ask)
+    assert (outcome, person.said[-1]) == (1.0, "resigner resigns")
 
 
 def test_the_end_of_what_is_typed_leaves_too() -> None:

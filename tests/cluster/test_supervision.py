@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.supervision import Attendance, RestartPolicy
+from cluster.supervision import Attendance
+from core.restarts import RestartPolicy
 
 
 def test_the_delay_doubles_up_to_its_maximum() -> None:

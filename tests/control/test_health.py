@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from configs.health import HEALTH, HealthConfig
 from control.database import Database
 from control.health import TABLES, HealthMonitor, HealthReport
-from control.health_process import Process, this_process
 from control.health_rules import HOUR, KeyRecord
 from control.keys import Key
 from core.errors import DataError, TamenError, UsageError
+from core.processes import Process, this_process
 
 KEY, OTHER = Key("hex5"), Key("tic_tac_toe")
 YEAR = 365 * 24 * HOUR

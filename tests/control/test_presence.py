@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from control.database import Database
-from control.health_process import this_process
 from control.presence import ENDED_KEPT, SILENT_SECONDS, TABLES, Presence
 from core.errors import DataError
+from core.processes import this_process
 
 NOW = 1_000.0
 

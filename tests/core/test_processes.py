@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from control.health_process import Process, is_gone, this_process
+from core.processes import Process, is_gone, this_process
 
 PATIENCE_SECONDS = 60
 
@@ -51,7 +51,7 @@ def test_who_is_held_up_is_there_and_who_has_ended_is_not(sleeper: subprocess.Po
 
 
 def test_a_process_says_of_itself_what_others_see() -> None:
-    code = "from control.health_process import this_process; print(this_process(), flush=True); input()"
+    code = "from core.processes import this_process; print(this_process(), flush=True); input()"
     program = [sys.executable, "-c", code]
     with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

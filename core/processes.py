@@ -1,4 +1,4 @@
-"""Which process does something, and whether it is still there: for one that cannot say any more that it has failed."""
+"""Which process does something, and whether it is still there: for those who did not start it."""
 
 import os
 import socket
@@ -28,7 +28,11 @@ class Process:
 
 def this_process() -> Process:
     """Return the process that calls."""
-    pid = os.getpid()
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> Process:
+    """Return who has the number `pid` now; `started` is 0 when that cannot be read, as of one that has gone."""
     _, started = _state_and_start(pid) or ("", 0)
     return Process(
         host=socket.gethostname(),

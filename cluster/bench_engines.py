@@ -1,0 +1,405 @@
+"""`tamen engines bench`: what of the reference daemon's capacity reaches the book, and what becomes of games under faults.
+
+A daemon's own capacity is that of its loop without a socket, `BENCH`, in the same JVM. Where two things are compared
+they take turns, and a figure is the median of the rounds.
+"""
+
+import contextlib
+import json
+import shlex
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias, get_args
+
+from cluster import environment
+from cluster.bench_rig import Measuring, around
+from cluster.engine_games import EnginesOfFolder, Order, local_engines, watch
+from cluster.engines import engines_folder
+from cluster.stopping import StopRequest
+from configs.engines import EngineConfig, EnginesConfig, GamesConfig, JavaConfig, Preset
+from core.errors import ClusterError, UsageError
+from engines.book import Plan
+from engines.errors import EngineFault
+from engines.forge_client import Batch, Connection, Endpoint, ForgeClient
+from engines.forge_extension import ForgeConnection
+from engines.forge_protocol import GameRequest
+from engines.journal import read_journal
+from engines.process import kill_marked, marked_processes
+from engines.reference.compile import compiled
+from engines.supervised import LIFE_MARK, MARK, mark_of, read_state
+
+SECTIONS = ("pipeline", "waiting", "connections", "flags", "faults")
+DECKS = ("aggro", "control")
+BASE_PORT = 28_000
+PATIENCE_SECONDS = 120.0
+WARM_UP_GAMES = 300
+"""Until the JVM has compiled what the games need."""
+GAME_MS, SHORT_GAME_MS = 50, 1
+WAITING_DAEMONS = (1, 2, 4, 8)
+FLAG_GAMES = 3000
+"""Of the reference daemon's own rules, without a time to be spent on each."""
+FAULT_DAEMONS, FAULT_THREADS, FAULT_EVERY = 4, 2, 500
+FAULTS = ("hang", "garbage", "midline")
+"""Of the first daemons, each in one of `FAULT_EVERY` games."""
+KILL_SECONDS = 15.0
+MEMORY_MB = 128
+
+Player: TypeAlias = ForgeClient | ForgeConnection
+
+
+def bench_engines(sections: Sequence[str], measuring: Measuring, *, fault_games: int) -> dict[str, Any]:
+    """Measure the reference daemon.
+
+    Args:
+        sections: some of `SECTIONS`.
+        measuring: how long and how often.
+        fault_games: that are played undisturbed, and once more under faults.
+
+    Returns:
+        of each section its figures under its name; and of the pipeline also games_per_s, capacity_games_per_s,
+        share_of_capacity, p95_s, retries, set_aside, durations_s (of each game), startup_s (of a daemon).
+
+    Raises:
+        UsageError: for a section that there is not, or without a JDK.
+    """
+    unknown = [section for section in sections if section not in SECTIONS]
+    if unknown or not sections:
+        raise UsageError(
+            f"there is no section {', '.join(unknown) or 'to be measured'}",
+            why=f"sections are {', '.join(SECTIONS)}",
+            fix="write them as in --sections pipeline,faults",
+        )
+    environment.prepare_ray(None)
+    measured: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        room = Path(folder)
+        if {"pipeline", "waiting", "faults"}.intersection(sections):
+            stack.enter_context(_ray())
+        if "pipeline" in sections:
+            measured |= bench_pipeline(room, measuring)
+        if "waiting" in sections:
+            measured["waiting"] = bench_waiting(room, measuring)
+        if "connections" in sections:
+            measured["connections"] = bench_connections(room, measuring)
+        if "flags" in sections:
+            measured["flags"] = bench_flags(room, measuring)
+        if "faults" in sections:
+            measured["faults"] = bench_faults(room, fault_games, measuring)
+    return measured
+
+
+def bench_pipeline(room: Path, measuring: Measuring) -> dict[str, Any]:
+    """Play on one daemon, each of whose games takes 50 ms of a core, through the whole pipeline on Ray."""
+    config = _reference("pipeline", "--compute-ms", str(GAME_MS), "--threads", "1")
+    startup = _startup_seconds(config, room)
+    games = max(20, round(measuring.seconds * 1000 / GAME_MS))
+    capacities, results, durations = [], [], []
+    with _engines_up(config, room) as engines:
+        (endpoint,) = engines.endpoints()
+        capacity(endpoint, games // 2, compute_ms=GAME_MS)
+        capacities.append(capacity(endpoint, games, compute_ms=GAME_MS))
+        for number in range(measuring.rounds):
+            folder = room / f"pipeline-{number}"
+            results.append(_play(config, games, folder, room))
+            durations += _durations(folder)
+            capacities.append(capacity(endpoint, games, compute_ms=GAME_MS))
+            measuring.say(f"{results[-1]['games_per_s']:.2f} games/s of {capacities[-1]:.2f}")
+    rates = [result["games_per_s"] for result in results]
+    shares = [rate / beside for rate, beside in zip(rates, around(capacities), strict=True)]
+    share = statistics.median(shares)
+    measuring.say(f"pipeline: {share:.3f} of what the daemon can do (wanted: 0.95)")
+    rate = statistics.median(rates)
+    return {
+        "games_per_s": rate,
+        "capacity_games_per_s": rate / share,
+        "share_of_capacity": share,
+        "p95_s": statistics.median(result["p95_s"] for result in results),
+        "retries": sum(result["retries"] for result in results),
+        "set_aside": sum(result["set_aside"] for result in results),
+        "durations_s": durations,
+        "startup_s": startup,
+        "pipeline": {"shares": shares, "games_per_s": rates, "capacities": capacities},
+    }
+
+
+def bench_waiting(room: Path, measuring: Measuring) -> dict[str, Any]:
+    """Play on more and more daemons that take no core but wait 50 ms a game."""
+    rates = {}
+    for count in WAITING_DAEMONS:
+        config = _reference(
+            f"waiting-{count}", "--wait-ms", str(GAME_MS), "--threads", "1", count=count, preset="none"
+        )
+        games = max(WARM_UP_GAMES, round(measuring.seconds * count * 1000 / GAME_MS))
+        with _engines_up(config, room):
+            _play(config, 20 * count, room / f"warming-{count}", room)
+            runs = [
+                _play(config, games, room / f"waiting-{count}-{number}", room)["games_per_s"]
+                for number in range(measuring.rounds)
+            ]
+        rates[count] = statistics.median(runs)
+        measuring.say(f"{count} daemons that wait: {rates[count]:.1f} games/s")
+    most = max(WAITING_DAEMONS)
+    times = rates[most] / rates[1]
+    measuring.say(f"waiting: {most} daemons play {times:.2f} times as many games as one (wanted: 7.6)")
+    return {"games_per_s": {str(count): rate for count, rate in rates.items()}, "times": times}
+
+
+def bench_connections(room: Path, measuring: Measuring) -> dict[str, Any]:
+    """Ask for games over connections that stay open, many at a time, and each over one of its own."""
+    config = _reference("connections", "--threads", "1")
+    figures: dict[str, Any] = {}
+    with local_engines(config, room) as engines:
+        endpoint = _first_endpoint(engines)
+        for milliseconds in (SHORT_GAME_MS, GAME_MS):
+            games = round(measuring.seconds * 1000 / (milliseconds + 1))
+            kept: list[float] = []
+            anew: list[float] = []
+            capacity(endpoint, games, compute_ms=milliseconds)
+            for _ in range(measuring.rounds):
+                anew.append(_asked_by([ForgeClient(endpoint) for _ in range(2)], games, milliseconds))
+                kept.append(_asked_by([_opened(endpoint) for _ in range(2)], games, milliseconds))
+            times = statistics.median(one / other for one, other in zip(kept, anew, strict=True))
+            figures[f"{milliseconds}ms"] = {
+                "kept_games_per_s": statistics.median(kept),
+                "anew_games_per_s": statistics.median(anew),
+                "times": times,
+            }
+            wanted = " (wanted: 2)" if milliseconds == SHORT_GAME_MS else ""
+            measuring.say(
+                f"connections: kept open {statistics.median(kept):.1f} games/s, one a game {statistics.median(anew):.1f},"
+                f" {times:.2f} times, with games of {milliseconds} ms{wanted}"
+            )
+    return figures
+
+
+def bench_flags(room: Path, measuring: Measuring) -> dict[str, Any]:
+    """Let a JVM with the flags of each preset play the reference daemon's own rules."""
+    rates: dict[str, list[float]] = {preset: [] for preset in get_args(Preset)}
+    for _ in range(measuring.rounds):
+        for preset, found in rates.items():
+            config = _reference(f"flags-{preset}", "--threads", "1", preset=preset)
+            with local_engines(config, room) as engines:
+                endpoint = _first_endpoint(engines)
+                capacity(endpoint, FLAG_GAMES)
+                found.append(capacity(endpoint, FLAG_GAMES))
+    medians = {preset: statistics.median(found) for preset, found in rates.items()}
+    for preset, rate in medians.items():
+        measuring.say(f"flags: {preset} {rate:.0f} games/s, {rate / medians['none']:.3f} of none")
+    return {
+        "games_per_s": medians,
+        "times": {preset: rate / medians["none"] for preset, rate in medians.items()},
+        "rounds": rates,
+    }
+
+
+def bench_faults(room: Path, games: int, measuring: Measuring) -> dict[str, Any]:
+    """Play games with and without daemons that are killed, hang, answer garbage and close inside a line."""
+    runs = {}
+    for name, faults in (("undisturbed", ()), ("disturbed", FAULTS)):
+        config = _faulty(name, faults)
+        folder = engines_folder(room, config.engine.name)
+        killer = _Killer(folder) if faults else None
+        with _engines_up(config, room):
+            runs[name] = _play(config, games, room / name, room, meanwhile=killer)
+        runs[name]["kills"] = 0 if killer is None else killer.kills
+        runs[name]["left"] = len(marked_processes(MARK, mark_of(folder)))
+        measuring.say(f"{name}: {runs[name]['games_per_s']:.1f} games/s, {runs[name]['retried']} tried again")
+    under, without = runs["disturbed"], runs["undisturbed"]
+    numbers = [entry["game"] for entry in read_journal(room / "disturbed" / "games.jsonl") if _is_last(entry)]
+    result = {
+        "games": games,
+        "accounted": sorted(numbers) == list(range(games)),
+        "finished": under["finished"],
+        "set_aside": under["set_aside_by"],
+        "retried": under["retried"],
+        "duplicates": under["duplicates"],
+        "kills": under["kills"],
+        "restarts": under["restarts"],
+        "processes_left": under["left"] + without["left"],
+        "games_per_s": under["games_per_s"],
+        "undisturbed_games_per_s": without["games_per_s"],
+        "share": under["games_per_s"] / without["games_per_s"],
+    }
+    measuring.say(
+        f"faults: {result['finished']} finished, {under['set_aside']} set aside, each once: {result['accounted']};"
+        f" {result['kills']} daemons killed, {result['processes_left']} processes left;"
+        f" {result['share']:.3f} of undisturbed (wanted: 0.85)"
+    )
+    return result
+
+
+def capacity(endpoint: Endpoint, games: int, *, compute_ms: int = 0) -> float:
+    """Return the games a second that a reference daemon plays without a socket.
+
+    Raises:
+        EngineFault: when it does not answer.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS + games * (compute_ms + 10) / 100
+    with Connection(endpoint, deadline) as connection:
+        connection.send([f"BENCH {games} -x compute={compute_ms}"], deadline)
+        line = connection.receive(deadline) or ""
+    if not line.startswith("BENCH_RESULT: "):
+        raise EngineFault("protocol", str(endpoint), why=f"it answered BENCH by {line[:100]!r}")
+    return json.loads(line.removeprefix("BENCH_RESULT: "))["games_per_s"]
+
+
+class _Killer:
+    """Kills one serving daemon after the other, every `KILL_SECONDS`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._next = time.monotonic() + KILL_SECONDS
+        self.kills = 0
+
+    def __call__(self) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + KILL_SECONDS
+        state = read_state(self._folder)
+        serving = [daemon for daemon in state.daemons if daemon.serving] if state is not None else []
+        if serving:
+            kill_marked(LIFE_MARK, serving[self.kills % len(serving)].life)
+            self.kills += 1
+
+
+def _reference(name: str, *flags: str, count: int = 1, preset: Preset = "throughput") -> EnginesConfig:
+    return EnginesConfig(
+        engine=EngineConfig(
+            name=name,
+            jar=str(compiled()),
+            arguments=("daemon", "-p", "{port}", *flags),
+            count=count,
+            base_port=BASE_PORT,
+        ),
+        java=JavaConfig(memory_mb=MEMORY_MB, preset=preset),
+    )
+
+
+def _faulty(name: str, faults: Sequence[str]) -> EnginesConfig:
+    """Return daemons, and one to spare, of which the first have `faults`, and what soon notices them."""
+    cases = " ".join(
+        f"{number}) f='--fault {fault} --every {FAULT_EVERY}';;" for number, fault in enumerate(faults)
+    )
+    script = (
+        f"case {{number}} in {cases} *) f=;; esac; exec java -Xmx{MEMORY_MB}m -jar {shlex.quote(str(compiled()))}"
+        f" daemon -p {{port}} --threads {FAULT_THREADS} --wait-ms {GAME_MS} $f"
+    )
+    engine = EngineConfig(
+        name=name, command=("sh", "-c", script), count=FAULT_DAEMONS, spares=1, base_port=BASE_PORT
+    )
+    return EnginesConfig(engine=engine, games=GamesConfig(game_seconds=2, slack_seconds=1.0))
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """Start Ray on this machine, unless it runs."""
+    import ray
+
+    from cluster.program import Machine
+    from cluster.ray_program import connect
+
+    mine = not ray.is_initialized()
+    if mine:
+        connect(None, cpus=Machine.here().cpus)
+    try:
+        yield
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+@contextmanager
+def _engines_up(config: EnginesConfig, runs: Path) -> Iterator[EnginesOfFolder]:
+    """Keep engines up under Ray, so that several runs play on the same."""
+    from cluster.engines_actor import end_hosts, start_hosts, wait_until_settled
+
+    hosts = start_hosts(config, runs, detached=False)
+    try:
+        wait_until_settled(hosts, PATIENCE_SECONDS)
+        engines = EnginesOfFolder(engines_folder(runs, config.engine.name))
+        _first_endpoint(engines)
+        yield engines
+    finally:
+        end_hosts(hosts.values())
+
+
+def _play(
+    config: EnginesConfig,
+    games: int,
+    folder: Path,
+    runs: Path,
+    *,
+    meanwhile: Callable[[], None] | None = None,
+) -> dict[str, Any]:
+    """Play games through the whole pipeline on Ray."""
+    from cluster.engine_games_actor import ray_players
+
+    order = Order(config=config, plan=Plan(games=games, decks=DECKS), folder=folder, runs=runs)
+    with ray_players(order, None) as players:
+        return watch(players, order, StopRequest(), None, meanwhile=meanwhile or (lambda: None))
+
+
+def _durations(folder: Path) -> list[float]:
+    return [entry["seconds"] for entry in read_journal(folder / "games.jsonl") if entry.get("seconds")]
+
+
+def _is_last(entry: dict[str, Any]) -> bool:
+    return "ending" in entry or "aside" in entry
+
+
+def _startup_seconds(config: EnginesConfig, room: Path) -> float:
+    """Return how long a daemon takes until it can play."""
+    began = time.monotonic()
+    with local_engines(config, room) as engines:
+        _first_endpoint(engines)
+        return time.monotonic() - began
+
+
+def _first_endpoint(engines: EnginesOfFolder) -> Endpoint:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (endpoints := engines.endpoints()):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                "the reference daemon does not come up",
+                why=f"it did not answer within {PATIENCE_SECONDS:.0f} s",
+                fix="try it: java -jar $(python -m engines.reference.compile) daemon -p 17171",
+            )
+        time.sleep(0.02)
+    return endpoints[0]
+
+
+def _opened(endpoint: Endpoint) -> ForgeConnection:
+    connection = ForgeConnection.opened(endpoint)
+    assert connection is not None
+    return connection
+
+
+def _asked_by(players: Sequence[Player], games: int, compute_ms: int) -> float:
+    """Return the games a second that come of asking for `games`, shared among players that each have a thread."""
+    request = GameRequest(DECKS, extra=("-x", f"compute={compute_ms}"))
+    lost: list[EngineFault] = []
+
+    def ask(player: Player, batch: Batch) -> None:
+        lost.extend(end for _, end in batch if isinstance(end, EngineFault))
+        if isinstance(player, ForgeConnection):
+            player.close()
+
+    share = games // len(players)
+    threads = [
+        threading.Thread(target=ask, args=(player, player.play_batch([request] * share)))
+        for player in players
+    ]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.monotonic() - began
+    if lost:
+        raise lost[0]
+    return len(players) * share / seconds

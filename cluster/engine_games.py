@@ -1,0 +1,360 @@
+"""`tamen engines play`: games of engines, each accounted for, on this machine or on all of a Ray cluster.
+
+`play_games` opens the book in the run's folder, brings up engines where they are not up, lets them play, and tells how
+it goes. The same command goes on where it was stopped. Under Ray the parts are those of cluster/engine_games_actor.py.
+"""
+
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from rich.text import Text
+
+from actors.engine_games import EngineGames
+from cluster import environment
+from cluster.addresses import cluster_to_join
+from cluster.engines import engines_folder, standing
+from cluster.pipeline_display import StepDisplay
+from cluster.stopping import StopRequest, stop_request
+from cluster.terminal import UNKNOWN, console, duration, percent, real, whole
+from configs.engines import EnginesConfig
+from configs.loading import dump
+from core.errors import ClusterError, UsageError
+from core.files import write_atomic
+from engines.book import GameBook, Plan
+from engines.forge_client import Endpoint
+from engines.launch import plan_launch
+from engines.service import STEP_SECONDS
+from engines.supervised import StateFile, read_state
+from engines.supervisor import Supervisor
+
+POLL_SECONDS = 0.2
+LOOK_SECONDS = 1.0
+"""Between two looks at the engines."""
+STATE_SECONDS = 0.5
+"""Between two looks at where daemons serve."""
+TELL_SECONDS = 10.0
+"""Between two lines about faults."""
+STOP_SECONDS = 20.0
+"""For players to bring back what they have, besides the time that games in play are given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is to be played, and where.
+
+    Attributes:
+        config: the engines, and how games are asked of them.
+        plan: the games.
+        folder: of the run; on a cluster at the same path on each machine, as `runs` is.
+        runs: below which the engines have their folder.
+    """
+
+    config: EnginesConfig
+    plan: Plan
+    folder: Path
+    runs: Path
+
+
+class Players(Protocol):
+    """Engines, a book, and who plays its games with them."""
+
+    def book(self) -> dict[str, Any]:
+        """Return what `GameBook.stats` does."""
+        ...
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Return of each that answers what `EngineGames.stats` does, and whether it `has_ended`.
+
+        Raises:
+            TamenError: why one cannot go on.
+        """
+        ...
+
+    def engines(self) -> list[dict[str, Any]]:
+        """Return of the engines of each machine that answers what `cluster.engines.standing` does."""
+        ...
+
+    def stop(self) -> None:
+        """Let games end, and take no more."""
+        ...
+
+
+class EnginesOfFolder:
+    """Where the daemons serve that are supervised in a folder of this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._looked = -STATE_SECONDS
+        self._state: StateFile | None = None
+
+    def state(self) -> StateFile | None:
+        """Return how they stand, or stood half a second ago."""
+        now = time.monotonic()
+        if now - self._looked >= STATE_SECONDS:
+            self._looked, self._state = now, read_state(self._folder)
+        return self._state
+
+    def standing(self) -> dict[str, Any]:
+        return standing(self._folder.name, self._folder, self.state())
+
+    def endpoints(self) -> list[Endpoint]:
+        state = self.state()
+        return [] if state is None else [Endpoint(daemon.port) for daemon in state.daemons if daemon.serving]
+
+
+class LocalPlayers:
+    """Players in this process; see `Players`."""
+
+    def __init__(self, order: Order, engines: EnginesOfFolder) -> None:
+        self._engines = engines
+        self._book = GameBook(order.folder, order.plan)
+        self._problem: BaseException | None = None
+        self._games = EngineGames(
+            self._book,
+            here(),
+            order.config.games,
+            endpoints=engines.endpoints,
+            mode=order.plan.mode,
+            folder=order.folder,
+        )
+        self._thread = threading.Thread(target=self._run, name="games", daemon=True)
+        self._thread.start()
+
+    def book(self) -> dict[str, Any]:
+        return self._book.stats()
+
+    def parts(self) -> list[dict[str, Any]]:
+        if self._problem is not None:
+            raise self._problem
+        return [self._games.stats() | {"has_ended": not self._thread.is_alive()}]
+
+    def engines(self) -> list[dict[str, Any]]:
+        return [self._engines.standing()]
+
+    def stop(self) -> None:
+        self._games.stop()
+
+    def close(self) -> None:
+        self._games.stop(0.0)
+        self._thread.join(STOP_SECONDS)
+        self._book.close()
+
+    def _run(self) -> None:
+        try:
+            self._games.run()
+        except BaseException as problem:  # raised where somebody looks
+            self._problem = problem
+
+
+def here() -> str:
+    """Return a name of this machine that a file may have."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "here"
+
+
+def play_games(
+    order: Order,
+    *,
+    engine: Literal["local", "ray"],
+    address: str | None = None,
+    quiet: bool,
+    plain: bool = False,
+) -> dict[str, Any]:
+    """Play the games of `order` until each is finished or set aside, or Ctrl-C.
+
+    Returns:
+        what `GameBook.stats` does; retries, in all; restarts, of daemons since they were brought up; busy_share, of the
+        sessions; folder; stopped, whether by Ctrl-C.
+
+    Raises:
+        UsageError: when what is to be started is not there, or the folder has other games.
+        ClusterError: when no daemon comes up, or one game after the other is set aside; what was finished stays.
+    """
+    plan_launch(order.config)
+    order.folder.mkdir(parents=True, exist_ok=True)
+    target = console(stderr=True)
+    with stop_request() as stop, StepDisplay(target, plain=plain) as display:
+        display.begin(f"games of {order.config.engine.name}")
+        with players_of(order, engine, address) as players:
+            write_atomic(order.folder / "config.yaml", dump(order.config).encode())
+            result = watch(players, order, stop, None if quiet else display)
+    if not quiet:
+        show_result(result)
+    return result
+
+
+@contextmanager
+def players_of(order: Order, engine: Literal["local", "ray"], address: str | None) -> Iterator[Players]:
+    """Give players; in the end they, and engines that were brought up for them, are gone."""
+    if engine == "ray":
+        joined = None if address is None else cluster_to_join(address)
+        environment.prepare_ray(joined)
+        from cluster.engine_games_actor import ray_players
+
+        with ray_players(order, joined) as players:
+            yield players
+        return
+    with local_engines(order.config, order.runs) as engines:
+        local = LocalPlayers(order, engines)
+        try:
+            yield local
+        finally:
+            local.close()
+
+
+@contextmanager
+def local_engines(config: EnginesConfig, runs: Path) -> Iterator[EnginesOfFolder]:
+    """Give the engines of this machine: those that are up, which stay so; or else they are up meanwhile.
+
+    Raises:
+        UsageError: when others of that name are up.
+    """
+    folder = engines_folder(runs, config.engine.name)
+    state = read_state(folder)
+    if state is not None and state.is_supervised():
+        wanted = plan_launch(config).digest()
+        if any(daemon.digest != wanted for daemon in state.daemons):
+            raise UsageError(
+                f"other engines are up as {config.engine.name}",
+                why="they were started by another command, or with other flags",
+                fix=f"end them with `tamen engines down {config.engine.name}`, or choose another engine.name",
+            )
+        yield EnginesOfFolder(folder)
+        return
+    ended = threading.Event()
+    with Supervisor(config, folder) as supervisor:
+        thread = threading.Thread(target=_supervise, args=(supervisor, ended), name="supervise", daemon=True)
+        thread.start()
+        try:
+            yield EnginesOfFolder(folder)
+        finally:
+            ended.set()
+            thread.join(STOP_SECONDS)
+            supervisor.stop()
+
+
+def _supervise(supervisor: Supervisor, ended: threading.Event) -> None:
+    while not ended.wait(STEP_SECONDS):
+        supervisor.step()
+
+
+def watch(
+    players: Players,
+    order: Order,
+    stop: StopRequest,
+    display: StepDisplay | None,
+    *,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Wait until `players` are done, or `stop`, and tell on the way how it goes; see `play_games`.
+
+    Args:
+        meanwhile: is called some times a second.
+    """
+    stop_by, next_look = float("inf"), 0.0
+    engines: list[dict[str, Any]] = []
+    faults = _Faults(display)
+    while True:
+        meanwhile()
+        book, parts, now = players.book(), players.parts(), time.monotonic()
+        if now >= next_look:
+            next_look, engines = now + LOOK_SECONDS, players.engines()
+        if (parts and all(part["has_ended"] for part in parts)) or now > stop_by:
+            break
+        is_over = book["waiting"] + book["out"] == 0
+        if (stop.requested or is_over) and stop_by == float("inf"):
+            players.stop()
+            stop_by = now + order.config.games.stop_seconds + STOP_SECONDS
+        if stop_by == float("inf"):
+            _check(book, engines, order)
+        if display is not None:
+            display.progress(book["finished"] + book["set_aside"], book["asked"], "games")
+            faults.tell(book, now)
+        time.sleep(POLL_SECONDS)
+    busy = [part["busy_share"] for part in parts if part["busy_share"] is not None]
+    return players.book() | {
+        "retries": sum(book["retried"].values()),
+        "restarts": sum(daemon["restarts"] for each in engines for daemon in each["daemons"]),
+        "busy_share": sum(busy) / len(busy) if busy else None,
+        "folder": str(order.folder),
+        "stopped": stop.requested,
+    }
+
+
+class _Faults:
+    """Tells now and then what went wrong since it was last told."""
+
+    def __init__(self, display: StepDisplay | None) -> None:
+        self._display = display
+        self._told: dict[str, int] = {}
+        self._next = 0.0
+
+    def tell(self, book: dict[str, Any], now: float) -> None:
+        counts = {f"tried again: {kind}": count for kind, count in book["retried"].items()}
+        counts |= {f"set aside: {kind}": count for kind, count in book["set_aside_by"].items()}
+        if self._display is None or counts == self._told or now < self._next:
+            return
+        for what, count in counts.items():
+            if more := count - self._told.get(what, 0):
+                kind = what.partition(": ")[2]
+                self._display.say(f"{more} games {what}, last: {book['whys'][kind]}")
+        self._told, self._next = counts, now + TELL_SECONDS
+
+
+def _check(book: dict[str, Any], engines: list[dict[str, Any]], order: Order) -> None:
+    """Raise ClusterError when there is no use in going on."""
+    if book["set_aside_in_a_row"] >= order.config.games.most_set_aside:
+        why = "; ".join(f"{kind}: {why}" for kind, why in book["whys"].items())
+        raise ClusterError(
+            f"{book['set_aside_in_a_row']} games in a row were set aside",
+            why=why,
+            fix="mend that, and choose another --out; a greater games.most_set_aside goes on all the same",
+        )
+    daemons = [daemon for each in engines for daemon in each["daemons"]]
+    if daemons and all(daemon["state"] == "aside" for daemon in daemons):
+        raise ClusterError(
+            f"no daemon of {order.config.engine.name} stays up",
+            why=daemons[0]["trouble"],
+            fix=f"see {engines[0]['folder']}/0/output.log, and run the same command again",
+        )
+
+
+def show_result(result: dict[str, Any]) -> None:
+    """Print what `play_games` has returned."""
+    target = console()
+
+    def say(line: str) -> None:
+        target.print(Text(line), soft_wrap=True)
+
+    endings = ", ".join(f"{name} {whole(count)}" for name, count in sorted(result["endings"].items()))
+    say(
+        f"{whole(result['finished'])} of {whole(result['asked'])} games are finished"
+        + (f": {endings}" if endings else "")
+    )
+    say(
+        f"{real(result['games_per_s'], 1)} games/s in {duration(result['seconds'])}; a game took"
+        f" {_seconds(result['p50_s'])} (half), {_seconds(result['p95_s'])} (95 %), {_seconds(result['p99_s'])} (99 %);"
+        f" sessions were busy {percent(result['busy_share'])} of the time"
+    )
+    for what, counts in (("tried again", result["retried"]), ("set aside", result["set_aside_by"])):
+        for kind, count in sorted(counts.items()):
+            say(f"{whole(count)} {what}: {kind}; the last: {result['whys'][kind]}")
+    if result["damaged_lines"]:
+        say(
+            f"{whole(result['damaged_lines'])} lines of games.jsonl were damaged; what they told of was played anew"
+        )
+    left = result["waiting"] + result["out"]
+    say(
+        f"results are in {result['folder']}/games.jsonl"
+        + (f"; the same command plays the other {whole(left)}" if left else "")
+    )
+
+
+def _seconds(seconds: float | None) -> str:
+    return UNKNOWN if seconds is None else f"{seconds:.3g} s"

@@ -1,0 +1,1 @@
+"""Programs that others wrote, behind sockets and pipes: kept alive, fed with games, and read with distrust."""

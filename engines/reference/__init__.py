@@ -1,0 +1,1 @@
+"""A daemon to test against, to measure with, and to copy from."""
