@@ -31,7 +31,7 @@ def gtp(
     seed: Annotated[int, typer.Option(help="seed of the player", min=0, metavar="N")] = 0,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Play by the Go Text Protocol on stdin and stdout, for HexGui, GoGui and other programs.
+    """Play by the Go Text Protocol, for HexGui, GoGui and others.
 
     Analysis: policy, value, search. A board of another size than the model's is refused.
     """
