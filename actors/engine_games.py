@@ -24,14 +24,15 @@ from typing import Any, Protocol
 from configs.engines import GamesConfig
 from core.metrics import Metrics, NoMetrics
 from engines.book import MOST_TICKETS, End, Exchange, Failed, Played, Returned, Ticket
-from engines.decision_shards import game_line, write_shard
 from engines.errors import EngineFault
 from engines.forge_client import Decider, Endpoint, Limits
 from engines.forge_decisions import Choice, Decision
 from engines.forge_extension import ForgeConnection
 from engines.forge_pool import ForgePool, Session
 from engines.forge_protocol import GameRequest, Mode, Outcome
+from engines.lines import MAX_LINE_BYTES
 from engines.timings import MOST_SECONDS, Ending, EngineRecorder
+from engines.watched_games import game_line, write_shard
 
 TICK_SECONDS = 0.2
 """After which results are brought to the book, however few they are."""
@@ -46,6 +47,8 @@ HOLD_SECONDS = 60.0
 """That a ticket may be held beside the time that games take."""
 SHARD_BYTES = 32 << 20
 """Of decisions, after which a file is written however few games it has."""
+DECISION_BYTES = 1 << 20
+"""Of a line that tells a decision: on a board of a hundred cards it has more than other lines may have."""
 MOST_ENDS = 4096
 """Put down and not yet fetched, beyond which players wait."""
 NO_METRICS = NoMetrics()
@@ -99,7 +102,8 @@ class EngineGames:
         self._shelf = _Shelf(folder, holder, config, clock) if folder and mode != "result" else None
         self._recorder = EngineRecorder(metrics)
         self._clock = clock
-        limits = Limits(slack_seconds=config.slack_seconds)
+        line_bytes = MAX_LINE_BYTES if mode == "result" else DECISION_BYTES
+        limits = Limits(slack_seconds=config.slack_seconds, line_bytes=line_bytes)
         self._pool = ForgePool([], per_endpoint=config.connections, limits=limits)
         self._threads: list[threading.Thread] = []
         self._exchanges = 0
@@ -191,22 +195,27 @@ class EngineGames:
             thread.start()
 
     def _wait(self, seconds: float) -> None:
-        """Wait until tickets run low, or there is much to bring, at most for some seconds."""
+        """Wait until tickets run low, or there is much or the last to bring, at most for some seconds."""
         with self._lock:
             until = self._clock() + seconds
             while not self.is_stopping() and len(self._ends) < MOST_ENDS // 2:
+                if self._ends and self._is_idle():
+                    return
                 now = self._clock()
                 is_low = self._is_low()
                 if now >= until or (is_low and now >= self._dry_until):
                     return
                 self._news.wait((min(until, self._dry_until) if is_low else until) - now)
 
+    def _is_idle(self) -> bool:
+        return not (self._tickets or self._playing)
+
     def _is_low(self) -> bool:
         return 2 * len(self._tickets) < self._stock()
 
     def _stock(self) -> int:
-        """Return how many tickets are to lie ready: for each player a batch, while it plays another."""
-        return min(MOST_TICKETS, len(self._threads) * self._batch)
+        """Return how many tickets are to lie ready: for each player two batches, while it plays another."""
+        return min(MOST_TICKETS, 2 * len(self._threads) * self._batch)
 
     def _exchange(self, *, is_last: bool = False) -> None:
         """Bring what was put down, and fetch tickets."""
@@ -214,7 +223,7 @@ class EngineGames:
             put_down, self._ends = self._ends, []
             may_ask = not self.is_stopping() and self._clock() >= self._dry_until
             want = max(0, self._stock() - len(self._tickets)) if may_ask else 0
-            is_idle = is_last or not (self._tickets or self._playing)
+            is_idle = is_last or self._is_idle()
             self._supply.notify_all()
         ends = (
             [end for end, _ in put_down]
@@ -269,12 +278,12 @@ class EngineGames:
             return False
 
     def _take(self, session: Session) -> list[Ticket]:
-        """Take a batch of tickets: a share of what there is, so that others have something to do as well."""
+        """Take a batch of tickets: at most a share of what there is, so that all come to the end at the same time."""
         with self._lock:
             if self.is_stopping():
                 return []
             size = self._batch_size(session)
-            share = math.ceil(len(self._tickets) / max(1, len(self._threads) - self._playing))
+            share = math.ceil(len(self._tickets) / len(self._threads))
             batch = [self._tickets.popleft() for _ in range(min(size, share))]
             self._batch = max(self._batch, size)
             self._playing += bool(batch)
@@ -319,7 +328,7 @@ class EngineGames:
                 self._playing -= 1
                 self._busy_seconds += seconds
                 self._note_session(session, played / seconds if seconds else 0.0)
-                if self.is_stopping():
+                if self.is_stopping() or self._is_idle():
                     self._news.notify()
 
     def _note_session(self, session: Session, pace: float) -> None:
@@ -392,13 +401,11 @@ class _Shelf:
             self._held.append(end)
             self._lines.append(line)
             self._bytes += len(line)
-        is_due = self._held and (at_once or self._is_due())
-        return ends + (self._write() if is_due else [])
-
-    def _is_due(self) -> bool:
-        is_old = self._clock() - self._since >= self._config.shard_seconds
-        is_full = len(self._held) >= self._config.shard_games or self._bytes >= SHARD_BYTES
-        return is_old or is_full
+            if len(self._held) >= self._config.shard_games or self._bytes >= SHARD_BYTES:
+                ends += self._write()
+        if self._held and (at_once or self._clock() - self._since >= self._config.shard_seconds):
+            ends += self._write()
+        return ends
 
     def _write(self) -> list[End]:
         name = f"{self._prefix}-{self._number:06}"

@@ -1,4 +1,4 @@
-"""`tamen engines bench`: what of the reference daemon's capacity reaches the book, and what becomes of games under faults.
+"""`tamen engines bench`: what of the reference daemon's capacity reaches the book, and what faults cost.
 
 A daemon's own capacity is that of its loop without a socket, `BENCH`, in the same JVM. Where two things are compared
 they take turns, and a figure is the median of the rounds.
@@ -9,12 +9,12 @@ import json
 import shlex
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 
 from cluster import environment
 from cluster.bench_rig import Measuring, around
@@ -25,10 +25,11 @@ from configs.engines import EngineConfig, EnginesConfig, GamesConfig, JavaConfig
 from core.errors import ClusterError, UsageError
 from engines.book import Plan
 from engines.errors import EngineFault
-from engines.forge_client import Batch, Connection, Endpoint, ForgeClient
+from engines.forge_client import Connection, Endpoint, ForgeClient
 from engines.forge_extension import ForgeConnection
 from engines.forge_protocol import GameRequest
 from engines.journal import read_journal
+from engines.launch import daemon_count
 from engines.process import kill_marked, marked_processes
 from engines.reference.compile import compiled
 from engines.supervised import LIFE_MARK, MARK, mark_of, read_state
@@ -39,17 +40,16 @@ BASE_PORT = 28_000
 PATIENCE_SECONDS = 120.0
 WARM_UP_GAMES = 300
 """Until the JVM has compiled what the games need."""
-GAME_MS, SHORT_GAME_MS = 50, 1
+GAME_MS = 50
 WAITING_DAEMONS = (1, 2, 4, 8)
+CONNECTION_THREADS, CONNECTION_MS = (1, 10), (0, 1, 50)
 FLAG_GAMES = 3000
-"""Of the reference daemon's own rules, without a time to be spent on each."""
-FAULT_DAEMONS, FAULT_THREADS, FAULT_EVERY = 4, 2, 500
+"""Of the reference daemon's own rules, without a time to be spent on each, until the JVM is warm."""
+FAULT_DAEMONS, FAULT_THREADS, FAULT_EVERY = 4, 2, 300
 FAULTS = ("hang", "garbage", "midline")
 """Of the first daemons, each in one of `FAULT_EVERY` games."""
 KILL_SECONDS = 15.0
 MEMORY_MB = 128
-
-Player: TypeAlias = ForgeClient | ForgeConnection
 
 
 def bench_engines(sections: Sequence[str], measuring: Measuring, *, fault_games: int) -> dict[str, Any]:
@@ -128,65 +128,85 @@ def bench_pipeline(room: Path, measuring: Measuring) -> dict[str, Any]:
 
 
 def bench_waiting(room: Path, measuring: Measuring) -> dict[str, Any]:
-    """Play on more and more daemons that take no core but wait 50 ms a game."""
-    rates = {}
+    """Play on more and more daemons that take no core but wait 50 ms a game, in turn with their own loops together."""
+    rates: dict[int, float] = {}
+    own: dict[int, float] = {}
+    each = round(measuring.seconds * 1000 / GAME_MS)
     for count in WAITING_DAEMONS:
         config = _reference(
             f"waiting-{count}", "--wait-ms", str(GAME_MS), "--threads", "1", count=count, preset="none"
         )
-        games = max(WARM_UP_GAMES, round(measuring.seconds * count * 1000 / GAME_MS))
-        with _engines_up(config, room):
-            _play(config, 20 * count, room / f"warming-{count}", room)
-            runs = [
-                _play(config, games, room / f"waiting-{count}-{number}", room)["games_per_s"]
-                for number in range(measuring.rounds)
-            ]
-        rates[count] = statistics.median(runs)
-        measuring.say(f"{count} daemons that wait: {rates[count]:.1f} games/s")
+        played: list[float] = []
+        loops: list[float] = []
+        with _engines_up(config, room) as engines, ThreadPoolExecutor(count) as pool:
+            endpoints = engines.endpoints()
+            list(pool.map(lambda endpoint: capacity(endpoint, WARM_UP_GAMES), endpoints))
+            for number in range(measuring.rounds):
+                loops.append(sum(pool.map(lambda one: capacity(one, each, wait_ms=GAME_MS), endpoints)))
+                folder = room / f"waiting-{count}-{number}"
+                played.append(_play(config, count * each, folder, room)["games_per_s"])
+        rates[count], own[count] = statistics.median(played), statistics.median(loops)
+        measuring.say(f"{count} daemons that wait: {rates[count]:.1f} games/s of {own[count]:.1f}")
     most = max(WAITING_DAEMONS)
-    times = rates[most] / rates[1]
-    measuring.say(f"waiting: {most} daemons play {times:.2f} times as many games as one (wanted: 7.6)")
-    return {"games_per_s": {str(count): rate for count, rate in rates.items()}, "times": times}
+    times, possible = rates[most] / rates[1], own[most] / own[1]
+    measuring.say(
+        f"waiting: {most} daemons play {times:.2f} times as many games as one (wanted: 7.6), their loops {possible:.2f}"
+    )
+    return {
+        "games_per_s": {str(count): rate for count, rate in rates.items()},
+        "capacity_games_per_s": {str(count): rate for count, rate in own.items()},
+        "times": times,
+        "capacity_times": possible,
+    }
 
 
 def bench_connections(room: Path, measuring: Measuring) -> dict[str, Any]:
-    """Ask for games over connections that stay open, many at a time, and each over one of its own."""
-    config = _reference("connections", "--threads", "1")
+    """Ask for games over one connection that stays open, many at a time, and one after the other over one each.
+
+    A daemon that plays one at a time shows what the connections cost; one that plays ten, what it is worth as well that
+    a batch keeps them all busy.
+    """
     figures: dict[str, Any] = {}
-    with local_engines(config, room) as engines:
-        endpoint = _first_endpoint(engines)
-        for milliseconds in (SHORT_GAME_MS, GAME_MS):
-            games = round(measuring.seconds * 1000 / (milliseconds + 1))
-            kept: list[float] = []
-            anew: list[float] = []
-            capacity(endpoint, games, compute_ms=milliseconds)
-            for _ in range(measuring.rounds):
-                anew.append(_asked_by([ForgeClient(endpoint) for _ in range(2)], games, milliseconds))
-                kept.append(_asked_by([_opened(endpoint) for _ in range(2)], games, milliseconds))
-            times = statistics.median(one / other for one, other in zip(kept, anew, strict=True))
-            figures[f"{milliseconds}ms"] = {
-                "kept_games_per_s": statistics.median(kept),
-                "anew_games_per_s": statistics.median(anew),
-                "times": times,
-            }
-            wanted = " (wanted: 2)" if milliseconds == SHORT_GAME_MS else ""
-            measuring.say(
-                f"connections: kept open {statistics.median(kept):.1f} games/s, one a game {statistics.median(anew):.1f},"
-                f" {times:.2f} times, with games of {milliseconds} ms{wanted}"
-            )
+    for threads in CONNECTION_THREADS:
+        config = _reference(f"connections-{threads}", "--threads", str(threads))
+        with local_engines(config, room) as engines:
+            (endpoint,) = _wait_for(engines, 1)
+            capacity(endpoint, FLAG_GAMES)
+            for milliseconds in CONNECTION_MS:
+                found = _connections(endpoint, milliseconds, measuring)
+                figures[f"{threads} at once, {milliseconds} ms"] = found
+                measuring.say(
+                    f"connections: a daemon that plays {threads} at once, games of {milliseconds} ms:"
+                    f" kept open {found['kept_games_per_s']:.1f} games/s, one a game {found['anew_games_per_s']:.1f}:"
+                    f" {found['times']:.2f} times"
+                )
     return figures
+
+
+def _connections(endpoint: Endpoint, milliseconds: int, measuring: Measuring) -> dict[str, float]:
+    games = round(measuring.seconds * 1000 / (milliseconds + 1))
+    kept: list[float] = []
+    anew: list[float] = []
+    for _ in range(measuring.rounds):
+        anew.append(_asked_by(ForgeClient(endpoint), games, milliseconds))
+        kept.append(_asked_by(_opened(endpoint), games, milliseconds))
+    return {
+        "kept_games_per_s": statistics.median(kept),
+        "anew_games_per_s": statistics.median(anew),
+        "times": statistics.median(one / other for one, other in zip(kept, anew, strict=True)),
+    }
 
 
 def bench_flags(room: Path, measuring: Measuring) -> dict[str, Any]:
     """Let a JVM with the flags of each preset play the reference daemon's own rules."""
-    rates: dict[str, list[float]] = {preset: [] for preset in get_args(Preset)}
+    rates: dict[Preset, list[float]] = {preset: [] for preset in get_args(Preset)}
     for _ in range(measuring.rounds):
         for preset, found in rates.items():
             config = _reference(f"flags-{preset}", "--threads", "1", preset=preset)
             with local_engines(config, room) as engines:
-                endpoint = _first_endpoint(engines)
-                capacity(endpoint, FLAG_GAMES)
-                found.append(capacity(endpoint, FLAG_GAMES))
+                (endpoint,) = _wait_for(engines, 1)
+                warm = capacity(endpoint, FLAG_GAMES)
+                found.append(capacity(endpoint, round(measuring.seconds * warm)))
     medians = {preset: statistics.median(found) for preset, found in rates.items()}
     for preset, rate in medians.items():
         measuring.say(f"flags: {preset} {rate:.0f} games/s, {rate / medians['none']:.3f} of none")
@@ -233,15 +253,15 @@ def bench_faults(room: Path, games: int, measuring: Measuring) -> dict[str, Any]
     return result
 
 
-def capacity(endpoint: Endpoint, games: int, *, compute_ms: int = 0) -> float:
+def capacity(endpoint: Endpoint, games: int, *, compute_ms: int = 0, wait_ms: int = 0) -> float:
     """Return the games a second that a reference daemon plays without a socket.
 
     Raises:
         EngineFault: when it does not answer.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS + games * (compute_ms + 10) / 100
+    deadline = time.monotonic() + PATIENCE_SECONDS + games * (compute_ms + wait_ms + 10) / 100
     with Connection(endpoint, deadline) as connection:
-        connection.send([f"BENCH {games} -x compute={compute_ms}"], deadline)
+        connection.send([f"BENCH {games} -x compute={compute_ms} -x wait={wait_ms}"], deadline)
         line = connection.receive(deadline) or ""
     if not line.startswith("BENCH_RESULT: "):
         raise EngineFault("protocol", str(endpoint), why=f"it answered BENCH by {line[:100]!r}")
@@ -249,7 +269,7 @@ def capacity(endpoint: Endpoint, games: int, *, compute_ms: int = 0) -> float:
 
 
 class _Killer:
-    """Kills one serving daemon after the other, every `KILL_SECONDS`."""
+    """Kills one serving daemon after the other, the last first, every `KILL_SECONDS`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -263,7 +283,7 @@ class _Killer:
         state = read_state(self._folder)
         serving = [daemon for daemon in state.daemons if daemon.serving] if state is not None else []
         if serving:
-            kill_marked(LIFE_MARK, serving[self.kills % len(serving)].life)
+            kill_marked(LIFE_MARK, serving[-1 - self.kills % len(serving)].life)
             self.kills += 1
 
 
@@ -322,7 +342,7 @@ def _engines_up(config: EnginesConfig, runs: Path) -> Iterator[EnginesOfFolder]:
     try:
         wait_until_settled(hosts, PATIENCE_SECONDS)
         engines = EnginesOfFolder(engines_folder(runs, config.engine.name))
-        _first_endpoint(engines)
+        _wait_for(engines, daemon_count(config))
         yield engines
     finally:
         end_hosts(hosts.values())
@@ -356,21 +376,22 @@ def _startup_seconds(config: EnginesConfig, room: Path) -> float:
     """Return how long a daemon takes until it can play."""
     began = time.monotonic()
     with local_engines(config, room) as engines:
-        _first_endpoint(engines)
+        _wait_for(engines, 1)
         return time.monotonic() - began
 
 
-def _first_endpoint(engines: EnginesOfFolder) -> Endpoint:
+def _wait_for(engines: EnginesOfFolder, count: int) -> list[Endpoint]:
+    """Return where `count` daemons serve, once they do."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (endpoints := engines.endpoints()):
+    while len(endpoints := engines.endpoints()) < count:
         if time.monotonic() > deadline:
             raise ClusterError(
                 "the reference daemon does not come up",
-                why=f"it did not answer within {PATIENCE_SECONDS:.0f} s",
+                why=f"{len(endpoints)} of {count} answered within {PATIENCE_SECONDS:.0f} s",
                 fix="try it: java -jar $(python -m engines.reference.compile) daemon -p 17171",
             )
         time.sleep(0.02)
-    return endpoints[0]
+    return endpoints
 
 
 def _opened(endpoint: Endpoint) -> ForgeConnection:
@@ -379,27 +400,14 @@ def _opened(endpoint: Endpoint) -> ForgeConnection:
     return connection
 
 
-def _asked_by(players: Sequence[Player], games: int, compute_ms: int) -> float:
-    """Return the games a second that come of asking for `games`, shared among players that each have a thread."""
+def _asked_by(player: ForgeClient | ForgeConnection, games: int, compute_ms: int) -> float:
+    """Return the games a second that come of asking for `games`."""
     request = GameRequest(DECKS, extra=("-x", f"compute={compute_ms}"))
-    lost: list[EngineFault] = []
-
-    def ask(player: Player, batch: Batch) -> None:
-        lost.extend(end for _, end in batch if isinstance(end, EngineFault))
-        if isinstance(player, ForgeConnection):
-            player.close()
-
-    share = games // len(players)
-    threads = [
-        threading.Thread(target=ask, args=(player, player.play_batch([request] * share)))
-        for player in players
-    ]
     began = time.monotonic()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for _, end in player.play_batch([request] * games):
+        if isinstance(end, EngineFault):
+            raise end
     seconds = time.monotonic() - began
-    if lost:
-        raise lost[0]
-    return len(players) * share / seconds
+    if isinstance(player, ForgeConnection):
+        player.close()
+    return games / seconds

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from cluster.engines_verbs import bench as bench_engines
 from cluster.verbs import AsJson, Runs, add_verb, print_json
 
 if TYPE_CHECKING:
@@ -334,3 +335,6 @@ def _measuring(seconds: float, rounds: int, *, compiled: bool = False, quiet: bo
     from cluster.bench_rig import Measuring
 
     return Measuring(seconds=seconds, rounds=rounds, compiled=compiled, quiet=quiet)
+
+
+add_verb(bench, bench_engines, "engines")

@@ -48,8 +48,7 @@ def _import(
         raise typer.Exit(1)
 
 
-_import.__name__ = "import"  # which is no name for a function, but the natural one for the verb
-verb(_import)
+verb(_import, "import")
 
 
 @verb

@@ -70,7 +70,7 @@ class Players(Protocol):
         ...
 
     def parts(self) -> list[dict[str, Any]]:
-        """Return of each that answers what `EngineGames.stats` does, and whether it `has_ended`.
+        """Return of each whether it `has_ended`, `trouble` in words, and, if it answers, what `EngineGames.stats` does.
 
         Raises:
             TamenError: why one cannot go on.
@@ -93,6 +93,8 @@ class EnginesOfFolder:
         self._folder = folder
         self._looked = -STATE_SECONDS
         self._state: StateFile | None = None
+        self.problem: Exception | None = None
+        """Why they are supervised no longer, when this process did that."""
 
     def state(self) -> StateFile | None:
         """Return how they stand, or stood half a second ago."""
@@ -102,6 +104,9 @@ class EnginesOfFolder:
         return self._state
 
     def standing(self) -> dict[str, Any]:
+        """Return what `cluster.engines.standing` does. Raises what ended their supervision."""
+        if self.problem is not None:
+            raise self.problem
         return standing(self._folder.name, self._folder, self.state())
 
     def endpoints(self) -> list[Endpoint]:
@@ -133,7 +138,7 @@ class LocalPlayers:
     def parts(self) -> list[dict[str, Any]]:
         if self._problem is not None:
             raise self._problem
-        return [self._games.stats() | {"has_ended": not self._thread.is_alive()}]
+        return [self._games.stats() | {"has_ended": not self._thread.is_alive(), "trouble": ""}]
 
     def engines(self) -> list[dict[str, Any]]:
         return [self._engines.standing()]
@@ -229,19 +234,25 @@ def local_engines(config: EnginesConfig, runs: Path) -> Iterator[EnginesOfFolder
         return
     ended = threading.Event()
     with Supervisor(config, folder) as supervisor:
-        thread = threading.Thread(target=_supervise, args=(supervisor, ended), name="supervise", daemon=True)
+        engines = EnginesOfFolder(folder)
+        thread = threading.Thread(
+            target=_supervise, args=(supervisor, engines, ended), name="supervise", daemon=True
+        )
         thread.start()
         try:
-            yield EnginesOfFolder(folder)
+            yield engines
         finally:
             ended.set()
             thread.join(STOP_SECONDS)
             supervisor.stop()
 
 
-def _supervise(supervisor: Supervisor, ended: threading.Event) -> None:
-    while not ended.wait(STEP_SECONDS):
-        supervisor.step()
+def _supervise(supervisor: Supervisor, engines: EnginesOfFolder, ended: threading.Event) -> None:
+    try:
+        while not ended.wait(STEP_SECONDS):
+            supervisor.step()
+    except Exception as problem:  # raised where somebody looks at the engines
+        engines.problem = problem
 
 
 def watch(
@@ -262,12 +273,13 @@ def watch(
     faults = _Faults(display)
     while True:
         meanwhile()
-        book, parts, now = players.book(), players.parts(), time.monotonic()
+        # In this order: when a player has ended because all games are, the book says so.
+        parts, book, now = players.parts(), players.book(), time.monotonic()
         if now >= next_look:
             next_look, engines = now + LOOK_SECONDS, players.engines()
-        if (parts and all(part["has_ended"] for part in parts)) or now > stop_by:
-            break
         is_over = book["waiting"] + book["out"] == 0
+        if all(part["has_ended"] for part in parts) or now > stop_by:
+            break
         if (stop.requested or is_over) and stop_by == float("inf"):
             players.stop()
             stop_by = now + order.config.games.stop_seconds + STOP_SECONDS
@@ -277,7 +289,9 @@ def watch(
             display.progress(book["finished"] + book["set_aside"], book["asked"], "games")
             faults.tell(book, now)
         time.sleep(POLL_SECONDS)
-    busy = [part["busy_share"] for part in parts if part["busy_share"] is not None]
+    if not (is_over or stop.requested):
+        raise _nobody_plays(book, parts)
+    busy = [part["busy_share"] for part in parts if part.get("busy_share") is not None]
     return players.book() | {
         "retries": sum(book["retried"].values()),
         "restarts": sum(daemon["restarts"] for each in engines for daemon in each["daemons"]),
@@ -323,6 +337,15 @@ def _check(book: dict[str, Any], engines: list[dict[str, Any]], order: Order) ->
             why=daemons[0]["trouble"],
             fix=f"see {engines[0]['folder']}/0/output.log, and run the same command again",
         )
+
+
+def _nobody_plays(book: dict[str, Any], parts: list[dict[str, Any]]) -> ClusterError:
+    troubles = [part["trouble"] for part in parts if part["trouble"]]
+    return ClusterError(
+        f"{whole(book['waiting'] + book['out'])} games are left, and nobody plays them",
+        why=troubles[0] if troubles else "what plays them ended before they did",
+        fix="see to the cluster with `ray status`; the same command goes on",
+    )
 
 
 def show_result(result: dict[str, Any]) -> None:

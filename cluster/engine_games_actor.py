@@ -18,7 +18,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.engine_games import EngineGames
-from cluster.engine_games import EnginesOfFolder, Order, here
+from cluster.engine_games import EnginesOfFolder, Order
 from cluster.engines import engines_folder
 from cluster.engines_actor import ANSWER_SECONDS, NAMESPACE, end_hosts, find_hosts, start_hosts
 from cluster.metrics_sinks import RayMetrics
@@ -34,6 +34,8 @@ from engines.forge_protocol import Mode
 
 BOOK, PLAYER = "games of", "player of games of"
 EXCHANGE_SECONDS = 30.0
+GONE_SECONDS = 60.0
+"""Of silence, after which a player, or its machine, is taken for gone."""
 
 
 class BookActor:
@@ -82,9 +84,10 @@ class RayBook:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What one that plays is given: the name of the book, how games are asked for, and the folders."""
+    """What one that plays is given: the book's name, its own there, how games are asked for, and the folders."""
 
     book: str
+    holder: str
     config: GamesConfig
     mode: Mode
     folder: str
@@ -97,10 +100,9 @@ class EngineGamesActor:
 
     def __init__(self, given: Assignment) -> None:
         self._problem: TamenError | None = None
-        name = f"{here()}-{ray.get_runtime_context().get_node_id()[:8]}"
         self._games = EngineGames(
             RayBook(given.book),
-            name,
+            given.holder,
             given.config,
             endpoints=EnginesOfFolder(engines_folder(Path(given.runs), given.engines)).endpoints,
             mode=given.mode,
@@ -118,7 +120,8 @@ class EngineGamesActor:
         """
         if self._problem is not None:
             raise self._problem
-        return self._games.stats() | {"has_ended": not self._thread.is_alive(), "pid": os.getpid()}
+        ended = {"has_ended": not self._thread.is_alive(), "trouble": ""}
+        return self._games.stats() | ended | {"pid": os.getpid()}
 
     def stop(self) -> None:
         self._games.stop()
@@ -151,10 +154,11 @@ class RayPlayers:
                 why="another command has their book open",
                 fix="wait for it, or stop it with Ctrl-C; it can be gone on with later",
             ) from error
-        get(self._book.stats.remote(), timeout_seconds=ANSWER_SECONDS)
+        self.book()  # raises what is wrong with it
         self._hosts, self._ours = _hosts(order)
         self._players = {node: self._player(node, book_name) for node in _nodes()}
         self._lives: dict[str, int] = {}
+        self._answered = dict.fromkeys(self._players, time.monotonic())
         self._policies = {node: RestartPolicy() for node in self._players}
 
     def book(self) -> dict[str, Any]:
@@ -189,6 +193,7 @@ class RayPlayers:
         order = self._order
         given = Assignment(
             book_name,
+            _holder(node),
             order.config.games,
             order.plan.mode,
             str(order.folder.resolve()),
@@ -206,11 +211,20 @@ class RayPlayers:
         )
 
     def _part(self, node: str, reference: Any) -> dict[str, Any]:
-        """Return what a player says. Raises ClusterError when it dies again and again."""
+        """Return what a player says; one that is silent for long has ended, and others get its games.
+
+        Raises:
+            ClusterError: when it dies again and again.
+        """
+        now = time.monotonic()
         try:
             stats = get(reference, timeout_seconds=ANSWER_SECONDS)
         except LOST as error:
-            return {"has_ended": False, "busy_share": None, "trouble": in_one_line(error)}
+            is_gone = now - self._answered[node] > GONE_SECONDS
+            if is_gone:
+                call(self._book.enter, _holder(node), timeout_seconds=ANSWER_SECONDS)
+            return {"has_ended": is_gone, "trouble": in_one_line(error)}
+        self._answered[node] = now
         before = self._lives.setdefault(node, stats["pid"])
         self._lives[node] = stats["pid"]
         if before != stats["pid"] and self._policies[node].failed(time.monotonic()) is None:
@@ -246,6 +260,11 @@ def ray_players(order: Order, address: str | None) -> Iterator[RayPlayers]:
 
 def _nodes() -> list[str]:
     return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+
+
+def _holder(node: str) -> str:
+    """Return the name that the player of a node has in the book."""
+    return f"node-{node[:16]}"
 
 
 def _hosts(order: Order) -> tuple[list[Any], bool]:

@@ -38,7 +38,7 @@ POLL_SECONDS = 0.1
 SERVICE_SECONDS = 60.0
 """Within which a supervisor is there, or gone, besides what its daemons take."""
 _LAST_BYTES = 4096
-_SETTING = re.compile(r"(engine|java|upkeep)\.\w+=")
+_SETTING = re.compile(r"(engine|java|upkeep|games)\.\w+=")
 _TOLD = {"number", "state", "serving", "port", "restarts", "games", "active_games", "busy_share", "trouble"}
 
 

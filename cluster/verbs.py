@@ -17,8 +17,11 @@ Runs = Annotated[Path, typer.Option(help="folder that holds the runs", metavar="
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
-def add_verb(app: typer.Typer, work: Callable[..., None]) -> Callable[..., None]:
-    """Make `work` a verb of `app`. It takes --debug, and an error of it becomes three lines and an exit code."""
+def add_verb(app: typer.Typer, work: Callable[..., None], name: str | None = None) -> Callable[..., None]:
+    """Make `work` a verb of `app`, called `name` or as the function is.
+
+    It takes --debug, and an error of it becomes three lines and an exit code.
+    """
 
     @functools.wraps(work)
     def told(*, debug: bool, **given: Any) -> None:
@@ -36,7 +39,7 @@ def add_verb(app: typer.Typer, work: Callable[..., None]) -> Callable[..., None]
     # Typer reads the options of a verb from these two.
     told.__signature__ = signature.replace(parameters=[*signature.parameters.values(), takes_debug])  # pyright: ignore[reportAttributeAccessIssue]
     told.__annotations__ = {**work.__annotations__, "debug": Debug}
-    return app.command()(told)
+    return app.command(name)(told)
 
 
 def settings_without_preset(preset: str | None, settings: list[str] | None) -> list[str] | None:

@@ -236,7 +236,7 @@ class GameBook:
                 return last[1]
             self._look()
             self._enter_ends(holder, ends)
-            tickets = tuple(self._hand_out(holder, self._fair(want), hold_seconds))
+            tickets = tuple(self._hand_out(holder, self._fair(holder, want), hold_seconds))
             is_over = self._left() == 0
             self._last[holder] = (number, Exchange(tickets, is_over))
             if self._journal.end - self._noted >= SNAPSHOT_BYTES:
@@ -285,10 +285,12 @@ class GameBook:
     def _is_done(self, number: int) -> bool:
         return number in self._finished or number in self._aside
 
-    def _fair(self, want: int) -> int:
-        """Return how many tickets a holder gets that wants some: towards the end fewer, so that others have as much."""
-        share = (self._left() - len(self._out)) // (2 * len(self._last) + 1)
-        return min(want, MOST_TICKETS, max(1, share))
+    def _fair(self, holder: str, want: int) -> int:
+        """Return how many tickets a holder gets that wants some: of the last less than all, if there are others."""
+        waiting = self._left() - len(self._out)
+        others = len(self._last.keys() - {holder})
+        share = waiting if not others else max(1, waiting // (2 * (others + 1)))
+        return min(want, MOST_TICKETS, share)
 
     def _hand_out(self, holder: str, want: int, hold_seconds: float) -> Iterable[Ticket]:
         now = self._clock()

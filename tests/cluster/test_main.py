@@ -33,9 +33,9 @@ VERBS = (
     "gtp",
 )
 NESTED = {
-    "bench": ("inference", "selfplay", "search", "phases", "solve", "locks"),
+    "bench": ("inference", "selfplay", "search", "phases", "solve", "locks", "engines"),
     "plan": ("capacity", "games"),
-    "engines": ("up", "status", "down"),
+    "engines": ("up", "status", "down", "play", "bench"),
     "data": ("import", "stats", "check", "export"),
     "datagen": ("generate", "audit", "diagnose", "analyze-hands"),
     "models": ("list", "show", "promote", "rollback", "lineage"),
