@@ -37,7 +37,7 @@ check: $(READY) ## layout, lint, types, and who may import whom
 	$(BIN)/lint-imports
 
 test: $(READY) ## the tests: minutes, no services, no accelerator
-	$(PYTEST) -m "not system and not soak" --session-timeout=720
+	$(PYTEST) -m "not system and not soak" --session-timeout=900
 
 test-system: $(READY) services ## the tests that run whole programs
 	$(PYTEST) -m system --session-timeout=1200 || [ $$? -eq 5 ] # 5: there is none of them

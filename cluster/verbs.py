@@ -1,8 +1,10 @@
 """What the verbs of the command share: how errors and results are told, and options that several take."""
 
+import errno
 import functools
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import typer
 from core.errors import TamenError
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON on the last line")]
-Runs = Annotated[Path, typer.Option(help="folder that holds the runs", metavar="FOLDER", file_okay=False)]
+Runs = Annotated[Path, typer.Option(help="folder that holds the runs", metavar="FOLDER")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an error")]
 
 
@@ -26,6 +28,7 @@ def add_verb(app: typer.Typer, work: Callable[..., None], name: str | None = Non
     @functools.wraps(work)
     def told(*, debug: bool, **given: Any) -> None:
         try:
+            _check_folder(given.get("runs"))
             work(**given)
         except (TamenError, OSError) as error:
             from cluster.terminal import show_error
@@ -40,6 +43,12 @@ def add_verb(app: typer.Typer, work: Callable[..., None], name: str | None = Non
     told.__signature__ = signature.replace(parameters=[*signature.parameters.values(), takes_debug])  # pyright: ignore[reportAttributeAccessIssue]
     told.__annotations__ = {**work.__annotations__, "debug": Debug}
     return app.command(name)(told)
+
+
+def _check_folder(runs: Path | None) -> None:
+    """Raise OSError when the folder of runs is none: who only looks would say that nothing is there."""
+    if runs is not None and runs.exists() and not runs.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(runs))
 
 
 def settings_without_preset(preset: str | None, settings: list[str] | None) -> list[str] | None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from core.errors import ClusterError, DataError
+from core.errors import ClusterError, DataError, UsageError
 
 Row: TypeAlias = sqlite3.Row
 
@@ -21,6 +21,19 @@ FORMAT = 2
 CONTROL_FILE = "control.sqlite"
 """In the folder of runs: all that is remembered but the models."""
 BUSY_SECONDS = 10.0
+
+
+@contextmanager
+def readable(what: str) -> Iterator[None]:
+    """Raise DataError where what was written down of something makes no sense."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, UsageError) as error:
+        raise DataError(
+            f"what is recorded of {what} cannot be read",
+            why=f"{type(error).__name__}: {error.what if isinstance(error, UsageError) else error}",
+            fix="bring back a copy of control.sqlite, or move it away with the files -wal and -shm beside it",
+        ) from error
 
 
 class Database:

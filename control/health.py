@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from configs.health import HealthConfig
 from control import alerts
 from control.alerts import Alert, AlertBook, Condition
-from control.database import Database, Row
+from control.database import Database, Row, readable
 from control.health_rules import (
     KeyRecord,
     Moment,
@@ -334,19 +334,8 @@ def _row_of(record: KeyRecord) -> tuple[object, ...]:
     return tuple(written[name] if name in written else getattr(record, name) for name in _COLUMNS)
 
 
+@readable("keys")
 def _record_of(row: Row) -> KeyRecord:
-    try:
-        return _read_record(row)
-    except (LookupError, TypeError, ValueError, UsageError) as error:
-        raise DataError(
-            f"what is recorded of key {row['key']!r} cannot be read",
-            why=f"{type(error).__name__}: {error.what if isinstance(error, UsageError) else error}",
-            fix="bring back a copy of control.sqlite, or move it away with the files -wal and -shm beside it",
-        ) from error
-
-
-def _read_record(row: Row) -> KeyRecord:
-    """Return what a row says. Raises one of several errors when nothing here has written it."""
     values = {**row, "key": parse_key(row["key"])}
     if row["training"] is not None:
         training = json.loads(row["training"])

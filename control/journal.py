@@ -5,19 +5,18 @@ There is one row a key, and at most `RESULTS_KEPT` results of each: it does not 
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from configs.control import RecentConfig
 from control.curriculum import HALF_LIVES, KeyFacts, MatchResult, checked_number, recent_results
-from control.database import Database, Row
+from control.database import Database, Row, readable
 from control.fencing import Fence
 from control.keys import Key, parse_key
 from control.locks import FencingToken
-from core.errors import DataError, UsageError
+from core.errors import DataError
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS journal_keys (
@@ -223,13 +222,13 @@ class Journal:
                 "SELECT * FROM journal_results WHERE time >= ? AND key = ? ORDER BY time",
                 (oldest, str(next(iter(keys), ""))),
             )
-        with _readable("keys"):
+        with readable("keys"):
             known = {parse_key(row["key"]): row for row in rows}
-        with _readable("results"):
+        with readable("results"):
             results = {key: [_result(row) for row in group] for key, group in groupby(found, _key_of)}
         facts = {}
         for key in sorted(known) if keys is None else keys:
-            with _readable(str(key)):
+            with readable(str(key)):
                 facts[key] = _facts(known.get(key), results.get(str(key), []), settings, now)
         return facts
 
@@ -265,19 +264,6 @@ class Journal:
                 fix="start what decides once more: it notes them",
             )
         return settings
-
-
-@contextmanager
-def _readable(what: str) -> Iterator[None]:
-    """Raise DataError where what was written down makes no sense."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, UsageError) as error:
-        raise DataError(
-            f"what is noted of {what} cannot be read",
-            why=f"{type(error).__name__}: {error.what if isinstance(error, UsageError) else error}",
-            fix="bring back a copy of control.sqlite, or move it away with the files -wal and -shm beside it",
-        ) from error
 
 
 def _key_of(row: Row) -> str:

@@ -1,13 +1,14 @@
 """The help of the command, as a terminal of 80 columns shows it."""
 
 import re
+from pathlib import Path
 
 import pytest
 import typer.main
 
 from cluster.main import app
 from configs.names import preset_names
-from tests.cluster.commands import run_here
+from tests.cluster.commands import assert_three_lines, run_here
 
 Capsys = pytest.CaptureFixture[str]
 VERBS = (
@@ -87,3 +88,14 @@ def test_a_word_that_is_no_verb_or_option_is_answered_with_the_nearest(capsys: C
     assert (verb.code, option.code) == (2, 2)
     assert "'train'" in verb.err
     assert "--minutes" in option.err
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("status", "--auto"), ("why",), ("health",), ("locks",), ("models", "list")]
+)
+def test_a_file_in_place_of_the_folder_of_runs_is_told(
+    words: tuple[str, ...], tmp_path: Path, capsys: Capsys
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    said = run_here(capsys, *words, "--runs", tmp_path / "file")
+    assert_three_lines(said, code=1, mentions=[str(tmp_path / "file"), "Not a directory"])
