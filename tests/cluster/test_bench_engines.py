@@ -13,7 +13,7 @@ from engines.timings import read_durations
 BRIEF = Measuring(seconds=1.0, rounds=1, quiet=True)
 
 
-@pytest.mark.system
+@pytest.mark.soak
 @pytest.mark.usefixtures("local_ray")
 def test_the_pipeline_is_measured_as_the_planner_wants_it(tmp_path: Path) -> None:
     result = bench_engines(("pipeline",), BRIEF, fault_games=1)
@@ -26,7 +26,7 @@ def test_the_pipeline_is_measured_as_the_planner_wants_it(tmp_path: Path) -> Non
     assert durations.startup_seconds == result["startup_s"]
 
 
-@pytest.mark.system
+@pytest.mark.soak
 @pytest.mark.usefixtures("local_ray")
 def test_games_under_faults_are_accounted_for(tmp_path: Path) -> None:
     found = bench_engines(("faults",), BRIEF, fault_games=1300)["faults"]

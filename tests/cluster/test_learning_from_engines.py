@@ -22,7 +22,7 @@ from replay.decision_shards import DecisionAbout, DecisionWriter
 from tests.cluster.tiny import tiny_run
 from tests.engines.reference_daemon import reference_daemon
 
-pytestmark = pytest.mark.system
+pytestmark = pytest.mark.soak
 
 ABOUT = DecisionAbout("TamenCards", OBSERVATION_SCHEMA, NUM_FEATURES, NUM_SLOTS)
 SMALL = (
