@@ -5,8 +5,9 @@ moves first. `G` games of a match: 2p and 2p+1 are the pair of opening p, the fi
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -61,11 +62,13 @@ class MatchResult:
     Attributes:
         first, second: names of the players.
         games: by pair and seat.
+        faults: how often programs of others failed, by player and kind of fault; whoever has the players fills it in.
     """
 
     first: str
     second: str
     games: tuple[MatchGame, ...]
+    faults: Mapping[str, int] = field(default_factory=dict)
 
     def tally(self, *, seat: int | None = None) -> Tally:
         """Count wins, draws and losses; of one seat or (None) of both."""
@@ -165,7 +168,10 @@ def match(
 def joined(parts: Sequence[MatchResult]) -> MatchResult:
     """Return the result of one match that was played in parts; there is at least one."""
     games = sorted((game for part in parts for game in part.games), key=lambda game: (game.pair, game.seat))
-    return MatchResult(parts[0].first, parts[0].second, tuple(games))
+    faults: Counter[str] = Counter()
+    for part in parts:
+        faults.update(part.faults)
+    return MatchResult(parts[0].first, parts[0].second, tuple(games), faults)
 
 
 class _Group:

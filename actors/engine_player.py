@@ -51,7 +51,7 @@ class EnginePlayer:
         open_seat: starts the program.
 
     Attributes:
-        faults: how often the program failed, by kind.
+        faults: how often the program failed, by kind; also where it did better when it was asked again.
     """
 
     rows_per_game = 1
@@ -62,6 +62,15 @@ class EnginePlayer:
         self._open_seat = open_seat
         self._seats: list[Seat] = []
         self.close = weakref.finalize(self, _close, self._seats)
+
+    def start(self) -> None:
+        """Start the program, if it is not running.
+
+        Raises:
+            UsageError, EngineFault: when it cannot be started, or does not play the game.
+        """
+        if not self._seats:
+            self._seats.append(self._open_seat())
 
     def choose(
         self,
@@ -84,8 +93,7 @@ class EnginePlayer:
         faults: list[EngineFault] = []
         while len(faults) < _TRIES:
             try:
-                if not self._seats:
-                    self._seats.append(self._open_seat())
+                self.start()
                 return self._seats[0].move(game, states, root, history, key)
             except EngineFault as fault:
                 self.faults[fault.kind] += 1
@@ -96,23 +104,30 @@ class EnginePlayer:
 
 
 class GtpSeat:
-    """A GTP engine. Of two moves in one game only what lies between is told; another game is told from its start."""
+    """A GTP engine. Of two moves in one game only what lies between is told; another game is told from its start.
+
+    Raises:
+        EngineFault: `refused` when it does not play on the board of `vertices`.
+    """
 
     def __init__(self, command: Command, *, engine: str, vertices: Vertices) -> None:
         self._dialogue = Dialogue(command, engine=engine)
         try:
             self._engine = GtpEngine(self._dialogue)
-            self._engine.set_up(vertices)
+            _set_up(self._engine, vertices, engine)
         except BaseException:
             self._dialogue.close()
             raise
         self._vertices = vertices
         self._seeded = "set_random_seed" in self._engine.commands
-        self._played: tuple[int, ...] = ()
+        self._played: tuple[int, ...] | None = ()
+        """The moves on its board, those that it made itself too; None when nobody knows them."""
 
     def move(self, game: Game, states: States, root: int, history: Sequence[int], key: int) -> int:
         """See `Seat`."""
-        self._tell(tuple(history), seed=key % 2**31)
+        # Unknown until there is a move: who resigns need not play on from there, and what failed may have been obeyed.
+        played, self._played = self._played, None
+        self._tell(tuple(history), played, seed=key % 2**31)
         told = self._engine.generate(1 if len(history) % 2 else 0)
         if told == RESIGN:
             return RESIGNED
@@ -126,13 +141,12 @@ class GtpSeat:
         """See `Seat`."""
         self._dialogue.close()
 
-    def _tell(self, history: tuple[int, ...], *, seed: int) -> None:
-        known = len(self._played)
+    def _tell(self, history: tuple[int, ...], played: tuple[int, ...] | None, *, seed: int) -> None:
         commands = []
-        if history[:known] != self._played:
-            known = 0
+        if played is None or history[: len(played)] != played:
+            played = ()
             commands.append("clear_board")
-        for ply in range(known, len(history)):
+        for ply in range(len(played), len(history)):
             commands.append(play_command(1 if ply % 2 else 0, self._vertices.names[history[ply]]))
         if self._seeded:
             commands.append(f"set_random_seed {seed}")
@@ -157,10 +171,14 @@ class UciSeat:
         """See `Seat`."""
         state = states[root]
         self._engine.new_game()
-        best = self._engine.go(position_text(state), self._limit)
-        action = moves_by_name(state).get(best.move or "")
+        position = position_text(state)
+        best = self._engine.go(position, self._limit)
+        if best.move is None:
+            why = f"it said that there is no move to play after {position}"
+            raise EngineFault("protocol", self._dialogue.engine, why=why)
+        action = moves_by_name(state).get(best.move)
         if action is None:
-            raise _illegal(self._dialogue.engine, str(best.move), [str(state)])
+            raise _illegal(self._dialogue.engine, best.move, [position])
         return action
 
     def close(self) -> None:
@@ -178,6 +196,16 @@ def uci_player(name: str, game: Game, command: Command, *, depth: int) -> Engine
     """Return the player of a UCI engine. Raises UsageError when the game is not chess."""
     check_chess(game)
     return EnginePlayer(name, lambda: UciSeat(command, engine=name, depth=depth))
+
+
+def _set_up(engine: GtpEngine, vertices: Vertices, name: str) -> None:
+    try:
+        engine.set_up(vertices)
+    except EngineFault as fault:
+        if fault.kind != "refused":
+            raise
+        fix = "choose a game and a board that it plays: --game hex11, --game 'open_spiel:go(board_size=9,komi=7.5)'"
+        raise EngineFault("refused", name, why=fault.why, fix=fix) from fault
 
 
 def _close(seats: list[Seat]) -> None:

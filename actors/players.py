@@ -285,7 +285,7 @@ def _player_without_a_search(spec: PlayerSpec, game: Game, command: Command | No
 
     level = DEFAULT_LEVEL if spec.level is None else spec.level
     protocol = "uci" if spec.kind == "uci" else "gtp"
-    command = at_level(command or known_command(protocol, spec.engine), level)
+    command = at_level(command or known_command(protocol, spec.engine, game=game.name), level)
     if protocol == "uci":
         return uci_player(str(spec), game, command, depth=level)
     return gtp_player(str(spec), game, command)

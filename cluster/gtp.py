@@ -11,10 +11,11 @@ import numpy as np
 
 from actors.players import SearchPlayer
 from cluster.match import SERVED_AS, Contender, agree_on_game, answer_here, find_contender
+from core.errors import UsageError
 from core.messages import Reply, Request
 from core.seeds import mix_keys
 from engines.gtp_server import GtpServer, serve
-from engines.gtp_table import GameTable, Thought
+from engines.gtp_table import SKIP, GameTable, Thought
 from games.catalog import make_game
 from games.game import Game, States
 from search.contract import Search
@@ -30,7 +31,7 @@ class ContenderMind:
     """A contender of matches as the mind behind a GTP table (`engines.gtp_table.Mind`).
 
     A hurried search is given up for what the model sees at a glance. Who has no model, or is no search of ours, cannot
-    be hurried, and the latter's policy is the move that it plays.
+    be hurried, and the latter's policy is the move that it plays; it goes by the moves of the game from its start.
 
     Args:
         contender: who plays.
@@ -61,6 +62,12 @@ class ContenderMind:
         """See `engines.gtp_table.Mind`."""
         keys = mix_keys(np.array([self._seed], np.uint64), np.array([len(history)]))
         if not isinstance(self._player, SearchPlayer):
+            if SKIP in history:
+                raise UsageError(
+                    f"{self.name} cannot say",
+                    why="two moves of one colour came in a row",
+                    fix="serve a model or mcts:400",
+                )
             root = np.zeros(1, np.int32)
             moves = self._player.choose(game, states, root, histories=[history], keys=keys)
             action = int(run(moves, self._evaluate)[0])

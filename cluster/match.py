@@ -4,6 +4,7 @@ import dataclasses
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from actors.arena import MatchResult, match
 from actors.arena import Progress as MatchProgress
+from actors.engine_player import EnginePlayer
 from actors.openings import Opening, random_openings
 from actors.players import Kind, Player, PlayerSpec, make_player, parse_player
 from cluster import environment
@@ -22,12 +24,16 @@ from cluster.terminal import console
 from configs.schema import NetworkConfig, RunConfig, SearchConfig
 from core.errors import UsageError
 from core.messages import Reply, Request
+from core.ratings import Interval
 from engines.known import Command, parse_command
 from games.catalog import make_game
 from search.drive import run
 
 SERVED_AS = ("first", "second")
 """The names under which the two players' models are served."""
+_REASONS_SHOWN = 3
+_REASONS_KEPT = 20
+"""Of those for which games were set aside; each may be different."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,6 +97,9 @@ def play_match(
     """Play `games` games between two players, one more if they are odd; return the result as plain numbers.
 
     It is printed too, unless `quiet`. Each of `engine_commands` is NAME=COMMAND, as a person has typed it.
+
+    Raises:
+        UsageError, EngineFault: when nobody is called so, or who is cannot play the game; no game is played then.
     """
     commands = dict(parse_command(text) for text in engine_commands)
     sides = tuple(
@@ -98,6 +107,7 @@ def play_match(
         for text in (first, second)
     )
     game = agree_on_game(sides, game)
+    _try_programs(sides, game)
     pairs = (games + 1) // 2
     if games % 2 and not quiet:
         console().print(f"{2 * pairs} games are played: each opening from both sides")
@@ -131,6 +141,27 @@ def contest(
         match(rules, *players, openings=openings, seed=seed, first_pair=first_pair, progress=progress),
         answer_here(sides),
     )
+
+
+def _try_programs(sides: tuple[Contender, ...], game: str) -> None:
+    """Start the programs of others among the players once, so that those that cannot play are told at once."""
+    for side in sides:
+        player = side.player(game, games=1, served_as=SERVED_AS[0]) if side.spec.engine else None
+        if isinstance(player, EnginePlayer):
+            try:
+                player.start()
+            finally:
+                player.close()
+
+
+def faults_of(players: Sequence[Player]) -> dict[str, int]:
+    """Return how often the programs of others among the players failed, such as {"gtp:gnugo:1 died": 2}."""
+    return {
+        f"{player.name} {kind}": count
+        for player in players
+        if isinstance(player, EnginePlayer)
+        for kind, count in player.faults.items()
+    }
 
 
 def agree_on_game(sides: tuple[Contender, ...], game: str | None) -> str:
@@ -180,15 +211,9 @@ def _play_here(
     address: str | None,
     show: bool,
 ) -> MatchResult:
-    progress = MatchProgress()
-    steps = match(
-        make_game(game),
-        *_players(sides, game, games=2 * len(openings)),
-        openings=openings,
-        seed=seed,
-        progress=progress,
-    )
-    return run(steps, answer_here(sides))
+    players = _players(sides, game, games=2 * len(openings))
+    result = run(match(make_game(game), *players, openings=openings, seed=seed), answer_here(sides))
+    return dataclasses.replace(result, faults=faults_of(players))
 
 
 def _play_on_ray(
@@ -265,7 +290,8 @@ def _show_progress(games_finished: Callable[[], int | None], total: int, *, show
 
 
 def _summary(result: MatchResult, game: str, labels: list[str], seconds: float) -> dict[str, Any]:
-    tally, interval, elo = result.tally(), result.interval, result.elo_interval
+    tally, elo = result.tally(), result.elo_interval
+    interval = result.interval if result.pair_scores else Interval(math.nan, math.nan)
     return {
         "game": game,
         "first": labels[0],
@@ -274,31 +300,57 @@ def _summary(result: MatchResult, game: str, labels: list[str], seconds: float) 
         "wins": tally.wins,
         "draws": tally.draws,
         "losses": tally.losses,
-        "score": result.score,
-        "score_low": interval.low,
-        "score_high": interval.high,
+        "score": _finite(result.score),
+        "score_low": _finite(interval.low),
+        "score_high": _finite(interval.high),
         "elo": _finite(result.elo),
         "elo_low": _finite(elo.low),
         "elo_high": _finite(elo.high),
         "set_aside": len(result.set_aside),
+        "reasons": _reasons(result),
+        "faults": dict(result.faults),
         "mean_plies": result.plies / max(1, tally.wins + tally.draws + tally.losses),
         "seconds": round(seconds, 1),
     }
 
 
 def _finite(value: float) -> float | None:
-    """Return None for an infinite Elo, which JSON cannot say."""
+    """Return None for an infinite Elo, or a score of no games, which JSON cannot say."""
     return value if math.isfinite(value) else None
 
 
-def _print_result(summary: dict[str, Any]) -> None:
-    def signed(value: float | None, infinite: str) -> str:
-        return infinite if value is None else f"{value:+.0f}"
+def _reasons(result: MatchResult) -> list[dict[str, Any]]:
+    """Return why games were set aside, as {"games", "reason"}, the most frequent first."""
+    counts = Counter(game.reason for game in result.set_aside)
+    return [{"games": games, "reason": reason} for reason, games in counts.most_common(_REASONS_KEPT)]
 
+
+def _print_result(summary: dict[str, Any]) -> None:
     target = console()
     target.print(
         f"{summary['first']}  against  {summary['second']}  at {summary['game']}", style="bold", markup=False
     )
+    if summary["games"]:
+        _print_score(summary)
+    else:
+        target.print("  no game counts, so there is no score", style="red")
+    if summary["set_aside"]:
+        target.print(f"  {summary['set_aside']} games were set aside, each with its twin:", style="yellow")
+    shown = summary["reasons"][:_REASONS_SHOWN]
+    for told in shown:
+        target.print(f"    {told['games']}: {told['reason']}", markup=False, highlight=False)
+    if others := summary["set_aside"] - sum(told["games"] for told in shown):
+        target.print(f"    {others}: for other reasons; --json tells more of them")
+    if summary["faults"]:
+        faults = ", ".join(f"{fault} {times} ×" for fault, times in summary["faults"].items())
+        target.print(f"  programs failed and were started again: {faults}", style="yellow", markup=False)
+
+
+def _print_score(summary: dict[str, Any]) -> None:
+    def signed(value: float | None, infinite: str) -> str:
+        return infinite if value is None else f"{value:+.0f}"
+
+    target = console()
     target.print(
         f"  {summary['wins']} wins, {summary['draws']} draws, {summary['losses']} losses in {summary['seconds']:.0f} s"
     )
@@ -308,10 +360,6 @@ def _print_result(summary: dict[str, Any]) -> None:
     low, high = signed(summary["elo_low"], "-∞"), signed(summary["elo_high"], "+∞")
     extreme = "+∞" if summary["score"] > 0.5 else "-∞"
     target.print(f"  Elo {signed(summary['elo'], extreme)}, 95 % interval {low} to {high}")
-    if summary["set_aside"]:
-        target.print(
-            f"  {summary['set_aside']} games were set aside: their evaluation failed twice", style="yellow"
-        )
 
 
 def _is_run_or_file(text: str, runs: Path) -> bool:

@@ -13,6 +13,7 @@ from ray.exceptions import GetTimeoutError
 from actors.arena import MatchResult, joined, match
 from actors.arena import Progress as MatchProgress
 from actors.openings import Opening
+from cluster.match import faults_of
 from cluster.parts import make_store
 from cluster.program import Machine, plan_serving
 from cluster.ray_client import LOST, Handle, RayClient, get, in_one_line
@@ -51,7 +52,8 @@ class MatchActor:
             first_pair=first_pair,
             progress=self._progress,
         )
-        return drive(steps, RayClient(self._servers), should_stop=lambda: False)
+        result = drive(steps, RayClient(self._servers), should_stop=lambda: False)
+        return result and dataclasses.replace(result, faults=faults_of(players))
 
     @ray.method(concurrency_group="control")
     def games_finished(self) -> int:

@@ -17,7 +17,7 @@ import numpy as np
 from core.errors import TamenError, UsageError
 from engines.errors import shown
 from engines.gtp_table import GameTable, Thought
-from engines.gtp_text import COLOURS, INTERRUPTS, cleaned, parse_colour, parse_command, response
+from engines.gtp_text import COLOURS, INTERRUPTS, Player, cleaned, parse_colour, parse_command, response
 from engines.lines import MAX_LINE_BYTES
 
 _READ_BYTES = 1 << 16
@@ -56,11 +56,12 @@ class GtpServer:
             "clear_board": self._clear,
             "komi": self._komi,
             "play": self._play,
+            "gogui-play_sequence": self._play_sequence,
             "genmove": lambda words: self._generate(words, play=True),
             "reg_genmove": lambda words: self._generate(words, play=False),
             "undo": self._undo,
             "showboard": lambda words: "\n" + table.render(),
-            "final_score": lambda words: self._final_score(),
+            "final_score": lambda words: table.score(),
             "all_legal_moves": lambda words: " ".join(table.legal()),
             "time_settings": _nothing,
             "time_left": _nothing,
@@ -145,6 +146,14 @@ class GtpServer:
         self._table.play(parse_colour(_word(words, 0, "a colour")), _word(words, 1, "a move"))
         return ""
 
+    def _play_sequence(self, words: tuple[str, ...]) -> str:
+        moves: list[tuple[Player, str]] = [
+            (parse_colour(words[place]), _word(words, place + 1, "a move"))
+            for place in range(0, len(words), 2)
+        ]
+        self._table.play_all(moves)
+        return ""
+
     def _generate(self, words: tuple[str, ...], *, play: bool) -> str:
         player = parse_colour(_word(words, 0, "a colour"))
         return self._table.generate(player, play=play, hurried=self._is_hurried)
@@ -152,10 +161,6 @@ class GtpServer:
     def _undo(self, words: tuple[str, ...]) -> str:
         self._table.undo()
         return ""
-
-    def _final_score(self) -> str:
-        winner = self._table.winner()
-        return "0" if winner is None else "BW"[winner] + "+"
 
     def _parameters(self, words: tuple[str, ...]) -> str:
         """Show or take the one parameter of Hex: it is of the game, and cannot be changed."""
@@ -220,16 +225,22 @@ def serve(server: GtpServer, source: int, sink: int) -> None:
 
 def _read(server: GtpServer, source: int, lines: "queue.Queue[str | UsageError | None]") -> None:
     """Put what comes into `lines`, interrupts excepted, and None at the end; errors stand for what cannot be read."""
-    splitter, count = LineSplitter(), 0
+    count = 0
+    for line in _lines_of(source):
+        if isinstance(line, str) and cleaned(line).lower() in INTERRUPTS:
+            server.hurry(count)
+        else:
+            lines.put(line)
+            count += 1
+    lines.put(None)
+
+
+def _lines_of(source: int) -> Iterator[str | UsageError]:
+    splitter = LineSplitter()
     with contextlib.suppress(OSError):  # of a terminal that is gone: the end as well
         while data := os.read(source, _READ_BYTES):
-            for line in splitter.feed(data):
-                if isinstance(line, str) and cleaned(line).lower() in INTERRUPTS:
-                    server.hurry(count)
-                else:
-                    lines.put(line)
-                    count += 1
-    lines.put(None)
+            yield from splitter.feed(data)
+    yield from splitter.end()
 
 
 class LineSplitter:
@@ -258,6 +269,12 @@ class LineSplitter:
             self._begun.clear()
             self._skipping = True
             yield _TOO_LONG
+
+    def end(self) -> Iterator[str | UsageError]:
+        """Return the last line where its end is missing, as `printf` and `echo -n` leave it."""
+        if self._begun:
+            yield _decoded(bytes(self._begun))
+            self._begun.clear()
 
 
 _TOO_LONG = UsageError(

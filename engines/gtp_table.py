@@ -1,8 +1,8 @@
 """One board as a GTP program keeps it: moves of either colour as they are told, and a mind that thinks about it.
 
 The rules of `games` alternate strictly; GTP does not. What was told is therefore kept as it came and laid out as a game
-of alternating moves (`GameTable._laid_out`): in Go a pass stands for a missing move; in Hex white may begin, on the
-board turned over, or have swapped.
+of alternating moves (`GameTable._laid_out`): in Go a pass stands for a missing move, in Hex a `SKIP`; in Hex white may
+begin, on the board turned over, or have swapped. Other games cannot be told a colour twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,11 +12,14 @@ from typing import Protocol
 import numpy as np
 
 from core.errors import UsageError
+from engines.gtp_go import area_score, board_text, stones_of
 from engines.gtp_moves import RESIGN, Vertices, vertices_of
 from engines.gtp_text import COLOURS, Player
 from games.game import Game, States
 from games.hex import Hex
 
+SKIP = -1
+"""Stands in a history of Hex for a move that was not made: the other colour laid another stone."""
 _OTHER: tuple[Player, Player] = (1, 0)
 _TRANSPOSED = 2  # the view of Hex that exchanges the sides of both players
 
@@ -66,7 +69,7 @@ class Mind(Protocol):
         Args:
             game: the rules.
             states: the pool.
-            history: the moves from the start.
+            history: the moves from the start; in Hex `SKIP` among them.
             search: whether to search, or to say what is seen at a glance.
             hurried: whether somebody waits for an answer now; asked often, and heeded soon.
         """
@@ -87,6 +90,7 @@ class GameTable:
     def __init__(self, game: Game, mind: Mind) -> None:
         self.vertices: Vertices = vertices_of(game)
         self._game = game
+        self._hex = game if isinstance(game, Hex) else None
         self._mind = mind
         self._states = game.new_states(mind.rows)
         self._root = np.zeros(1, np.int32)
@@ -120,10 +124,12 @@ class GameTable:
         Raises:
             UsageError: when it is none, or cannot be played; nothing has changed then.
         """
-        action = self.vertices.action(text)
-        if action is None:
-            raise _illegal(text, f"the moves are {self.vertices.names[0]} to {self.vertices.names[-1]}")
-        self._play(player, action)
+        self._play((player, self._action(text)))
+
+    def play_all(self, moves: Sequence[tuple[Player, str]]) -> None:
+        """Play several moves as `play` does, all of them or, when one cannot be played, none."""
+        told: list[tuple[Player, int]] = [(player, self._action(text)) for player, text in moves]
+        self._play(*told)
 
     def undo(self) -> None:
         """Take the last move back. Raises UsageError when there is none."""
@@ -134,20 +140,25 @@ class GameTable:
         self._told = told
 
     def generate(self, player: Player, *, play: bool, hurried: Callable[[], bool]) -> str:
-        """Return the mind's move for `player`, and play it where `play`; "resign" when the game is lost already.
+        """Return the mind's move for `player`, and play it where `play`.
+
+        At the end of a game it is "pass" in Go, which is over by passes; elsewhere "resign" for who has lost.
 
         Raises:
-            UsageError: when the game is over otherwise, or it is not the player's turn.
+            UsageError: when the game is over otherwise, or the rules of the game do not let the player move now.
         """
         try:
             self._give_turn(player)
-            if self.terminal and self.winner() == _OTHER[player]:
+            if self.terminal and self.vertices.pass_action is not None:
+                action = self.vertices.pass_action
+            elif self.terminal and self.winner() == _OTHER[player]:
                 return RESIGN
-            action = self._seen(self.think(search=True, hurried=hurried).action)
+            else:
+                action = self._seen(self.think(search=True, hurried=hurried).action)
         finally:
             self._lay_out(self._told)
         if play:
-            self._play(player, action)
+            self._play((player, action))
         return self.vertices.names[action]
 
     def think(self, *, search: bool, hurried: Callable[[], bool]) -> Thought:
@@ -191,13 +202,39 @@ class GameTable:
             return None
         return self.to_play if values[0] > 0 else _OTHER[self.to_play]
 
+    def score(self) -> str:
+        """Return how the game ended: "B+3.5" in Go, "W+" in other games, "0" for a draw.
+
+        Raises:
+            UsageError: when it is not over.
+        """
+        winner = self.winner()
+        if winner is None:
+            return "0"
+        points = ""
+        if self.vertices.komi is not None:
+            points = f"{abs(area_score(self._stones(), self.vertices.komi)):g}"
+        return f"{'BW'[winner]}+{points}"
+
     def render(self) -> str:
         """Return the board as lines of text, those of a board turned over with a word about it."""
+        if self.vertices.komi is not None:
+            names = self.vertices.names[: self.vertices.width]
+            return board_text(self._stones(), [name[0].upper() for name in names])
         turned = "\n(white began: turned over, white's stones are shown as black's)" if self._turned else ""
         return self._game.render(self._states, 0) + turned
 
-    def _play(self, player: Player, action: int) -> None:
-        told = [*self._told, (player, action)]
+    def _stones(self) -> np.ndarray:
+        return stones_of(self._states[0], self.vertices.width)
+
+    def _action(self, text: str) -> int:
+        action = self.vertices.action(text)
+        if action is None:
+            raise _illegal(text, f"the moves are {self.vertices.names[0]} to {self.vertices.names[-1]}")
+        return action
+
+    def _play(self, *moves: tuple[Player, int]) -> None:
+        told = [*self._told, *moves]
         self._lay_out(told)
         self._told = told
 
@@ -217,40 +254,64 @@ class GameTable:
 
     def _laid_out(self, told: list[tuple[Player, int]]) -> tuple[list[int], bool]:
         """Return the moves of a game that alternates, and whether it is played on the board turned over."""
-        if not told or told[0][0] == 0 or not isinstance(self._game, Hex):
+        if not told or told[0][0] == 0 or self._hex is None:
             return self._alternating(told, first=0), False
-        if self._game.board.extra_actions and told[0][1] < self.vertices.num_points:
-            first = int(self._game.views[_TRANSPOSED, told[0][1]])
+        views = self._hex.views[_TRANSPOSED]
+        if self._hex.board.extra_actions and told[0][1] < self.vertices.num_points:
+            first = int(views[told[0][1]])
             return [first, self.vertices.num_points, *self._alternating(told[1:], first=0)], False
-        mirrored = [int(self._game.views[_TRANSPOSED, action]) for action in self._alternating(told, first=1)]
-        return mirrored, True
+        actions = self._alternating(told, first=1)
+        return [action if action == SKIP else int(views[action]) for action in actions], True
 
     def _alternating(self, told: list[tuple[Player, int]], *, first: Player) -> list[int]:
         actions: list[int] = []
         for player, action in told:
-            if player != (first + len(actions)) % 2:
-                if self.vertices.pass_action is None:
-                    raise _illegal(self.vertices.names[action], f"it is the turn of {COLOURS[1 - player]}")
-                actions.append(self.vertices.pass_action)
+            if action != self.vertices.pass_action:
+                self._turn_to(player, actions, first=first)
+            elif player != (first + len(actions)) % 2:
+                continue  # with the pass that is missing before it, it would end the game; so the other is to move
             actions.append(action)
         return actions
+
+    def _turn_to(self, player: Player, actions: list[int], *, first: Player) -> None:
+        """Let a move of `player`'s, no pass, be the next in `actions`. A game of Go goes on so after two passes.
+
+        Raises:
+            UsageError: when the rules of the game let the other one move.
+        """
+        passed = self.vertices.pass_action
+        if player != (first + len(actions)) % 2:
+            if passed is None and self._hex is None:
+                why = f"it is the turn of {COLOURS[1 - player]}, and {self._game.name} knows no pass"
+                raise _illegal(f"of {COLOURS[player]}", why)
+            actions.append(SKIP if passed is None else passed)
+        while passed is not None and actions[-2:] == [passed, passed]:
+            del actions[-2:]
 
     def _set(self, actions: list[int], *, turned: bool) -> None:
         self._history, self._turned = actions, turned
         self._game.new(self._states, self._root)
         for action in actions:
+            if action == SKIP:
+                assert self._hex is not None
+                self._hex.skip_turn(self._states, 0)
+                continue
+            if action == self.vertices.pass_action and self.terminal:
+                return  # programs pass on when the game is over
             if not self._game.legal(self._states, self._root)[0, action]:
                 raise _illegal(self.name_of(action), "it is taken, the game is over, or the rules forbid it")
             self._game.play(self._states, self._root, np.array([action], np.int16), self._root)
 
     def _give_turn(self, player: Player) -> None:
         """Make the board one on which it is the player's turn, as `_laid_out` does before a move of the player's."""
-        if not self._told and isinstance(self._game, Hex) and not self._game.board.extra_actions:
+        if self.terminal:
+            return
+        if not self._told and self._hex is not None and not self._hex.board.extra_actions:
             self._set([], turned=player == 1)
-        if player != self.to_play and not self.terminal:
-            if self.vertices.pass_action is None:
-                raise _illegal("of " + COLOURS[player], f"it is the turn of {COLOURS[self.to_play]}")
-            self._set([*self._history, self.vertices.pass_action], turned=False)
+        actions = list(self._history)
+        self._turn_to(player, actions, first=1 if self._turned else 0)
+        if actions != self._history:
+            self._set(actions, turned=self._turned)
 
     def _seen(self, action: int) -> int:
         """Return the action of the board as told for one of the board as played, or the other way about."""

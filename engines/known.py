@@ -35,12 +35,18 @@ KNOWN: Mapping[tuple[EngineProtocol, str], Command] = {
     ),
     ("uci", "stockfish"): ("stockfish",),
 }
+_PLAYS = {"gnugo": "open_spiel:go(board_size=9,komi=7.5)", "stockfish": "open_spiel:chess"}
+"""An example of the game of each. GNU Go cannot be asked: of `boardsize 5 5` for Hex it reads the first 5."""
 _DEBIAN_GAMES = "/usr/games"
 """Where Debian puts them; it is not on everybody's PATH."""
 
 
-def known_command(protocol: EngineProtocol, name: str) -> Command:
-    """Return the command of a program of the list. Raises UsageError when it is not on it, or not installed."""
+def known_command(protocol: EngineProtocol, name: str, *, game: str) -> Command:
+    """Return the command of a program of the list, which is to play `game`.
+
+    Raises:
+        UsageError: when it is not on the list, plays another game, or is not installed.
+    """
     command = KNOWN.get((protocol, name))
     if command is None:
         names = ", ".join(f"{protocol}:{known}" for protocol, known in KNOWN)
@@ -48,6 +54,12 @@ def known_command(protocol: EngineProtocol, name: str) -> Command:
             f"no engine {protocol}:{name} is known",
             why=f"those that are started by their names alone are {names}",
             fix=f"give its command: --engine-command '{name}=PROGRAM ARGUMENTS…'",
+        )
+    if game.partition("(")[0] != _PLAYS[name].partition("(")[0]:
+        raise UsageError(
+            f"{protocol}:{name} does not play {game}",
+            why=f"it plays {_PLAYS[name].partition('(')[0]}",
+            fix=f"add --game '{_PLAYS[name]}', or choose another player for {game}",
         )
     found = shutil.which(command[0], path=f"{os.environ.get('PATH', os.defpath)}:{_DEBIAN_GAMES}")
     if found is None:

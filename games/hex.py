@@ -73,6 +73,12 @@ class Hex:
         mirrored = self._cell_views[_TRANSPOSED]
         _play(*states, self._neighbours, self._sides, mirrored, parents, actions, children)
 
+    def skip_turn(self, states: GridStates, row: int) -> None:
+        """Give the turn to the other player, which the rules never do: for positions that others set up."""
+        states.plies[row] += 1
+        if states.plies[row] == 1:  # at which red might swap
+            states.plies[row] += 2
+
     def legal(self, states: GridStates, rows: np.ndarray) -> np.ndarray:
         return _legal(*states, self._num_cells, self.num_actions, rows)
 

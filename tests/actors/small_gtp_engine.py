@@ -2,8 +2,9 @@
 
     python small_gtp_engine.py LOG [BEHAVIOUR]
 
-Commands are written to LOG. BEHAVIOUR: `taken` plays a point that is taken, `resign` resigns, `dies` ends at the first
-move that it is asked for, `dies-once` does so unless LOG tells that it has done so before.
+Commands are written to LOG. BEHAVIOUR: `taken` plays a point that is taken, `resign` resigns, `refuses-once` refuses
+the first move, `no-board` refuses any board, `dies` ends at the first move that it is asked for, `dies-once` does so
+unless LOG tells that it has done so before.
 """
 
 import sys
@@ -20,9 +21,11 @@ def main() -> None:
     for line in sys.stdin:
         number, name, *words = line.split()
         print(name, *words, file=log, flush=True)
-        told = ""
+        told, mark = "", "="
         if name == "list_commands":
             told = "boardsize\nclear_board\nplay\ngenmove\nset_random_seed"
+        elif name == "boardsize" and behaviour == "no-board":
+            told, mark = "unacceptable size", "?"
         elif name == "boardsize":
             size = int(words[0])
             points = [f"{column}{row + 1}" for row in range(size) for column in "abcdefgh"[:size]]
@@ -30,6 +33,8 @@ def main() -> None:
             taken = []
         elif name == "play":
             taken.append(words[1])
+        elif name == "genmove" and behaviour == "refuses-once":
+            told, mark, behaviour = "not now", "?", ""
         elif name == "genmove":
             if behaviour == "dies":
                 sys.exit("it was not to be")
@@ -39,7 +44,7 @@ def main() -> None:
             if behaviour == "resign":
                 told = "resign"
             taken.append(told)
-        print(f"={number} {told}\n", flush=True)
+        print(f"{mark}{number} {told}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Programs of others as players: what they are told, and what becomes of a match in which they fail."""
 
+import contextlib
 import gc
 import sys
 from collections.abc import Sequence
@@ -11,13 +12,14 @@ import psutil
 import pytest
 
 from actors.arena import MatchResult, Tally, match
-from actors.engine_player import EnginePlayer, gtp_player, uci_player
+from actors.engine_player import EnginePlayer, GtpSeat, gtp_player, uci_player
 from actors.openings import random_openings
 from actors.players import RESIGNED, Player, PlayerSpec, make_player, parse_player
 from configs.schema import SearchConfig
 from core.errors import EvaluationError, UsageError
 from core.messages import without_asking
 from engines.errors import EngineFault
+from engines.gtp_moves import vertices_of
 from games.catalog import make_game
 from games.game import Game, States
 from search.drive import run
@@ -72,6 +74,65 @@ def test_another_game_is_told_from_its_start(tmp_path: Path):
         *("clear_board", "play black b2", "play white b1", "set_random_seed 0", "genmove black"),
         *("play white c1", "set_random_seed 1", "genmove black"),
     ]
+
+
+def test_after_a_resignation_another_game_is_told_from_its_start(tmp_path: Path):
+    log = tmp_path / "log"
+    player = gtp_player("small", TIC_TAC_TOE, small_engine(log, "resign"))
+    assert choose(player, [4], [4, 0, 1], [4, 0, 1, 2, 3]) == [RESIGNED] * 3
+    assert told(log) == [
+        *("play black b2", "set_random_seed 0", "genmove white"),
+        *(
+            "clear_board",
+            "play black b2",
+            "play white a1",
+            "play black b1",
+            "set_random_seed 0",
+            "genmove white",
+        ),
+        *("clear_board", "play black b2", "play white a1", "play black b1", "play white c1", "play black a2"),
+        *("set_random_seed 0", "genmove white"),
+    ]
+
+
+def test_after_a_command_that_failed_a_game_is_told_from_its_start(tmp_path: Path):
+    log = tmp_path / "log"
+    states, root = TIC_TAC_TOE.new_states(1), np.zeros(1, np.int32)
+    TIC_TAC_TOE.new(states, root)
+    seat = GtpSeat(small_engine(log, "refuses-once"), engine="small", vertices=vertices_of(TIC_TAC_TOE))
+    with contextlib.closing(seat):
+        with pytest.raises(EngineFault, match="not now"):
+            seat.move(TIC_TAC_TOE, states, 0, [], 0)
+        assert seat.move(TIC_TAC_TOE, states, 0, [], 0) == 0
+    assert told(log) == [
+        *("set_random_seed 0", "genmove black"),
+        *("clear_board", "set_random_seed 0", "genmove black"),
+    ]
+
+
+def test_a_program_without_such_a_board_is_told_when_it_starts(tmp_path: Path):
+    player = gtp_player("small", TIC_TAC_TOE, small_engine(tmp_path / "log", "no-board"))
+    with pytest.raises(EngineFault, match="small refused a command") as refused:
+        player.start()
+    assert "to 'boardsize 3' it said 'unacceptable size'" in refused.value.why
+    assert "--game" in refused.value.fix
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [("(none)", "no move to play after startpos"), ("e2e5", "'e2e5', which is not legal after startpos")],
+)
+def test_of_a_chess_program_that_does_not_move_the_position_is_told(answer: str, why: str):
+    code = (
+        "import sys\nfor line in sys.stdin:\n"
+        " said = {'uci': 'uciok', 'isready': 'readyok', 'go': 'bestmove ' + sys.argv[1]}\n"
+        " print(said.get(line.split()[0], ''), flush=True)"
+    )
+    rules = make_game(CHESS)
+    player = uci_player("fish", rules, (sys.executable, "-c", code, answer), depth=1)
+    with pytest.raises(EvaluationError, match="fish") as failed:
+        choose(player, [], game=rules)
+    assert why in failed.value.why
 
 
 def test_a_program_that_dies_once_is_started_again(tmp_path: Path):
@@ -213,6 +274,8 @@ def test_a_command_is_no_player(text: str, why: str):
     [
         ("gtp:mohex", "hex5", "--engine-command 'mohex="),
         ("uci:gnugo", CHESS, "gtp:gnugo, uci:stockfish"),
+        ("gtp:gnugo", "hex5", "it plays open_spiel:go"),
+        ("uci:stockfish", "open_spiel:breakthrough", "it plays open_spiel:chess"),
     ],
 )
 def test_a_program_that_is_on_no_list_is_not_started(text: str, game: str, mentions: str):
@@ -247,6 +310,39 @@ def test_games_against_a_real_program_run_through(text: str, game: str, opponent
     result = play(rules, player, player_of(opponent, rules), games=8)
     assert (len(result.set_aside), dict(player.faults)) == (0, {})
     assert result.score > 0.9
+
+
+GIVES_UP = """
+import subprocess, sys
+pipe = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+gnugo = subprocess.Popen(["/usr/games/gnugo", "--mode", "gtp", "--chinese-rules", "--level", "1"], **pipe)
+asked = 0
+for line in sys.stdin:
+    asked += "genmove" in line
+    if "genmove" in line and asked % 9 == 1:
+        print(f"={line.split()[0]} resign\\n", flush=True)
+        continue
+    gnugo.stdin.write(line)
+    while (said := gnugo.stdout.readline()) != "\\n":
+        print(said, end="")
+    print(flush=True)
+"""
+"""GNU Go, which hardly ever resigns, behind somebody who does so at the first move and at each ninth after it."""
+
+
+@pytest.mark.system
+def test_games_that_a_real_program_gives_up_do_not_spoil_the_others():
+    rules = make_game("open_spiel:go(board_size=5,komi=2.5)")
+    player = gtp_player("gnugo", rules, (sys.executable, "-c", GIVES_UP))
+    # It would refuse white's move on the board of the game before, where black has that point.
+    given_up, played = choose(player, [12], [6, 12], game=rules)
+    assert (given_up, played in (6, 12), dict(player.faults)) == (RESIGNED, False, {})
+    result = play(rules, player, player_of("random", rules), games=8)
+    assert (len(result.set_aside), dict(player.faults)) == (0, {})
+    given_up = [game for game in result.games if game.actions[-2:] != (25, 25)]
+    assert len(given_up) > 2
+    assert all(game.points == 0 for game in given_up)
+    assert result.tally().wins > 0
 
 
 @pytest.mark.system

@@ -115,6 +115,15 @@ def test_other_players_play_too(text: str, runs: Path):
     assert table.winner() is not None
 
 
+def test_who_goes_by_the_moves_of_a_game_says_so_where_turns_were_left_out(runs: Path):
+    for text in ("solver", "open_spiel_mcts:5"):
+        table = GameTable(make_game("hex3"), mind_of(text, runs, "hex3"))
+        with pytest.raises(UsageError, match="two moves of one colour came in a row"):
+            [table.generate(0, play=True, hurried=never) for _ in range(2)]
+    table = GameTable(make_game("hex4"), mind_of("model", runs))
+    assert len({table.generate(0, play=True, hurried=never) for _ in range(3)}) == 3
+
+
 def test_a_player_without_an_opinion_says_so(runs: Path):
     table = GameTable(make_game("hex3"), mind_of("solver", runs, "hex3"))
     thought = table.think(search=True, hurried=never)

@@ -1,14 +1,18 @@
 """How contenders are found, agree on a game, and meet in this process."""
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from cluster.main import app
 from cluster.match import Contender, agree_on_game, find_contender, play_match
 from cluster.run_folder import open_run, run_folder
-from core.errors import UsageError
+from core.errors import TamenError, UsageError
 from inference_server.weights_store import WeightsStore
 from tests.cluster.tiny import tiny_config
 from tests.inference_server.brains import some_weights
@@ -121,6 +125,63 @@ def test_who_wins_every_game_has_an_infinite_elo_which_is_told_as_none(
 
     assert (result["score"], result["elo"]) == (1.0, None)
     assert "+∞" in capsys.readouterr().out
+
+
+def small_engine(folder: Path, *behaviour: str) -> list[str]:
+    program = Path(__file__).parents[1] / "actors" / "small_gtp_engine.py"
+    return [f"small={shlex.join([sys.executable, str(program), str(folder / 'log'), *behaviour])}"]
+
+
+def test_a_match_in_which_no_game_counts_says_why(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"game": "tic_tac_toe", "games": 4, "engine_commands": small_engine(tmp_path, "dies")}
+    result = play("gtp:small", "random", runs, quiet=False, **given)
+
+    said = " ".join(capsys.readouterr().out.split())
+    assert [result[key] for key in ("games", "score", "score_low", "elo_high")] == [0, None, None, None]
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert [told["games"] for told in result["reasons"]] == [4]
+    assert "gtp:small is not running" in result["reasons"][0]["reason"]
+    assert "it was not to be" in result["reasons"][0]["reason"]
+    assert "no game counts, so there is no score" in said
+    assert "it was not to be" in said
+    assert "nan" not in said
+
+
+def test_a_program_that_failed_and_did_better_is_told(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"game": "tic_tac_toe", "games": 4, "engine_commands": small_engine(tmp_path, "dies-once")}
+    result = play("gtp:small", "random", runs, quiet=False, **given)
+
+    assert (result["games"], result["reasons"], result["faults"]) == (4, [], {"gtp:small died": 1})
+    assert "started again: gtp:small died 1 ×" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("first", "behaviour", "why"),
+    [("gtp:gnugo", "", "it plays open_spiel:go"), ("gtp:small", "no-board", "unacceptable size")],
+)
+def test_a_program_that_does_not_play_the_game_is_refused_before_any_is_played(
+    first: str, behaviour: str, why: str, runs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TamenError) as refused:
+        play(first, "random", runs, game="tic_tac_toe", engine_commands=small_engine(tmp_path, behaviour))
+    assert why in refused.value.why
+
+
+@pytest.mark.parametrize("json_", [[], ["--json"]])
+def test_a_match_without_a_game_that_counts_is_a_failure(
+    json_: list[str], runs: Path, tmp_path: Path
+) -> None:
+    words = ["match", "gtp:small", "random", "--game", "tic_tac_toe", "--games", "2", "--engine", "local"]
+    given = [*words, "--engine-command", *small_engine(tmp_path, "dies"), "--runs", str(runs), *json_]
+    ended = CliRunner().invoke(app, given)
+
+    assert ended.exit_code == 1
+    assert "it was not to be" in " ".join(ended.output.split())
+    assert not json_ or json.loads(ended.output.splitlines()[-1])["score"] is None
 
 
 def test_an_odd_number_of_games_is_made_even_and_told(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

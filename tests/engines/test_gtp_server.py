@@ -192,8 +192,27 @@ def test_after_quit_nothing_is_read():
     assert pumped("hex3", b"1 quit\n2 name\n") == b"=1\n\n"
 
 
-def test_the_last_line_may_lack_its_end_and_is_then_no_command():
-    assert pumped("hex3", b"1 protocol_version\n2 na") == b"=1 2\n\n"
+def test_the_last_line_may_lack_its_end():
+    assert pumped("hex3", b"1 protocol_version\n2 protocol_version") == b"=1 2\n\n=2 2\n\n"
+    assert pumped("hex3", b"protocol_version\n\xff") == b"= 2\n\n? not UTF-8\n\n"
+    assert pumped("hex3", b"x" * (MAX_LINE_BYTES + 5)) == b"? line too long\n\n"
+
+
+def test_a_sequence_is_played_as_gogui_tells_it():
+    server = server_of("open_spiel:go(board_size=5)")
+    assert (
+        talk(server, "gogui-play_sequence b c3 w PASS b d4", "undo", "undo", "undo", "undo")[:4] == ["="] * 4
+    )
+    assert talk(server, "gogui-play_sequence") == ["="]
+    for words in ("b", "b c3 w", "b c3 w c3", "b c3 blue a1"):
+        assert talk(server, f"gogui-play_sequence {words}")[0].startswith("? ")
+        assert talk(server, "undo") == ["? cannot undo: no move was played"]
+
+
+def test_a_game_of_go_ends_as_gogui_expects():
+    server = server_of("open_spiel:go(board_size=5,komi=0.5)")
+    talk(server, "play b c3", "play w pass", "play b pass")
+    assert talk(server, "genmove w", "play b pass", "final_score") == ["= pass", "=", "= B+24.5"]
 
 
 @pytest.mark.parametrize("interrupt", ["# interrupt", "# gogui-interrupt"])

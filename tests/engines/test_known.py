@@ -11,20 +11,33 @@ from engines.known import KNOWN, at_level, known_command, parse_command
 def test_only_listed_names_start_a_program():
     for protocol, name in (("gtp", "sh"), ("uci", "gnugo"), ("gtp", "../gnugo")):
         with pytest.raises(UsageError, match="no engine"):
-            known_command(protocol, name)  # pyright: ignore[reportArgumentType]
+            known_command(protocol, name, game="hex5")  # pyright: ignore[reportArgumentType]
 
 
 def test_what_is_not_installed_is_told_with_its_package(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr("engines.known._DEBIAN_GAMES", "/no/such/folder")
     with pytest.raises(UsageError, match="apt-get install stockfish"):
-        known_command("uci", "stockfish")
+        known_command("uci", "stockfish", game="open_spiel:chess")
+
+
+@pytest.mark.parametrize(("protocol", "name"), KNOWN)
+def test_a_game_that_a_listed_program_does_not_play_is_refused_with_one_that_it_does(protocol, name):
+    with pytest.raises(UsageError, match=rf"{name} does not play hex5[\s\S]*--game 'open_spiel:"):
+        known_command(protocol, name, game="hex5")
 
 
 @pytest.mark.system
-@pytest.mark.parametrize(("protocol", "name"), KNOWN)
-def test_listed_programs_are_found(protocol, name):
-    assert known_command(protocol, name)[0].endswith(f"/{name}")
+@pytest.mark.parametrize(
+    ("protocol", "name", "game"),
+    [
+        ("gtp", "gnugo", "open_spiel:go"),
+        ("gtp", "gnugo", "open_spiel:go(board_size=19)"),
+        ("uci", "stockfish", "open_spiel:chess"),
+    ],
+)
+def test_listed_programs_are_found(protocol, name, game):
+    assert known_command(protocol, name, game=game)[0].endswith(f"/{name}")
 
 
 def test_a_command_is_cut_into_words_as_a_shell_does():
