@@ -16,7 +16,7 @@ engines = typer.Typer(
 )
 verb = functools.partial(add_verb, engines)
 
-UNHEALTHY = 3
+UNHEALTHY, INTERRUPTED = 3, 130
 
 Name = Annotated[str | None, typer.Argument(help="which engines (default: all of them)", metavar="NAME")]
 Address = Annotated[
@@ -26,6 +26,11 @@ Address = Annotated[
         metavar="ADDRESS",
     ),
 ]
+
+Profile = typer.Option(help="write where Python's time goes, for pstats", metavar="FILE")
+MetricsPort = typer.Option(
+    help="serve Prometheus text on this port of 127.0.0.1", min=0, max=65535, metavar="PORT"
+)
 
 
 @verb
@@ -125,6 +130,8 @@ def play(
         str | None,
         typer.Option(help="Ray: auto or HOST:PORT (default: one of its own)", metavar="ADDRESS"),
     ] = None,
+    profile: Annotated[Path | None, Profile] = None,
+    metrics_port: Annotated[int | None, MetricsPort] = None,
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
     plain: Annotated[bool, typer.Option("--plain", help="plain lines instead of a bar")] = False,
@@ -145,11 +152,55 @@ def play(
         seed=seed,
         tries=config.games.tries,
     )
-    order = Order(config=config, plan=plan, folder=out, runs=runs)
-    result = play_games(order, engine=engine, address=address, quiet=as_json, plain=plain)
+    order = Order(config=config, plan=plan, folder=out, runs=runs, profile=profile)
+    result = play_games(
+        order, engine=engine, address=address, quiet=as_json, plain=plain, metrics_port=metrics_port
+    )
     if as_json:
         print_json(result)
     if result["set_aside"]:
+        raise typer.Exit(1)
+
+
+@verb
+def imitate(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="folders that `play --observe` has filled, and settings such as fit.epochs=20",
+            metavar="FOLDER|SETTING",
+        ),
+    ],
+    name: Annotated[str, typer.Option(help="what the run is called; the same one goes on", metavar="RUN")],
+    seed: Annotated[int | None, typer.Option(help="seed of all randomness", min=0, metavar="N")] = None,
+    runs: Runs = Path("runs"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="print the settings and what would be learnt from, and end")
+    ] = False,
+    as_json: AsJson = False,
+    plain: Annotated[bool, typer.Option("--plain", help="plain lines instead of a bar")] = False,
+) -> None:
+    """Fit a network to what an engine's own player chose in games that were watched.
+
+    Games that are learnt from already are passed over. Ctrl-C saves; the same command goes on. Exit code 1 when a file
+    of games could not be read; the others were.
+    """
+    from cluster.imitate import imitate_games, resolve_imitation, show_plan, split_words
+    from cluster.run_folder import run_folder
+    from cluster.watched_rows import find_watched
+
+    folders, settings = split_words(words)
+    config, folder = resolve_imitation(settings, seed), run_folder(runs, name)
+    watched = find_watched(folders)
+    if dry_run:
+        result = show_plan(config, folder, watched, quiet=as_json)
+    else:
+        result = imitate_games(config, folder, watched, quiet=as_json, plain=plain)
+    if as_json:
+        print_json(result)
+    if not dry_run and not result["finished"]:
+        raise typer.Exit(INTERRUPTED)
+    if result.get("damaged"):
         raise typer.Exit(1)
 
 

@@ -96,6 +96,10 @@ MetricsPort = Annotated[
 ModelSimulations = Annotated[
     int, typer.Option(help="of a model's move; 0: its policy alone", min=0, metavar="N")
 ]
+FirstWeights = Annotated[
+    str | None,
+    typer.Option(help="begin with these: a run, RUN@VERSION or a .safetensors file", metavar="MODEL"),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="plain lines instead of the live panel")]
 DEFAULT_PRESET = "hex5"
 app.add_typer(bench, name="bench")
@@ -135,6 +139,7 @@ def train(
     preset: Preset = DEFAULT_PRESET,
     overrides: Overrides = None,
     name: Name = None,
+    weights: FirstWeights = None,
     minutes: Minutes = None,
     games: Annotated[
         int | None, typer.Option(help="stop when the run has this many games", min=1, metavar="N")
@@ -166,18 +171,19 @@ def train(
     The same command resumes. Ctrl-C saves and stops.
     """
     if auto:
-        refused = {"--name": name, "--games": games, "--steps": steps, "--seed": seed}
+        refused = {"--name": name, "--weights": weights, "--games": games, "--steps": steps, "--seed": seed}
         around: dict[str, Any] = {"runs": runs, "minutes": minutes, "address": address, "dry_run": dry_run}
         _go_round([preset, *(overrides or [])], refused, **around, plain=plain, as_json=as_json)
         return
     if (settings := settings_without_preset(preset, overrides)) is not None:
         preset, overrides = DEFAULT_PRESET, settings
     if preset in preset_names(VALUES_FOLDER):
-        refused = {"--minutes": minutes, "--games": games, "--steps": steps}
+        refused = {"--weights": weights, "--minutes": minutes, "--games": games, "--steps": steps}
         _train_values(
             preset, overrides, name or preset, refused, runs=runs, seed=seed, plain=plain, dry_run=dry_run
         )
         return
+    from cluster.first_weights import choose_first_weights
     from cluster.program import Machine
     from cluster.run_folder import run_folder
     from cluster.train import fitting_size, resolve_config, show_plan
@@ -189,10 +195,11 @@ def train(
         preset, overrides or [], size=fitting, seed=seed, minutes=minutes, games=games, steps=steps
     )
     folder = run_folder(runs, name or preset)
+    first = choose_first_weights(weights, config, folder, runs=runs) if weights is not None else None
     if dry_run:
-        show_plan(config, folder, size=fitting)
+        show_plan(config, folder, size=fitting, first=first)
         return
-    start(config, folder, engine=engine, address=address, plain=plain, metrics_port=metrics_port)
+    start(config, folder, engine=engine, address=address, plain=plain, metrics_port=metrics_port, first=first)
 
 
 def _go_round(words: list[str], refused: dict[str, Any], *, as_json: bool, **around: Any) -> None:
@@ -383,6 +390,8 @@ def match(
     )
     if as_json:
         print_json(result)
+    if not result["games"]:
+        raise typer.Exit(1)
 
 
 @verb

@@ -3,6 +3,7 @@
 runs/<name>/
   config.yaml      resolved configuration
   name.txt         what the run was called when it began; its games carry it
+  first.safetensors  the weights that it began with, if they were no untrained ones
   log.txt          what happened, for people
   metrics.jsonl    one object of numbers an interval;  tb/ the same for TensorBoard
   games/           finished games as text
@@ -65,6 +66,10 @@ class RunFolder:
     @property
     def models(self) -> Path:
         return self.root / "models"
+
+    @property
+    def first_weights_file(self) -> Path:
+        return self.root / "first.safetensors"
 
     @property
     def evaluations_file(self) -> Path:

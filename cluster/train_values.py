@@ -27,12 +27,12 @@ from core.files import write_atomic
 
 
 def refuse_for_values(given: Mapping[str, Any]) -> None:
-    """Raise UsageError when an option is given that says when self-play ends."""
+    """Raise UsageError when an option is given that is for runs that play."""
     if named := [name for name, value in given.items() if value is not None]:
         raise UsageError(
-            f"a network of hand values does not end by {named[0]}",
-            why="it is fitted to samples that are there, so many times",
-            fix="set fit.epochs instead",
+            f"{named[0]} says nothing to a network of hand values",
+            why="it begins untrained, and is fitted to samples that are there, fit.epochs times",
+            fix="leave it out",
         )
 
 

@@ -25,7 +25,6 @@ from learner.mixing import DataSet, MixedRows, Targets, learning_columns, valida
 from learner.muon import Muon
 from learner.objective import Columns
 from learner.offline import Around, OfflineLearner, Plan, dotted
-from learner.schedule import rate_by_share
 from learner.step import Optimizer, Trainer
 from networks.build import Net, new_net
 from networks.precision import Precision, resolve
@@ -160,14 +159,7 @@ class BoardTask:
 
     def rate(self, steps: int, share: float) -> float:
         """See `Task.rate`: it rises over `fit.warmup_share`, and falls along half a cosine to zero."""
-        learner = self._fitting.learner
-        return rate_by_share(
-            learner.learning_rate,
-            share,
-            warmup=self._settings.warmup_share,
-            final=0.0,
-            steps_in_all=max(1.0, self.plan.total_rows / learner.batch_rows),
-        )
+        return self.plan.rate(share, warmup=self._settings.warmup_share, final=0.0)
 
     def batch(self, drawn: int, rows: int) -> Columns:
         return self._rows.batch(drawn, rows)

@@ -1,18 +1,16 @@
 """What the positions of board games teach: the search's policy and the outcome of the game."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from configs.schema import StepConfig
 from learner.losses import alphazero_losses
-from learner.objective import Columns, Lesson
-from networks.build import Net
+from learner.objective import Columns, Lesson, Stateless
 
 
-class BoardObjective:
+class BoardObjective(Stateless):
     """AlphaZero's loss, one step for each draw; see `learner.objective.Objective`.
 
     Args:
@@ -62,15 +60,3 @@ class BoardObjective:
             soft_policy_weight=self._config.soft_policy_weight,
             value_mix=self._value_mix,
         )
-
-    def before_publishing(self, net: Net) -> bool:
-        return False
-
-    def facts(self) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        pass

@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.nn.functional import huber_loss
 
 from core.hands import HandValueSpec
-from learner.objective import Columns, Lesson
+from learner.objective import Columns, Lesson, Stateless
 from learner.regression import masked_huber_losses
 from networks.build import Net
 from networks.precision import Precision
 
 
-class HandObjective:
+class HandObjective(Stateless):
     """Masked Huber loss of values; see `learner.objective.Objective`.
 
     Batches have what the network sees, and "values" float16 [R, 2, H]; see `core.hands.HandValueSpec`.
@@ -56,18 +56,6 @@ class HandObjective:
         }
         values = {"values": outputs["values"].flatten(1)}
         return masked_huber_losses(values, targets, delta=self._delta, batch_entries=int(totals["entries"]))
-
-    def before_publishing(self, net: Net) -> bool:
-        return False
-
-    def facts(self) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        pass
 
 
 class HandErrors:

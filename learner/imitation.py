@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from configs.imitation import ImitationFitSettings
 from configs.schema import NetworkConfig, StepConfig
 from core.environments import ActionSpec, EnvironmentSpec
 from core.errors import UsageError
 from core.seeds import derive_seed
 from learner.moments import Moments
-from learner.objective import Columns, Lesson
+from learner.objective import Columns, Lesson, Stateless
 from learner.offline import Around, OfflineLearner, Plan, dotted
-from learner.schedule import rate_by_share
 from learner.searched_fitting import SearchedBatches
 from learner.step import Trainer
 from networks.actor_critic import ActorCritic
@@ -45,11 +45,7 @@ class Imitation:
         game: name that the weights carry.
         network: its layers and precision.
         learner: what a step is, and the weights of policy and value.
-        epochs: how often each row is used.
-        mini_epoch_rows: it is judged after each so many rows; None: after each pass.
-        validation_share: of games kept apart to judge by.
-        warmup_share: of all rows, over which the learning rate rises.
-        final_rate_share: of the rate, to which it falls along half a cosine.
+        settings: how.
         seed: of the first weights and of the order of rows.
         model: name to publish under.
     """
@@ -58,11 +54,7 @@ class Imitation:
     game: str
     network: NetworkConfig
     learner: StepConfig
-    epochs: float = 10
-    mini_epoch_rows: int | None = None
-    validation_share: float = 0.1
-    warmup_share: float = 0.03
-    final_rate_share: float = 0.02
+    settings: ImitationFitSettings
     seed: int = 0
     model: str = "main"
 
@@ -105,18 +97,23 @@ class ImitationTask:
 
     def __init__(self, imitation: Imitation) -> None:
         self._imitation = imitation
+        settings = imitation.settings
         decisions = read_decisions(imitation.folder)
         self.lost = dict(decisions.counts)
         self._spec = environment_of(decisions.about)
-        apart = is_validation(decisions.columns["game"], imitation.validation_share)
+        apart = is_validation(decisions.columns["game"], settings.validation_share)
         train = {name: column[~apart] for name, column in decisions.columns.items()}
         self._kept_apart = {name: column[apart] for name, column in decisions.columns.items()}
         rows = len(train["game"])
         if not rows:
             raise UsageError(
                 f"{imitation.folder} has no rows to learn from",
-                why=f"all {len(apart):,} are of games kept apart",
-                fix="record more games, or keep a smaller share apart",
+                why=f"all {len(apart):,} are of games kept apart"
+                if len(apart)
+                else "in its games nothing was chosen",
+                fix="record more games, or keep a smaller share apart"
+                if len(apart)
+                else "record games in which it is",
             )
         self._moments = Moments((decisions.about.features,))
         for start in range(0, rows, EVALUATED_TOGETHER):
@@ -128,8 +125,8 @@ class ImitationTask:
             model=imitation.model,
             game=imitation.game,
             learner=imitation.learner,
-            total_rows=max(1, round(rows * imitation.epochs)),
-            mini_epoch_rows=imitation.mini_epoch_rows or rows,
+            total_rows=max(1, round(rows * settings.epochs)),
+            mini_epoch_rows=settings.mini_epoch_rows or rows,
             best_by="loss" if apart.any() else None,
             compared=_compared(imitation, decisions.digest),
             origin="games",
@@ -150,14 +147,8 @@ class ImitationTask:
 
     def rate(self, steps: int, share: float) -> float:
         """See `Task.rate`: it rises over `warmup_share`, and falls along half a cosine to `final_rate_share`."""
-        learner = self._imitation.learner
-        return rate_by_share(
-            learner.learning_rate,
-            share,
-            warmup=self._imitation.warmup_share,
-            final=self._imitation.final_rate_share,
-            steps_in_all=max(1.0, self.plan.total_rows / learner.batch_rows),
-        )
+        settings = self._imitation.settings
+        return self.plan.rate(share, warmup=settings.warmup_share, final=settings.final_rate_share)
 
     def batch(self, drawn: int, rows: int) -> Columns:
         return with_observation(self._rows.batch(drawn, rows))
@@ -184,7 +175,7 @@ class ImitationTask:
         return "set them as they were, or give another name"
 
 
-class ImitationObjective:
+class ImitationObjective(Stateless):
     """Cross-entropy with what was chosen, and squares of the value's error; see `learner.objective.Objective`.
 
     With weights u of `value_weight`, masked policies q and values v:
@@ -219,18 +210,6 @@ class ImitationObjective:
         value_loss = (part["value_weight"] * error.square()).sum() / totals["value_weight"]
         loss = self._config.policy_weight * policy_loss + self._config.value_weight * value_loss
         return {"loss": loss, "policy_loss": policy_loss, "value_loss": value_loss}
-
-    def before_publishing(self, net: Net) -> bool:
-        return False
-
-    def facts(self) -> dict[str, float]:
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        pass
 
 
 class Majority:
@@ -304,17 +283,10 @@ def _accuracies(right: np.ndarray, usual: np.ndarray) -> dict[str, float]:
 
 
 def _compared(imitation: Imitation, data: str) -> dict[str, Any]:
-    fit = {
-        "epochs": imitation.epochs,
-        "mini_epoch_rows": imitation.mini_epoch_rows,
-        "validation_share": imitation.validation_share,
-        "warmup_share": imitation.warmup_share,
-        "final_rate_share": imitation.final_rate_share,
-    }
     return {
         "game": imitation.game,
         "seed": imitation.seed,
-        **dotted("fit", fit),
+        **dotted("fit", imitation.settings.model_dump(mode="json")),
         **dotted("network", imitation.network.model_dump(mode="json", include={"layers", "precision"})),
         "data": data,
     }

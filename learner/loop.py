@@ -56,7 +56,7 @@ class Resumed:
 class Learner:
     """Fits a network to what the replay holds and publishes it.
 
-    Version 0 is the untrained net; each publication is one version more. What is published is the average of
+    Version 0 is the net that it begins with; each publication is one version more. What is published is the average of
     the weights over the last steps. On the CPU in fp32 without prefetching, two learners with the same seed
     and the same source make the same weights bit for bit, also when one of them was resumed on the way.
 
@@ -72,7 +72,8 @@ class Learner:
         checkpoints: where the learner is saved.
         seed: of the run.
         device: torch device name.
-        team: other learners that work on each batch.
+        team: other learners that work on each batch; they go on from this one's weights.
+        first: weights to begin with, while there is no checkpoint; None: untrained ones.
         prefetch: batches made ahead on a thread; 0 for a deterministic run.
         draws_at_once: see `learner.feed.Feed`.
         clock: monotonic seconds.
@@ -94,6 +95,7 @@ class Learner:
         seed: int,
         device: str = "cpu",
         team: Team = ALONE,
+        first: Weights | None = None,
         prefetch: int = 0,
         draws_at_once: int = 1,
         clock: Callable[[], float] = time.monotonic,
@@ -107,7 +109,9 @@ class Learner:
         self._checkpoints = checkpoints
         self._clock = clock
         self._sleep = sleep
-        self._trainer = new_trainer(spec, network, config, objective, seed=seed, device=device, team=team)
+        self._trainer = new_trainer(
+            spec, network, config, objective, seed=seed, device=device, team=team, first=first
+        )
         self._feed = Feed(
             source,
             batch_rows=config.batch_rows,

@@ -39,6 +39,10 @@ class Moments:
         self.variance = squares / total
         self.count = total
 
+    def set(self, count: int, mean: np.ndarray, variance: np.ndarray) -> None:
+        """Go on as if `count` vectors of these moments had been seen."""
+        self.count, self.mean, self.variance = count, mean.astype(np.float64), variance.astype(np.float64)
+
     @property
     def deviation(self) -> np.ndarray:
         """Standard deviation; of what never changes 1, so that dividing by it does no harm."""

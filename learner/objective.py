@@ -78,6 +78,10 @@ class Objective(Protocol):
         """
         ...
 
+    def begin_with(self, net: Net) -> None:
+        """Go on from what a net holds beside what steps change; called once, if the first net is no untrained one."""
+        ...
+
     def before_publishing(self, net: Net) -> bool:
         """Bring up to date what the net holds beside what steps change; return whether anything was."""
         ...
@@ -93,3 +97,22 @@ class Objective(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`."""
         ...
+
+
+class Stateless:
+    """The part of an `Objective` that remembers nothing beside the net, for those to inherit that do not."""
+
+    def begin_with(self, net: Net) -> None:
+        pass
+
+    def before_publishing(self, net: Net) -> bool:
+        return False
+
+    def facts(self) -> dict[str, float]:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        pass

@@ -21,6 +21,7 @@ from learner.ahead import Ahead
 from learner.checkpoint import CheckpointStore
 from learner.loop import Publisher
 from learner.objective import Columns, StepReport
+from learner.schedule import rate_by_share
 from learner.step import Trainer
 from networks.build import Net, to_weights
 from networks.precision import Precision
@@ -78,6 +79,16 @@ class Plan:
     compared: Mapping[str, Any]
     unit: str = "rows"
     origin: str | None = None
+
+    def rate(self, share: float, *, warmup: float, final: float) -> float:
+        """Return the learning rate when a `share` in [0, 1] of rows or time is used up; see `rate_by_share`."""
+        return rate_by_share(
+            self.learner.learning_rate,
+            share,
+            warmup=warmup,
+            final=final,
+            steps_in_all=max(1.0, self.total_rows / self.learner.batch_rows),
+        )
 
 
 class Task(Protocol):

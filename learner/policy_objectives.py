@@ -21,6 +21,9 @@ from learner.ppo_kernel import fits, fused_ppo_losses
 from networks.actor_critic import ActorCritic
 from networks.build import Net
 
+BROUGHT_STEPS = 100_000
+"""Of which scales are taken to be that come with weights, which do not say."""
+
 
 class Scales:
     """How large observations and rewards are: learnt from rows, given to the net with each publication.
@@ -51,6 +54,17 @@ class Scales:
             self._observations.add(drawn["observation"][:, :-1][valid])
         if self._returns is not None:
             self._returns.add(drawn["discounted_return"][valid])
+
+    def begin_with(self, net: Net) -> None:
+        """Take the observations' from a net that came with them, as if they were of `BROUGHT_STEPS` steps.
+
+        So they move no faster than what the net has learnt on them. The reward's are those of the run alone: the net
+        is rescaled to them without a change of what it says.
+        """
+        assert isinstance(net, ActorCritic)
+        if self._observations is not None:
+            mean, deviation = net.observation_moments()
+            self._observations.set(BROUGHT_STEPS, mean, deviation**2)
 
     def give(self, net: Net) -> bool:
         """Set them in a net; return whether there are any."""
@@ -132,6 +146,9 @@ class PPO:
             reward_scale=self._reward_scale,
             batch_steps=int(totals["steps"]),
         )
+
+    def begin_with(self, net: Net) -> None:
+        self._scales.begin_with(net)
 
     def before_publishing(self, net: Net) -> bool:
         self._reward_scale = self._scales.reward
@@ -242,6 +259,9 @@ class VTrace:
             reward_scale=self._reward_scale,
             batch_steps=int(totals["steps"]),
         )
+
+    def begin_with(self, net: Net) -> None:
+        self._scales.begin_with(net)
 
     def before_publishing(self, net: Net) -> bool:
         self._reward_scale = self._scales.reward

@@ -24,7 +24,6 @@ from games.game import Game
 from learner.board_objective import BoardObjective
 from learner.objective import Columns
 from learner.offline import Around, OfflineLearner, Plan, dotted
-from learner.schedule import rate_by_share
 from learner.step import Trainer
 from networks.build import Net, load_into, new_net
 from networks.precision import Precision, resolve
@@ -139,14 +138,8 @@ class SearchedTask:
 
     def rate(self, steps: int, share: float) -> float:
         """See `Task.rate`: it rises over `warmup_share`, and falls along half a cosine to `final_rate_share`."""
-        learner = self._fitting.learner
-        return rate_by_share(
-            learner.learning_rate,
-            share,
-            warmup=self._settings.warmup_share,
-            final=self._settings.final_rate_share,
-            steps_in_all=max(1.0, self.plan.total_rows / learner.batch_rows),
-        )
+        settings = self._settings
+        return self.plan.rate(share, warmup=settings.warmup_share, final=settings.final_rate_share)
 
     def batch(self, drawn: int, rows: int) -> Columns:
         return self._rows.batch(drawn, rows)

@@ -20,8 +20,9 @@ from learner.flat_parameters import FlatParameters
 from learner.objective import ROW_ID, Columns, Objective, StepReport
 from learner.schedule import learning_rate
 from learner.team import ALONE, Team
-from networks.build import Net, new_net
+from networks.build import Net, load_into, new_net
 from networks.precision import Precision, resolve
+from networks.weights import Weights
 
 MAX_FAULTS_IN_A_ROW = 10
 
@@ -266,10 +267,21 @@ def new_trainer(
     seed: int,
     device: str,
     team: Team = ALONE,
+    first: Weights | None = None,
 ) -> Trainer:
-    """Return a trainer with an untrained net; the same seed of a run gives the same weights, for all of a team."""
+    """Return a trainer of a net with the weights `first`, or of an untrained one.
+
+    The same seed of a run gives the same untrained weights, for all of a team.
+
+    Raises:
+        DataError: when `first` do not fit the network.
+    """
     precision = resolve(network.precision, device)
-    net = precision.place(new_net(spec, network, seed=derive_seed(seed, "network")))
+    net = new_net(spec, network, seed=derive_seed(seed, "network"))
+    if first is not None:
+        load_into(net, first)
+        objective.begin_with(net)
+    net = precision.place(net)
     schedule = functools.partial(learning_rate, config)
     return Trainer(net, objective, config, precision, team, schedule=schedule)
 

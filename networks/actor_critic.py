@@ -116,6 +116,18 @@ class ActorCritic(nn.Module):
         seen = math.prod(self.spec.seen_shape)
         self.normaliser.set_moments(mean.ravel()[:seen], deviation.ravel()[:seen])
 
+    def observation_moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean and deviation by which observations are normalised, float64 of their shape; not for bytes.
+
+        A mask, which is not normalised, has 0 and 1.
+        """
+        shape = self.spec.observation_shape
+        mean, deviation = np.zeros(math.prod(shape)), np.ones(math.prod(shape))
+        seen = math.prod(self.spec.seen_shape)
+        mean[:seen] = self.normaliser.mean.double().cpu().numpy()
+        deviation[:seen] = 1 / self.normaliser.inverse_deviation.double().cpu().numpy()
+        return mean.reshape(shape), deviation.reshape(shape)
+
     def _parts(self, observation: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what there is to see in observations, and their masks [B, P], if they have any."""
         if not self.spec.masked:

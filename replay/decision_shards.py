@@ -12,7 +12,7 @@ Shapes: `R` rows, `F` numbers to see, `S` slots that a choice is one of.
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -153,6 +153,9 @@ class DecisionWriter:
     def games(self) -> int:
         return len(self._known)
 
+    def __contains__(self, game: int) -> bool:
+        return game in self._known
+
     def add(self, game: int, columns: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> bool:
         """Take a game, unless it is there already; return whether it was taken.
 
@@ -282,7 +285,12 @@ def read_decisions(folder: Path) -> DecisionSet:
     shards = [read_decision_shard(path) for path in files]
     columns = {name: np.concatenate([shard[name] for shard in shards]) for name in DECISION_COLUMNS}
     counts = sum((Counter(info.counts) for info in infos), Counter())
-    return DecisionSet(about, columns, len(games), counts, digest("".join(i.digest for i in infos).encode()))
+    return DecisionSet(about, columns, len(games), counts, _digest(infos))
+
+
+def decisions_digest(folder: Path) -> str:
+    """Return the digest of all rows of a folder, see `DecisionSet`, without reading them. Raises DataError."""
+    return _digest([load_decision_info(path) for path in decision_files(folder)])
 
 
 def check_valid(rows: Mapping[str, np.ndarray], about: DecisionAbout) -> list[str]:
@@ -313,11 +321,21 @@ def _number(path: Path) -> int:
     return int(path.name.removeprefix("decisions_").removesuffix(".npz"))
 
 
+def _digest(infos: Sequence[DecisionInfo]) -> str:
+    return digest("".join(info.digest for info in infos).encode())
+
+
 def _refuse_others(folder: Path, about: DecisionAbout, found: list[DecisionAbout]) -> None:
     other = next((one for one in found if one != about), None)
     if other is not None:
         raise UsageError(
             f"{folder} holds decisions of another kind",
-            why=f"there are {other} and {about}",
+            why=f"there are those of {_in_words(other)} and of {_in_words(about)}",
             fix="give each kind a folder of its own",
         )
+
+
+def _in_words(about: DecisionAbout) -> str:
+    return (
+        f"{about.source} (observation {about.observation} of {about.features} numbers, {about.slots} slots)"
+    )

@@ -15,8 +15,8 @@ from engines.forge_protocol import Outcome
 from engines.observation import NUM_FEATURES, OBSERVATION_SCHEMA, observe
 from engines.questions import NUM_SLOTS, answers_to
 from replay.decision_shards import DecisionAbout, check_valid
-from tests.engines.duel_daemon import action_json, decision_json, player_json
 from tests.engines.forge_texts import legal_choices, messages, text
+from tests.engines.watching import BOLT, PASS, observed
 
 ABOUT = DecisionAbout("cards", OBSERVATION_SCHEMA, NUM_FEATURES, NUM_SLOTS)
 
@@ -26,18 +26,6 @@ def outcome(decisions: Sequence[Decision], **changes: Any) -> Outcome:
     return Outcome(**{**facts, **changes}, decisions=tuple(decisions))
 
 
-def observed(seat: int, chosen: dict[str, Any], **own: Any) -> Decision:
-    """Return a decision of the observation mode, with its label."""
-    players = [player_json(0, deck="Red", **own), player_json(1, deck="Blue")]
-    for player in players:
-        player["name"] = player["name"].replace("Agent", "AiObs")
-    actions = [action_json(0, "Bolt"), action_json(1, "Wait"), action_json(-1, "")]
-    message = decision_json("choose_action", seat, players=players, actions=actions, ai_choice=chosen)
-    return read_decision(text(message), "daemon")
-
-
-BOLT = {"card": "Bolt", "description": "Bolt - does it", "is_land": False}
-PASS = {"action": "pass"}
 UNKNOWN = {"card": "Ogre", "description": "Ogre", "is_land": False}
 
 

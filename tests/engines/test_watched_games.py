@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import DataError
-from engines.book import Failed, GameBook, Plan, Played, Ticket
+from core.errors import DataError, UsageError
+from engines.book import GameBook, Plan
 from engines.decision_records import game_number
 from engines.forge_decisions import Choice, Decision
 from engines.forge_protocol import Outcome
-from engines.watched_games import counted_games, game_line, read_shard, write_shard
+from engines.tickets import Failed, Played, Ticket
+from engines.watched_games import counted_games, counted_shards, game_line, read_shard, write_shard
 
 CHOICES: st.SearchStrategy[Choice] = st.one_of(
     st.none(),
@@ -73,6 +74,35 @@ def test_a_damaged_or_missing_shard_is_told(tmp_path: Path, damage: bytes) -> No
     path.unlink()
     with pytest.raises(DataError, match=r"one\.jsonl\.gz cannot be read"):
         list(counted_games(tmp_path))
+
+
+@pytest.mark.parametrize("changed", [b"", b"\0", b"\0" * 40])
+def test_a_fingerprint_is_of_whole_files_and_of_the_games_that_count(tmp_path: Path, changed: bytes) -> None:
+    games = [(0, outcome_of(1)), (1, outcome_of(2))]
+    for name, counted in (
+        ("all", {0: "one", 1: "one"}),
+        ("some", {0: "one"}),
+        ("same", {0: "one", 1: "one"}),
+    ):
+        play(tmp_path / name, ("one", games), counted=counted)
+    (every,), (some,), (same,) = (counted_shards(tmp_path / name) for name in ("all", "some", "same"))
+    assert every.fingerprint() == same.fingerprint() != some.fingerprint()
+    data = every.path.read_bytes()
+    every.path.write_bytes(data[:30] + changed + data[30 + max(1, len(changed)) :])
+    with pytest.raises(DataError, match=r"one\.jsonl\.gz cannot be read"):
+        every.fingerprint()
+
+
+def test_a_folder_without_decisions_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no games"):
+        counted_shards(tmp_path / "nothing")
+    play(tmp_path, counted={})
+    with pytest.raises(UsageError, match="no game is finished"):
+        counted_shards(tmp_path)
+    with GameBook(tmp_path, Plan(games=10, decks=("a", "b"), mode="observe")) as book:
+        book.exchange("here", 1, [Played(0, 1, "draw", 0.1)], want=0, hold_seconds=1)
+    with pytest.raises(UsageError, match="1 games were played without --observe"):
+        counted_shards(tmp_path)
 
 
 def test_a_name_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from configs.imitation import ImitationFitSettings
 from configs.schema import NetworkConfig, StepConfig
 from core.errors import DataError, UsageError
 from learner.imitation import (
@@ -25,7 +26,7 @@ from networks.actor_critic import ActorCritic
 from networks.build import build_net, new_net
 from networks.precision import resolve
 from networks.weights import Weights
-from replay.decision_shards import decision_files, read_decisions
+from replay.decision_shards import DecisionWriter, decision_files, read_decisions
 from replay.splitting import is_validation
 from tests.replay.decision_rows import ABOUT, SLOTS, game_rows, write_games
 
@@ -75,8 +76,11 @@ class Told:
 
 
 def imitation(folder: Path, **changes: Any) -> Imitation:
-    given = {"game": "gym:toy", "network": NETWORK, "learner": LEARNER, "epochs": 2, "seed": 7, **changes}
-    return Imitation(folder=folder, **given)
+    given = {"game": "gym:toy", "network": NETWORK, "learner": LEARNER, "seed": 7}
+    settings = {"epochs": 2}
+    for name, value in changes.items():
+        (settings if name in ImitationFitSettings.model_fields else given)[name] = value
+    return Imitation(folder=folder, settings=ImitationFitSettings(**settings), **given)
 
 
 def fitted(folder: Path, target: Path, **changes: Any) -> tuple[dict[str, Any], Weights, Told]:
@@ -221,6 +225,14 @@ def test_without_games_kept_apart_the_last_weights_are_published(games: Path, tm
 def test_nothing_to_learn_from_is_told(games: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no rows to learn from"):
         imitate(imitation(games, validation_share=0.999999), tmp_path, Told().around())
+
+
+def test_games_in_which_nothing_was_chosen_are_told(tmp_path: Path) -> None:
+    writer = DecisionWriter(tmp_path, ABOUT)
+    writer.add(3, {name: column[:0] for name, column in game_rows(3).items()}, {"labels_missing": 5})
+    writer.flush()
+    with pytest.raises(UsageError, match="in its games nothing was chosen"):
+        imitate(imitation(tmp_path), tmp_path / "fit", Told().around())
 
 
 def test_a_damaged_shard_is_told_before_anything_is_learnt(tmp_path: Path) -> None:

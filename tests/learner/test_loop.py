@@ -18,6 +18,8 @@ from learner.checkpoint import STATE_FILE, CheckpointStore
 from learner.feed import Waited
 from learner.loop import Learner
 from learner.objective import StepReport
+from networks.build import new_net, to_weights
+from networks.weights import Weights
 from replay.records import Chunk
 from replay.sampling import Wait
 
@@ -58,6 +60,7 @@ def make_learner(
     seed: int = 7,
     clock: Clock | None = None,
     prefetch: int = 0,
+    first: Weights | None = None,
 ) -> Learner:
     clock = clock or Clock()
     return Learner(
@@ -71,6 +74,7 @@ def make_learner(
         publisher=publisher,
         checkpoints=CheckpointStore(folder, keep=2),
         seed=seed,
+        first=first,
         prefetch=prefetch,
         clock=clock,
         sleep=clock.sleep,
@@ -103,6 +107,20 @@ def test_the_untrained_net_is_version_0_and_each_publication_one_more(
     assert publisher.versions == [0, 1, 2, 3]
     assert {weights.model for weights in publisher.published} == {"main"}
     assert len({weights.digest for weights in publisher.published}) == 4
+
+
+def test_weights_to_begin_with_are_version_0_until_there_is_a_checkpoint(
+    make_source: MakeSource, publisher: Publisher, tmp_path: Path
+) -> None:
+    given = to_weights(new_net(SPEC, NETWORK, seed=99), model="other", version=5, game="toy")
+    learner = make_learner(make_source(), publisher, tmp_path, first=given)
+    learner.resume()
+    assert digests(publisher) == [(0, given.digest)]
+    steps(learner, 3)
+    learner.finish()
+    later = make_learner(make_source(), another(publisher), tmp_path, first=given)
+    assert later.resume().version == 1
+    assert later._weights.digest == publisher.published[-1].digest != given.digest
 
 
 def test_finishing_publishes_nothing_twice(

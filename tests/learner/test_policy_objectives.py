@@ -10,8 +10,10 @@ import torch
 
 from configs.schema import LearnerConfig, NetworkConfig, PolicyGradientConfig
 from learner.objective import Columns, Objective, StepReport
-from learner.policy_objectives import PPO, VTrace
+from learner.policy_objectives import BROUGHT_STEPS, PPO, VTrace
 from learner.step import Trainer, new_trainer
+from networks.actor_critic import ActorCritic
+from networks.build import to_weights
 from tests.learner.rollouts import ROLLOUT, SPEC, unrolls
 
 CONFIG = LearnerConfig(
@@ -61,6 +63,42 @@ def test_the_first_draw_only_teaches_the_scales(make: Any) -> None:
     reports, publish = attend(objective, trainer_of(objective), unrolls(8, seed=0))
     assert (reports, publish) == ([], True)
     assert objective.facts()["reward_scale"] > 1.0
+
+
+@pytest.mark.parametrize("make", [ppo, vtrace])
+def test_weights_keep_the_scales_that_they_came_with(make: Any) -> None:
+    """The first draws change what the net says by no more than its steps do, though the rows are scaled otherwise."""
+    net = ActorCritic(SPEC, NetworkConfig(layers=(16,)), seed=3)
+    net.set_observation_moments(np.array([3.0, -2.0, 0.5]), np.array([4.0, 2.0, 9.0]))
+    first = to_weights(net, model="main", version=9, game="toy")
+    objective = make()
+    trainer = new_trainer(
+        SPEC,
+        NetworkConfig(layers=(16,), precision="fp32"),
+        CONFIG.model_copy(update={"learning_rate": 1e-9}),
+        objective,
+        seed=1,
+        device="cpu",
+        first=first,
+    )
+    before = policy_and_value(net)
+    torch.testing.assert_close(policy_and_value(trainer.published_net()), before)
+    for seed in range(3):
+        attend(objective, trainer, unrolls(32, seed=seed))
+    after = policy_and_value(trainer.published_net())
+    assert objective.facts()["reward_scale"] > 1.0
+    torch.testing.assert_close(after, before, atol=0.05, rtol=0)
+    moments = objective.state_dict()["scales"]["observations"]
+    seen = sum(int(unrolls(32, seed=seed)["valid"].sum()) for seed in range(3))
+    assert moments["count"] == BROUGHT_STEPS + seen
+    np.testing.assert_allclose(moments["mean"].numpy(), [3.0, -2.0, 0.5], atol=0.1)
+
+
+def policy_and_value(net: Any) -> list[torch.Tensor]:
+    observation = torch.from_numpy(unrolls(16, seed=5)["observation"][:, :-1].reshape(-1, 3))
+    with torch.no_grad():
+        said = net({"observation": observation})
+    return [said["policy"], said["value"]]
 
 
 @pytest.mark.parametrize("make", [ppo, vtrace])

@@ -80,6 +80,17 @@ def told_moments(net: ActorCritic, *, seed: int = 3) -> tuple[np.ndarray, np.nda
     return mean, deviation
 
 
+@pytest.mark.parametrize("spec", [CARTPOLE, replace(CARTPOLE, observation_shape=(6,), masked=True)])
+def test_moments_are_told_as_they_were_given_but_for_a_mask(spec: EnvironmentSpec) -> None:
+    net = ActorCritic(spec, SMALL)
+    mean, deviation = net.observation_moments()
+    assert (mean.tolist(), deviation.tolist()) == ([0] * len(mean), [1] * len(mean))
+    given = told_moments(net)
+    told = net.observation_moments()
+    np.testing.assert_allclose(np.array(told)[:, :4], np.array(given)[:, :4], rtol=1e-6)
+    assert np.array(told)[:, 4:].tolist() == ([[0, 0], [1, 1]] if spec.masked else [[], []])
+
+
 @settings(max_examples=40, deadline=None)
 @given(spec=environments, rows=st.integers(1, 4))
 def test_outputs_are_what_the_environment_asks_for(spec: EnvironmentSpec, rows: int) -> None:

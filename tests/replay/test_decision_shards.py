@@ -16,6 +16,7 @@ from replay.decision_shards import (
     DecisionWriter,
     check_valid,
     decision_files,
+    decisions_digest,
     load_decision_info,
     read_decision_shard,
     read_decisions,
@@ -35,6 +36,8 @@ def test_what_was_added_is_read_again(tmp_path: Path) -> None:
         assert found.columns[name].dtype == dtype
         assert np.array_equal(found.columns[name], expected)
     assert (found.games, found.about, writer.games) == (40, ABOUT, 40)
+    assert found.digest == decisions_digest(tmp_path)
+    assert (39 in writer, 40 in writer) == (True, False)
     assert found.counts == {"labels_missing": sum(game % 3 for game in range(40))}
     assert [load_decision_info(path).rows for path in decision_files(tmp_path)] == [102, 102, 36]
 
