@@ -15,6 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from actors.action_masks import MaskedRow, with_mask_in_row
 from actors.faults import Guard, VectorGuard
+from actors.two_seats import SeatRows, SeatsApart, SeatsInRows, has_two_seats
 from configs.schema import RolloutConfig
 from configs.words import nearest
 from core.environments import ActionSpec, EnvironmentSpec
@@ -33,6 +34,8 @@ def environment_id(game: str) -> str | None:
 
 def open_environments(name: str, config: RolloutConfig, *, num_envs: int) -> VectorEnv:
     """Open G environments, guarded against their faults (see `actors.faults`).
+
+    Of games whose seats are both played there are G, and each is two environments (see `actors.two_seats`).
 
     The observations that a step returns may be overwritten by the next.
 
@@ -59,9 +62,9 @@ def open_environments(name: str, config: RolloutConfig, *, num_envs: int) -> Vec
             fix="set rollout.vectorization to sync, or rollout.env_options so that the mode is NEXT_STEP",
         )
     # Of environments in this process each has a guard of its own, and nothing is left that could fail.
-    if isinstance(env, SyncVectorEnv):
-        return env
-    return VectorGuard(env, reopen, timeout_seconds=config.step_timeout_seconds)
+    if not isinstance(env, SyncVectorEnv):
+        env = VectorGuard(env, reopen, timeout_seconds=config.step_timeout_seconds)
+    return SeatsApart(env) if isinstance(env.single_observation_space, SeatRows) else env
 
 
 def environment_spec(env: VectorEnv) -> EnvironmentSpec:
@@ -167,7 +170,7 @@ def _opened(known: EnvSpec, config: RolloutConfig, num_envs: int) -> VectorEnv:
 
 
 def _guarded(env: gymnasium.Env) -> Guard:
-    return Guard(with_mask_in_row(env))
+    return Guard(SeatsInRows(env) if has_two_seats(env) else with_mask_in_row(env))
 
 
 def _observation_form(space: spaces.Space) -> tuple[tuple[int, ...], str]:

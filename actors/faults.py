@@ -4,6 +4,8 @@ Shapes: `G` environments that are stepped together.
 
 A fault is an exception, an observation of another shape than the environment's space, or a number that float32 cannot
 hold: NaN, infinite, too large. It is told as a step that truncates the episode, with the reason in `infos[FAULT]`.
+
+An environment may say in a word how an episode ended, as `infos["end"]` of its last step; `infos[END]` has that word.
 """
 
 import time
@@ -18,16 +20,21 @@ from gymnasium.vector import AsyncVectorEnv, VectorEnv, VectorWrapper
 
 from core.errors import TamenError
 from core.seeds import derive_seed
+from engines.errors import EngineFault
 
 FAULT = "tamen_fault"
 """Key of a step's infos: an array [G] of reasons, None where all is well; `CUT` where only others are to blame."""
 CUT = ""
+END = "tamen_end"
+"""Key of a step's infos: an array [G] of words, None where no episode ended or nobody says how, `CUT` where another
+says it."""
 
 MAX_SEED = 2**31
 FAULTS_IN_A_ROW = 3
 USELESS_STEPS_OF_A_FAULT = 1000
 """What a slot gives may stay of no use until its environment resets itself; so many steps of it are one more fault."""
 
+_LONGEST_WORD = 40
 _END_SECONDS = 5.0
 """How long processes that are told to end may take before they are killed."""
 _TRACEBACK_LINES = 12
@@ -85,6 +92,7 @@ class Guard(gymnasium.Wrapper):
         space = env.observation_space
         self._shape, self._dtype = space.shape, space.dtype
         self._reason: str | None = None
+        self._kind = ""
         self._seed = 0
         self._next_seed: int | None = None
         self._times_made_anew = 0
@@ -92,17 +100,17 @@ class Guard(gymnasium.Wrapper):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         if self._reason is None:
             try:
-                observation, reward, terminated, truncated, _ = self.env.step(action)
+                observation, reward, terminated, truncated, infos = self.env.step(action)
                 return (
                     self._checked(observation),
                     _checked_reward(reward),
                     bool(terminated),
                     bool(truncated),
-                    {},
+                    {END: str(infos["end"])[:_LONGEST_WORD]} if "end" in infos else {},
                 )
             except Exception as error:
-                self._reason = told(error)
-        infos, self._reason = {FAULT: self._reason}, None
+                self._note(error)
+        infos, self._reason = {FAULT: self._reason, END: self._kind}, None
         return self._nothing(), 0.0, False, True, infos
 
     def reset(
@@ -118,9 +126,13 @@ class Guard(gymnasium.Wrapper):
             observation, _ = self.env.reset(seed=seed, options=options)
             return self._checked(observation), {}
         except Exception as error:
-            self._reason = told(error)
+            self._note(error)
         self._make_anew()
         return self._nothing(), {}
+
+    def _note(self, error: Exception) -> None:
+        self._reason = told(error)
+        self._kind = error.kind if isinstance(error, EngineFault) else type(error).__name__
 
     def _checked(self, observation: Any) -> np.ndarray:
         array = np.asarray(observation)
@@ -178,7 +190,7 @@ class VectorGuard(VectorWrapper):
         self._seed = self._seed if seed is None else seed
         try:
             if self._lost:
-                _close(self.env)
+                close_environments(self.env)
                 self.env = self._reopen()
                 self._lost = False
             observation = self._checked(self._reset(seed, options))
@@ -201,11 +213,15 @@ class VectorGuard(VectorWrapper):
             return self._all_lost(told(error), self._silent())
         except Exception as error:
             return self._all_lost(told(error))
-        infos = {FAULT: infos[FAULT]} if FAULT in infos else {}
+        infos = {key: infos[key] for key in (FAULT, END) if key in infos}
         outcome = (observation, reward, terminated, truncated, infos)
         if representable(observation) and representable(reward) and not self._out.any():
             return outcome
         return self._without_slots_that_are_out(*outcome)
+
+    def close(self, **_: Any) -> None:
+        """Close the environments, whatever they are at; see `close_environments`."""
+        close_environments(self.env)
 
     def _reset(self, seed: int | None, options: dict[str, Any] | None) -> Any:
         if not isinstance(self.env, AsyncVectorEnv):
@@ -237,7 +253,13 @@ class VectorGuard(VectorWrapper):
         self._useless_steps[~self._out] = 0
         observation = observation.copy()
         observation[~useful] = 0
-        return observation, np.where(out, 0, reward), terminated & ~out, truncated | out, {FAULT: reasons}
+        return (
+            observation,
+            np.where(out, 0, reward),
+            terminated & ~out,
+            truncated | out,
+            infos | {FAULT: reasons},
+        )
 
     def _step_that_reopens(self) -> Outcome:
         self._times_opened_anew += 1
@@ -286,11 +308,31 @@ def representable(array: np.ndarray) -> bool:
 
 
 def told(error: Exception) -> str:
-    """Return the last lines of an exception's traceback; of what this module found wrong, only what that is."""
+    """Return the last lines of an exception's traceback; of what is no fault of the environment's code, what it is."""
+    if isinstance(error, EngineFault):
+        return f"{error.what}: {error.why}; {error.fix}"
     if isinstance(error, _UnusableError):
         return str(error)
     lines = "".join(traceback.format_exception(error)).rstrip().splitlines()
     return "\n".join(lines[-_TRACEBACK_LINES:])[-_TRACEBACK_CHARACTERS:]
+
+
+def close_environments(env: VectorEnv) -> None:
+    """Close environments, also such as are past closing themselves, as when one of their processes has died."""
+    inner = env.unwrapped
+    if not isinstance(inner, AsyncVectorEnv):
+        with suppress(Exception):
+            env.close()
+        return
+    for process in inner.processes:
+        process.terminate()
+    deadline = time.monotonic() + _END_SECONDS
+    for process in inner.processes:
+        process.join(timeout=max(0.0, deadline - time.monotonic()))
+        process.kill()
+    for process in inner.processes:
+        process.join(timeout=_END_SECONDS)
+    inner.closed = True
 
 
 class _UnusableError(Exception):
@@ -319,21 +361,3 @@ def _example(array: np.ndarray) -> str:
 
 def _fits(array: np.ndarray) -> np.ndarray:
     return np.abs(array) <= _LARGEST
-
-
-def _close(env: VectorEnv) -> None:
-    """Close environments that may be past closing themselves, as when one of their processes has died."""
-    inner = env.unwrapped
-    if not isinstance(inner, AsyncVectorEnv):
-        with suppress(Exception):
-            env.close()
-        return
-    for process in inner.processes:
-        process.terminate()
-    deadline = time.monotonic() + _END_SECONDS
-    for process in inner.processes:
-        process.join(timeout=max(0.0, deadline - time.monotonic()))
-        process.kill()
-    for process in inner.processes:
-        process.join(timeout=_END_SECONDS)
-    inner.closed = True

@@ -3,22 +3,26 @@
 Shapes: `G` environments of a group, `T` steps of an unroll, `P` numbers of a policy.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Never
+from typing import Any, Never
 
 import numpy as np
 from gymnasium.vector import VectorEnv
 
 from actors.action_sampling import sample
 from actors.environments import action_writer, observation_reader
-from actors.faults import CUT, FAULT, MAX_SEED, FaultCount, representable
+from actors.faults import CUT, END, FAULT, MAX_SEED, FaultCount, close_environments, representable
 from actors.unrolls import Ended, Recording, Unrolls
 from configs.schema import RolloutConfig
 from core.environments import EnvironmentSpec
 from core.errors import EvaluationError
 from core.messages import Reply, Request, Steps
 from core.seeds import derive_rng, derive_seed
+
+_MOST_WORDS = 16
+"""By which ends are told apart; they come from the environment, and each is a series of a metric."""
 
 
 class EnvironmentGroup:
@@ -40,6 +44,8 @@ class EnvironmentGroup:
         set_aside: episodes that a fault of their environment cut, and evaluations that failed or were of no use.
         set_aside_cause: why, of the last of them.
         faults: of the environments.
+        ends: of episodes, counted by how: in the environment's own words (see `actors.faults`), else "terminated" or
+            "truncated"; of those that a fault cut, by the fault's kind.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class EnvironmentGroup:
         self.set_aside = 0
         self.set_aside_cause = ""
         self.faults = FaultCount(env)
+        self.ends: Counter[str] = Counter()
 
     def play(self) -> Steps[Never]:
         """Step for ever: have the present observations evaluated, act, and hand over what is full.
@@ -94,6 +101,10 @@ class EnvironmentGroup:
                 unroll = self._begin(unroll.present, steps_before=unroll.steps_after)
                 unroll.evaluated(value, reply.weights_version)
             self._step(unroll, policy)
+
+    def close(self) -> None:
+        """Close the environments: there will be no more steps."""
+        close_environments(self._env)
 
     def _begin(self, first: np.ndarray, *, steps_before: int) -> Recording:
         return Recording(
@@ -122,24 +133,41 @@ class EnvironmentGroup:
         unroll.t = t + 1
         self.moves += int(np.count_nonzero(valid))
         if FAULT in infos:
-            self._drop_faulty_episodes(unroll, infos[FAULT])
+            self._drop_faulty_episodes(unroll, infos[FAULT], _words(infos, len(over)))
         if over.any():
+            words = _words(infos, len(over))
             for slot in np.flatnonzero(unroll.valid[t] & over).tolist():
                 unroll.ended.append(self._in_play.ended(slot, now))
                 self.faults.completed(slot)
+                said = words[slot]
+                self._count_end(("terminated" if terminated[slot] else "truncated") if said is None else said)
 
-    def _drop_faulty_episodes(self, unroll: Recording, reasons: np.ndarray) -> None:
+    def _drop_faulty_episodes(
+        self, unroll: Recording, reasons: np.ndarray, words: Sequence[str | None]
+    ) -> None:
         for slot, reason in enumerate(reasons):
             if reason is not None:
                 begun = max(0, unroll.t - int(self._in_play.steps[slot]))
                 unroll.valid[begun : unroll.t, slot] = False
                 if reason != CUT:
+                    self._count_end(words[slot] or "fault")
                     self.faults.note(slot, reason)
                     self._set_aside(self.faults.last)
+
+    def _count_end(self, word: str) -> None:
+        if word == CUT:
+            return
+        known = word in self.ends or len(self.ends) < _MOST_WORDS
+        self.ends[word if known else "other"] += 1
 
     def _set_aside(self, cause: str) -> None:
         self.set_aside += 1
         self.set_aside_cause = cause
+
+
+def _words(infos: Mapping[str, Any], num_envs: int) -> Sequence[str | None]:
+    """Return what environments say of how their episodes ended."""
+    return infos[END] if END in infos else (None,) * num_envs
 
 
 class _InPlay:

@@ -13,10 +13,11 @@ from gymnasium.vector import VectorEnv
 
 from actors.action_sampling import likeliest
 from actors.environments import action_writer, environment_spec, observation_reader, open_environments
-from actors.faults import CUT, FAULT, MAX_SEED, FaultCount
+from actors.faults import CUT, FAULT, MAX_SEED, FaultCount, close_environments
 from actors.rollout import usable
+from actors.two_seats import SeatsApart
 from configs.schema import EvaluationConfig, RolloutConfig
-from core.errors import EvaluationError
+from core.errors import EvaluationError, UsageError
 from core.messages import Request, Steps
 from core.ratings import Interval
 from core.seeds import derive_seed
@@ -33,10 +34,15 @@ class Episode(NamedTuple):
     steps: int
 
 
-def play_episodes(env: VectorEnv, *, model: str, seed: int) -> Steps[list[Episode]]:
-    """Play the first episode of each environment to its end, so that short ones count no more often than long ones.
+def play_episodes(
+    env: VectorEnv, *, model: str, seed: int, episodes: int | None = None
+) -> Steps[list[Episode]]:
+    """Play the first episodes of each environment to their end, so that short ones count no more often than long ones.
 
     An episode that a fault of the environment cut is none; its environment plays another.
+
+    Args:
+        episodes: in all, as many of each environment; the first ones play the rest. None: one of each.
 
     Raises:
         EvaluationError: when the model cannot be asked, or what it answers is of no use.
@@ -44,11 +50,13 @@ def play_episodes(env: VectorEnv, *, model: str, seed: int) -> Steps[list[Episod
     """
     spec, observed, acted = environment_spec(env), observation_reader(env), action_writer(env)
     faults = FaultCount(env)
-    episodes: dict[int, Episode] = {}
+    wanted = env.num_envs if episodes is None else episodes
+    left = wanted // env.num_envs + (np.arange(env.num_envs) < wanted % env.num_envs)
+    played: list[Episode] = []
     total_reward, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
     over = np.zeros(env.num_envs, bool)
     observation, _ = env.reset(seed=seed)
-    while len(episodes) < env.num_envs:
+    while len(played) < wanted:
         seen = np.array(observed(observation), spec.observation_dtype, order="C")
         (reply,) = yield from ask((Request(model, {"observation": seen}),))
         policy, _ = usable(reply)
@@ -65,8 +73,10 @@ def play_episodes(env: VectorEnv, *, model: str, seed: int) -> Steps[list[Episod
                     faults.note(slot, reasons[slot])
             elif not resets[slot]:
                 faults.completed(slot)
-                episodes.setdefault(slot, Episode(float(total_reward[slot]), int(steps[slot])))
-    return list(episodes.values())
+                if left[slot]:
+                    left[slot] -= 1
+                    played.append(Episode(float(total_reward[slot]), int(steps[slot])))
+    return played
 
 
 class RolloutEvaluator:
@@ -103,9 +113,7 @@ class RolloutEvaluator:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._config = config
-        self._env = (
-            open_environments(environment, rollout, num_envs=config.episodes) if config.episodes else None
-        )
+        self._env = _opened(environment, config, rollout) if config.episodes else None
         self._client = client
         self._newest_version = newest_version
         self._model = model
@@ -119,7 +127,14 @@ class RolloutEvaluator:
         self.last_trouble = ""
 
     def run(self, should_stop: Callable[[], bool]) -> None:
-        """Evaluate whenever it is due and there are new weights, until told to stop."""
+        """Evaluate whenever it is due and there are new weights, until told to stop; then close the environments."""
+        try:
+            self._run(should_stop)
+        finally:
+            if self._env is not None:
+                close_environments(self._env)
+
+    def _run(self, should_stop: Callable[[], bool]) -> None:
         due = self._clock()
         while not should_stop():
             version = self._newest_version()
@@ -136,7 +151,12 @@ class RolloutEvaluator:
     def evaluate(self, version: int, should_stop: Callable[[], bool]) -> None:
         """Measure one version."""
         if self._env is not None:
-            steps = play_episodes(self._env, model=f"{self._model}@{version}", seed=self._seed)
+            steps = play_episodes(
+                self._env,
+                model=f"{self._model}@{version}",
+                seed=self._seed,
+                episodes=self._config.episodes,
+            )
             episodes = drive(steps, self._client, should_stop=should_stop)
             if episodes is None:
                 return
@@ -150,6 +170,23 @@ class RolloutEvaluator:
     def _append(self, line: dict[str, Any]) -> None:
         with self._results_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _opened(environment: str, config: EvaluationConfig, rollout: RolloutConfig) -> VectorEnv:
+    """Open as many environments as divide the episodes evenly, at most those of a group."""
+    rounds = math.ceil(config.episodes / rollout.envs_per_group)
+    options = {**rollout.env_options, **config.env_options}
+    rollout = rollout.model_copy(update={"env_options": options})
+    env = open_environments(environment, rollout, num_envs=math.ceil(config.episodes / rounds))
+    if isinstance(env, SeatsApart):
+        close_environments(env)
+        raise UsageError(
+            "a network that plays both seats cannot be evaluated",
+            why="what one of them wins the other loses, however strong it is",
+            fix="name another opponent for the evaluation, as in evaluation.env_options='{opponent: random}',"
+            " or set evaluation.episodes=0",
+        )
+    return env
 
 
 def mean_interval(values: Sequence[float], *, confidence: float = 0.95) -> Interval | None:

@@ -1,5 +1,6 @@
-"""What went wrong since the driver began: counted over all lives of all parts, and told now and then."""
+"""What went wrong since the driver began, and how episodes ended: counted over all lives of all parts."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ class Faults:
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], int] = {}
         self._totals: dict[str, int] = {}
+        self._ends: Counter[str] = Counter()
         self._untold: dict[str, int] = {}
         self._cause = ""
         self._next_note = float("-inf")
@@ -36,6 +38,13 @@ class Faults:
             resent_requests=self._totals.get("resent_requests"),
             refused_chunks=self._totals.get("refused_chunks"),
         )
+
+    def ends(self, stats: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+        """Take in one moment of the run; return how episodes ended, the most frequent first."""
+        for part, counters in stats.items():
+            for how, count in counters.get("ends", {}).items():
+                self._ends[how] += self._growth(part, f"ends/{how}", count)
+        return dict(self._ends.most_common())
 
     def note(self, now: float) -> str:
         """Return what a person should be told of games set aside, at most once in `TELL_SECONDS`; "" for nothing."""

@@ -94,12 +94,18 @@ class LocalEngine:
         return NoMetrics()
 
     def stop(self) -> None:
-        if self._started:  # what could not be resumed must not be saved over
-            try:
-                self._player.worker.flush(timeout_seconds=10.0)
-            finally:
-                if self._learner is not None:
-                    self._learner.finish()
+        try:
+            if self._started:  # what could not be resumed must not be saved over
+                self._save()
+        finally:
+            self._player.close()
+
+    def _save(self) -> None:
+        try:
+            self._player.worker.flush(timeout_seconds=10.0)
+        finally:
+            if self._learner is not None:
+                self._learner.finish()
 
     def _finished(self) -> bool:
         stop, replay = self._config.stop, self._replay.stats()

@@ -94,6 +94,7 @@ class Observer:
                 samples_per_insert=replay.get("samples_per_insert"),
             ),
             faults=faults,
+            ends=self._faults.ends(stats),
             strength=evaluations.get("strength"),
             perfect_share=evaluations.get("perfect_share"),
             events=tuple(self._events),

@@ -92,9 +92,10 @@ def plain_line(snapshot: Snapshot) -> str:
     if (rollout := snapshot.rollout) is not None:
         entries += [
             ("steps/s", rollout.steps_per_second, "{:.0f}"),
-            ("return", rollout.training_return, "{:.1f}"),
-            ("evaluated", rollout.evaluated_return, "{:.1f}"),
+            ("return", rollout.training_return, "{:.2f}"),
+            ("evaluated", rollout.evaluated_return, "{:.2f}"),
         ]
+    entries += [(how.replace(" ", "-"), count, "{}") for how, count in (snapshot.ends or {}).items()]
     entries += [(opponent, score.score, "{:.2f}") for opponent, score in (snapshot.strength or {}).items()]
     entries += [("perfect", snapshot.perfect_share, "{:.3f}")]
     entries += [

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cluster.bottleneck import Bottleneck, bottleneck
 from cluster.snapshot import Event, Measured, RolloutPart, Snapshot
-from cluster.terminal import duration, percent, real, short, sparkline, whole
+from cluster.terminal import duration, percent, real, reward, short, sparkline, whole
 
 BOX_ROWS = 7
 FOUR_COLUMNS = 76
@@ -36,6 +36,7 @@ class RunPanel:
             Padding(
                 Text.assemble(("limit ", "dim"), (limit.name, "bold yellow"), f" · {limit.advice}"), (0, 1)
             ),
+            *_ends_line(self.snapshot),
             *_fault_line(self.snapshot),
             _loss_line(self.snapshot, self.losses, width=options.max_width),
         )
@@ -120,11 +121,11 @@ def _episode_rows(snapshot: Snapshot, rollout: RolloutPart) -> list[tuple[str, s
 
 def _return_rows(snapshot: Snapshot, rollout: RolloutPart) -> list[tuple[str, str]]:
     """What the newest network earns without exploration, and what training earned last."""
-    rows = [("evaluated", real(rollout.evaluated_return, 1))]
+    rows = [("evaluated", reward(rollout.evaluated_return))]
     if rollout.low is not None and rollout.high is not None:
-        rows += [("  from", real(rollout.low, 1)), ("  to", real(rollout.high, 1))]
+        rows += [("  from", reward(rollout.low)), ("  to", reward(rollout.high))]
     rows += [
-        ("training", real(rollout.training_return, 1)),
+        ("training", reward(rollout.training_return)),
         ("version", whole(snapshot.learner.newest_version)),
     ]
     return rows
@@ -188,6 +189,14 @@ def _learning_rows(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("reuse", real(replay.samples_per_insert, 1)),
         ("replay", f"{short(replay.rows)}/{short(replay.capacity_rows)}"),
     ]
+
+
+def _ends_line(snapshot: Snapshot) -> list[Text]:
+    """How episodes ended; no line where that is not known."""
+    if not snapshot.ends:
+        return []
+    told = " · ".join(f"{whole(count)} {how}" for how, count in snapshot.ends.items())
+    return [Text.assemble((" ends ", "dim"), told, no_wrap=True, overflow="ellipsis")]
 
 
 def _fault_line(snapshot: Snapshot) -> list[Text]:

@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 
 class Player:
-    """A worker with the parts whose counters its stats come from."""
+    """A worker with the parts whose counters its stats come from; whoever runs it calls `close` in the end."""
 
     def __init__(self, worker: "Worker", cast: Cast) -> None:
         self.worker = worker
         self.groups = cast.groups
         self.harvest = cast.harvest
+        self.close = cast.close
+        self._ends = cast.ends
         self._counted = [0] * len(cast.groups)
         self._cause = ""
 
@@ -50,6 +52,7 @@ class Player:
             "moves": sum(group.moves for group in self.groups),
             "set_aside": sum(group.set_aside for group in self.groups),
             "set_aside_cause": self._newest_cause(),
+            "ends": dict(self._ends()),
             "search_seconds": spent.search,
             "wait_seconds": spent.wait,
             "deliver_seconds": spent.deliver,
@@ -129,6 +132,7 @@ def make_learner(
     """Build the learner; `options` say what is made ahead, and inject its clock."""
     import torch
 
+    from cluster.first_weights import first_weights
     from learner.checkpoint import CheckpointStore
     from learner.loop import Learner
 
@@ -145,6 +149,7 @@ def make_learner(
         publisher=publisher,
         checkpoints=CheckpointStore(folder.checkpoints, keep=config.learner.checkpoints_kept),
         seed=config.seed,
+        first=first_weights(folder),
         device=device(),
         **options,
     )

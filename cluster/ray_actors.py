@@ -267,7 +267,10 @@ class SelfPlayActor:
         )
 
     def run(self) -> None:
-        self._player.worker.run(self._stopping.is_set)
+        try:
+            self._player.worker.run(self._stopping.is_set)
+        finally:
+            self._player.close()
 
     @ray.method(concurrency_group="control")
     def stop(self) -> None:

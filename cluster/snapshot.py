@@ -156,6 +156,7 @@ class Snapshot:
         stop: that bound in words ("20 min", "5,000 steps"); empty when there is none.
         rollout: None where the run is of a board game.
         strength: the newest match against each opponent of the ladder, weakest first.
+        ends: of episodes since the driver began, counted by how; see `actors.rollout.EnvironmentGroup.ends`.
         perfect_share: share of solved positions in which the network alone picks a best move; needs a solver.
         events: the newest few, oldest first.
     """
@@ -172,6 +173,7 @@ class Snapshot:
     learner: LearnerPart = LearnerPart()
     replay: ReplayPart = ReplayPart()
     faults: FaultsPart = FaultsPart()
+    ends: Mapping[str, int] | None = None
     strength: Mapping[str, Score] | None = None
     perfect_share: Measured = None
     events: tuple[Event, ...] = ()
@@ -200,6 +202,7 @@ class Snapshot:
         del flat["games/last_board"]
         if self.rollout is not None:
             flat |= {f"rollout/{name}": value for name, value in asdict(self.rollout).items()}
+        flat |= {f"ends/{how}": count for how, count in (self.ends or {}).items()}
         for opponent, score in (self.strength or {}).items():
             flat |= {
                 f"strength/{opponent}": score.score,

@@ -10,7 +10,7 @@ from rich.table import Table
 from cluster.metrics_sinks import newest_moment
 from cluster.observer import newest_evaluations
 from cluster.run_folder import RunFolder, named_runs, nearest_run, run_folder, run_names
-from cluster.terminal import console
+from cluster.terminal import console, reward
 from core.errors import UsageError
 
 
@@ -47,8 +47,16 @@ def _status(folder: RunFolder) -> dict[str, Any]:
         "games_per_hour": last.get("games/per_hour"),
         "perfect_share": evaluations.get("perfect_share"),
         "strength": {name: score.score for name, score in (evaluations.get("strength") or {}).items()},
+        "evaluated_return": _returned(evaluations.get("returned", {})),
         **_fitted(folder),
+        **_imitated(folder),
     }
+
+
+def _returned(line: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what episodes of an environment returned when they were last evaluated; None of what has none."""
+    told = ("mean_return", "low", "high", "episodes", "version")
+    return {name: line[name] for name in told} if line else None
 
 
 def _fitted(folder: RunFolder) -> dict[str, Any]:
@@ -69,6 +77,22 @@ def _fitted(folder: RunFolder) -> dict[str, Any]:
     }
 
 
+def _imitated(folder: RunFolder) -> dict[str, Any]:
+    """Return what differs in the status of a run that `tamen engines imitate` has made; nothing of any other."""
+    file = folder.root / "imitation" / "result.json"
+    if not file.exists():
+        return {}
+    result = json.loads(file.read_bytes())
+    judged = result["validation"]
+    return {
+        "written": file.stat().st_mtime,
+        "games": result["games"],
+        "learner_steps": result["steps"],
+        "version": result["version"],
+        "strength": {"choices": judged["accuracy"]} if judged else {},
+    }
+
+
 def _print(found: list[dict[str, Any]], runs: Path) -> None:
     target = console()
     if not found:
@@ -82,6 +106,10 @@ def _print(found: list[dict[str, Any]], runs: Path) -> None:
         strength = [f"{name} {score:.0%}" for name, score in status["strength"].items()]
         if status["perfect_share"] is not None:
             strength.append(f"perfect {status['perfect_share']:.1%}")
+        if (returned := status["evaluated_return"]) is not None:
+            known = returned["low"] is not None
+            between = f" ({reward(returned['low'])} to {reward(returned['high'])})" if known else ""
+            strength.append(f"return {reward(returned['mean_return'])}{between}")
         table.add_row(
             status["run"],
             status["game"],

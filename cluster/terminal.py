@@ -45,6 +45,11 @@ def real(number: float | None, digits: int) -> str:
     return UNKNOWN if number is None else f"{number:,.{digits}f}"
 
 
+def reward(number: float | None) -> str:
+    """0.4166 -> "0.42", 41.66 -> "41.7"."""
+    return real(number, 2 if number is not None and abs(number) < 10 else 1)
+
+
 def percent(share: float | None, digits: int = 0) -> str:
     """0.583 -> "58%"."""
     return UNKNOWN if share is None else f"{share:.{digits}%}"

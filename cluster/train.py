@@ -5,7 +5,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,21 +13,23 @@ import numpy as np
 
 from cluster import environment
 from cluster.exporter import Exporter
+from cluster.first_weights import first_weights, in_words, keep_first_weights
 from cluster.machine_file import batches_of
-from cluster.metrics_sinks import RunLog, newest_moment
+from cluster.metrics_sinks import RunLog, newest_moment, served
 from cluster.observer import Observer, Stats
 from cluster.panel import RunDisplay, plain_line
 from cluster.program import Machine, plan
-from cluster.run_folder import RunFolder, changed_settings, check_run, open_run
+from cluster.run_folder import RunFolder, changed_settings, check_run, configure_run, lock_run
 from cluster.snapshot import Snapshot
 from cluster.stopping import stop_request
-from cluster.terminal import console, whole
+from cluster.terminal import console, reward, whole
 from cluster.workloads import Workload, workload_of
 from configs.loading import dump, load
 from configs.schema import RunConfig
 from core.errors import TamenError, UsageError
 from core.metrics import Metrics
 from games.catalog import make_game
+from networks.weights import Weights
 
 REFRESH_SECONDS = 1.0
 LOG_SECONDS = 5.0
@@ -81,7 +83,9 @@ def fitting_size(size: Literal["auto", "cpu", "gpu"], machine: Machine) -> Liter
     return size
 
 
-def show_plan(config: RunConfig, folder: RunFolder, *, size: Literal["cpu", "gpu"]) -> None:
+def show_plan(
+    config: RunConfig, folder: RunFolder, *, size: Literal["cpu", "gpu"], first: Weights | None = None
+) -> None:
     """Print the resolved configuration, who would take part, and what a full replay takes on disk.
 
     Raises:
@@ -89,6 +93,7 @@ def show_plan(config: RunConfig, folder: RunFolder, *, size: Literal["cpu", "gpu
     """
     workload = workload_of(config)
     row_bytes = _row_bytes(workload)
+    refuse_imitation(folder)
     check_run(folder, config)
     target, machine = console(), Machine.here()
     target.print(dump(config), end="", markup=False)
@@ -97,6 +102,8 @@ def show_plan(config: RunConfig, folder: RunFolder, *, size: Literal["cpu", "gpu
         target.print(f"# {text}", markup=False, soft_wrap=True)
 
     say(_beginning(folder, config))
+    if first is not None and not folder.exists():
+        say(f"begins with {in_words(first)}")
     for change in changed_settings(folder.config(), config) if folder.exists() else ():
         say(f"  changed: {change}")
     say(f"size: {size}, on {machine.cpus} cores and {machine.gpus} GPUs")
@@ -106,6 +113,16 @@ def show_plan(config: RunConfig, folder: RunFolder, *, size: Literal["cpu", "gpu
     )
     most = config.replay.capacity_rows
     say(f"replay: at most {most:,} rows, {most * row_bytes / 1e6:,.0f} MB uncompressed")
+
+
+def refuse_imitation(folder: RunFolder) -> None:
+    """Raise UsageError when the folder has a network that imitates games: a run would begin beside it, untrained."""
+    if (folder.root / "imitation.yaml").exists():
+        raise UsageError(
+            f"run {folder.typed!r} was not begun by `tamen train`",
+            why=f"{folder.root} has a network that imitates games that were watched",
+            fix=f"begin with that: tamen train PRESET --weights {folder.typed} --name NAME",
+        )
 
 
 def _row_bytes(workload: Workload) -> int:
@@ -138,8 +155,11 @@ def train(
     address: str | None,
     plain: bool,
     metrics_port: int | None,
+    first: Weights | None = None,
 ) -> None:
     """Train until a stop bound or Ctrl-C; what the folder holds already is where it goes on.
+
+    A run that begins does so with the weights `first`; None: untrained ones.
 
     Raises:
         TamenError: when the run cannot start or go on; what was acknowledged is in the folder.
@@ -147,10 +167,16 @@ def train(
     workload_of(config).experience()  # a game or environment that is not there must not leave a folder behind
     before = folder.config() if folder.exists() else None
     beginning = _beginning(folder, config)
-    lock = open_run(folder, config)
+    refuse_imitation(folder)
+    lock = lock_run(folder)
     target = console()
     try:
+        if not folder.exists():
+            keep_first_weights(folder, first)
+        configure_run(folder, config)
         target.print(beginning, markup=False, soft_wrap=True)
+        if before is None and first is not None:
+            target.print(f"begins with {in_words(first)}", markup=False, soft_wrap=True)
         for change in changed_settings(before, config) if before else ():
             target.print(f"  changed: {change}", markup=False)
         observer = Observer(folder.typed, config, evaluations_file=folder.evaluations_file)
@@ -206,7 +232,7 @@ def run_engine(
     observer.log_to(log.info)
     with (
         stop_request() as stop,
-        _served(metrics_port) as port,
+        served(metrics_port) as port,
         RunDisplay(console(), plain=plain) as display,
     ):
         try:
@@ -292,22 +318,6 @@ class LastBoard:
         return self._game.render(self._states, 0)
 
 
-@contextlib.contextmanager
-def _served(port: int | None) -> Iterator[list[Metrics]]:
-    """Serve Prometheus text on 127.0.0.1 while the context lasts; without a port there is nobody to write to."""
-    if port is None:
-        yield []
-        return
-    from core.prometheus import PrometheusMetrics
-
-    metrics = PrometheusMetrics()
-    console().print(f"metrics: http://127.0.0.1:{metrics.serve(port)}/metrics", markup=False)
-    try:
-        yield [metrics]
-    finally:
-        metrics.close()
-
-
 def text_log(path: Path) -> logging.Logger:
     """Return what writes lines with their time into the file `path`, also when the disk has no room for one."""
     log = logging.getLogger(f"tamen.run.{path.parent.name}")
@@ -335,9 +345,13 @@ def _publish_card(snapshot: Snapshot, folder: RunFolder) -> None:
         played: f"{snapshot.games.played or 0:,}",
         "learner steps": f"{snapshot.learner.steps or 0:,}",
     }
+    if (first := first_weights(folder)) is not None:
+        facts["began with"] = in_words(first)
     if snapshot.rollout is not None and snapshot.rollout.evaluated_return is not None:
         rollout = snapshot.rollout
-        facts["mean return"] = f"{rollout.evaluated_return:.1f} ({rollout.low:.1f} to {rollout.high:.1f})"
+        facts["mean return"] = reward(rollout.evaluated_return)
+        if rollout.low is not None:  # of a single episode there is no interval
+            facts["mean return"] += f" ({reward(rollout.low)} to {reward(rollout.high)})"
     for opponent, score in (snapshot.strength or {}).items():
         facts[f"score against {opponent}"] = f"{score.score:.1%} ({score.low:.1%} to {score.high:.1%})"
     if snapshot.perfect_share is not None:

@@ -5,6 +5,7 @@ it builds: on Ray every part is a process of its own and should load nothing els
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -61,10 +62,17 @@ class Gathering(Harvest, Protocol):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Cast:
-    """The groups of an actor, and where they put what they finish."""
+    """The groups of an actor, and where they put what they finish.
+
+    Attributes:
+        ends: returns how episodes ended, counted in words; nothing of games.
+        close: frees what the groups hold outside of this process, once there is no more to play.
+    """
 
     groups: tuple[Playing, ...]
     harvest: Gathering
+    ends: Callable[[], Counter[str]] = Counter
+    close: Callable[[], None] = lambda: None
 
 
 class EvaluatorPart(Protocol):
@@ -218,7 +226,12 @@ class EnvironmentWorkload:
             )
             for group in range(config.actors.groups_per_actor)
         )
-        return Cast(groups, harvest)
+
+        def close() -> None:
+            for group in groups:
+                group.close()
+
+        return Cast(groups, harvest, lambda: sum((group.ends for group in groups), Counter()), close)
 
     def evaluator(
         self, client: "Client", newest_version: Callable[[], int | None], results_file: "Path"

@@ -165,8 +165,12 @@ def dump(config: Section) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+class _Entry(dict[str, Any]):
+    """An entry of a setting that is a mapping; the other entries stay."""
+
+
 def _override(text: str) -> dict[str, Any]:
-    """Return "section.key=value" as {section: {key: value}}."""
+    """Return "section.key=value" as {section: {key: value}}, and "section.key.entry=value" with an `_Entry` inside."""
     name, equals, value = text.partition("=")
     if not equals:
         raise UsageError(
@@ -175,8 +179,9 @@ def _override(text: str) -> dict[str, Any]:
             fix="write for example learner.batch_rows=256",
         )
     settings = parse_yaml(value, source=f"the value of {name}")
-    for part in reversed(name.strip().split(".")):
-        settings = {part: settings}
+    names = name.strip().split(".")
+    for depth, part in reversed(list(enumerate(names))):
+        settings = {part: settings} if depth < 2 else _Entry({part: settings})
     return settings
 
 
@@ -184,6 +189,16 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     """Return `below` with the settings of `above` in their place, section by section."""
     merged = dict(below)
     for name, value in above.items():
-        both_sections = isinstance(value, dict) and isinstance(merged.get(name), dict)
-        merged[name] = merged[name] | value if both_sections else value
+        held = merged.get(name)
+        both_sections = isinstance(value, dict) and isinstance(held, dict)
+        merged[name] = _with_entries(held, value) if both_sections else value
+    return merged
+
+
+def _with_entries(below: Any, section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section with the settings of another in their place, of which `_Entry`s take only their own."""
+    merged = dict(below)
+    for key, value in section.items():
+        held = merged.get(key)
+        merged[key] = held | value if isinstance(value, _Entry) and isinstance(held, dict) else value
     return merged

@@ -266,7 +266,8 @@ class PolicyGradientConfig(Section):
 class EvaluationConfig(Section):
     """Matches against a fixed ladder while the run goes on; 0 games: none. Each opening is played from both sides.
 
-    Of an environment `episodes` are played with the likeliest actions, from seeds that training does not use.
+    Of an environment `episodes` are played with the likeliest actions, from seeds that training does not use, at most
+    `rollout.envs_per_group` side by side. `env_options` stand in the place of those of the rollouts.
     """
 
     every_seconds: PositiveReal = 60.0
@@ -274,6 +275,7 @@ class EvaluationConfig(Section):
     simulations: Positive = 32
     opponents: tuple[str, ...] = ("random", "mcts:64")
     episodes: Count = 20
+    env_options: dict[str, bool | int | float | str | None] = {}
 
 
 class StopConfig(Section):

@@ -55,11 +55,10 @@ def observe(question: Question) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError, LookupError, TypeError, AttributeError: when a field of the decision is not what it should be.
     """
-    decision = question.decision
-    own, other = _players(decision.state, decision.seat)
+    own, other = _players(question.decision.state, question.decision.seat)
     sides = _sides(own, other)
     numbers = [
-        *_of_game(question),
+        *_of_game(question, question.decision.seat),
         *_of_player(own),
         *_of_player(other),
         *_of_hand(own),
@@ -72,6 +71,23 @@ def observe(question: Question) -> tuple[np.ndarray, np.ndarray]:
         slots[slot] = _of_card(candidate.entry, len(candidate.answers), sides, name=candidate.name)
     vector = np.concatenate([np.array(numbers, np.float32), slots.ravel()])
     return np.clip(np.trunc(vector), -LARGEST, LARGEST), mask
+
+
+def observe_waiting(question: Question) -> np.ndarray:
+    """Return what the other seat sees while a question is not for it, float32 [F]: what lies open on the table.
+
+    Its own hand is not among that, for whoever is asked is not told of it; nor is the question.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: as `observe`.
+    """
+    decision = question.decision
+    seat: Seat = 1 if decision.seat == 0 else 0
+    own, other = _players(decision.state, seat)
+    numbers = [*_of_game(question, seat), *_of_player(own), *_of_player(other)]
+    vector = np.zeros(NUM_FEATURES, np.float32)
+    vector[: len(numbers)] = numbers
+    return np.clip(np.trunc(vector), -LARGEST, LARGEST)
 
 
 def _players(state: JsonObject, seat: Seat) -> tuple[JsonObject, JsonObject]:
@@ -87,23 +103,25 @@ def _sides(own: JsonObject, other: JsonObject) -> dict[Any, int]:
     return sides
 
 
-def _of_game(question: Question) -> list[float]:
+def _of_game(question: Question, seat: Seat) -> list[float]:
+    """Return what a seat sees of the game and of what is decided, the latter only if it is for this seat."""
     decision, state = question.decision, question.decision.state
+    asked = decision.seat == seat
     stack: list[Any] = state.get("stack", [])
     combat: list[JsonObject] = (state.get("combat") or {}).get("attackers", [])
     phase = PHASES.index(decision.phase) if decision.phase in PHASES else len(PHASES)
     return [
         _number(decision.turn),
-        _is_own(state.get("active_player"), decision.seat),
-        _is_own(state.get("priority_player"), decision.seat),
+        _is_own(state.get("active_player"), seat),
+        _is_own(state.get("priority_player"), seat),
         len(stack),
         len(combat),
         sum(_number(attacker.get("power")) for attacker in combat),
         sum(bool(attacker.get("blocked_by")) for attacker in combat),
-        question.left_out,
-        len(question.candidates),
+        question.left_out if asked else 0.0,
+        len(question.candidates) if asked else 0.0,
         *_one_of(phase, len(PHASES) + 1),
-        *_one_of(KINDS.index(decision.kind), len(KINDS)),
+        *_one_of(KINDS.index(decision.kind) if asked else -1, len(KINDS)),
     ]
 
 

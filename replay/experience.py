@@ -109,6 +109,7 @@ class RolloutExperience:
 
     def __init__(self, name: str, spec: EnvironmentSpec, *, unroll_steps: int) -> None:
         self.name = name
+        self._spec = spec
         self._actions = spec.actions
         steps, action = unroll_steps, spec.actions.array
         self.columns = (
@@ -138,7 +139,16 @@ class RolloutExperience:
                 problems.append("an action is none of the environment's")
         else:
             problems += range_problems("log_prob", columns["log_prob"], -np.inf, None)
+        if self._spec.masked and not problems and not self._are_allowed(columns):
+            problems.append("an action is one that its mask forbids")
         return problems
+
+    def _are_allowed(self, columns: Mapping[str, np.ndarray]) -> bool:
+        """Whether the mask of each valid step allows each choice of its action."""
+        valid, sizes = columns["valid"], self._actions.sizes
+        mask = columns["observation"][:, :-1, -sum(sizes) :][valid]
+        first_of_each = np.cumsum([0, *sizes[:-1]])
+        return bool(np.take_along_axis(mask, columns["action"][valid] + first_of_each, axis=1).all())
 
 
 def problems_of(chunk: Chunk, experience: Experience) -> list[str]:

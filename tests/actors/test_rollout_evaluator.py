@@ -21,7 +21,7 @@ from actors.rollout_evaluator import (
     student_t,
 )
 from configs.schema import EvaluationConfig, RolloutConfig
-from core.errors import EvaluationError, TamenError
+from core.errors import EvaluationError, TamenError, UsageError
 from core.messages import Reply, Request
 from inference_server.client import InlineClient
 from search.drive import run
@@ -47,6 +47,13 @@ def test_a_short_episode_counts_as_often_as_a_long_one() -> None:
     episodes = run(play_episodes(env, model="main@1", seed=0), Network(3))
 
     assert sorted(episodes) == [Episode(3.0, 2), Episode(6.0, 3), Episode(45.0, 9)]
+
+
+def test_more_episodes_than_environments_are_shared_out_before_they_are_played() -> None:
+    env = SyncVectorEnv([lambda length=length: Guard(Counting(length)) for length in (9, 2, 3)])
+    episodes = run(play_episodes(env, model="main@1", seed=0, episodes=7), Network(3))
+
+    assert sorted(episode.steps for episode in episodes) == [2, 2, 3, 3, 9, 9, 9]
 
 
 def test_the_likeliest_action_is_taken() -> None:
@@ -185,6 +192,36 @@ def test_who_balances_the_pole_is_told_from_who_does_not(tmp_path: Path) -> None
 def test_a_single_episode_has_no_interval(tmp_path: Path) -> None:
     an_evaluator(tmp_path, Clock(), episodes=1).evaluate(7, never)
     assert (results(tmp_path)[0]["low"], results(tmp_path)[0]["high"]) == (None, None)
+
+
+def test_environments_of_the_evaluation_have_options_of_their_own(tmp_path: Path) -> None:
+    evaluator = RolloutEvaluator(
+        "CartPole-v1",
+        EvaluationConfig(episodes=5, env_options={"max_episode_steps": 7}),
+        RolloutConfig(envs_per_group=2, env_options={"max_episode_steps": 60, "sutton_barto_reward": False}),
+        client=InlineClient(leaning),
+        newest_version=lambda: 0,
+        model="main",
+        results_file=tmp_path / "evaluations.jsonl",
+        seed=0,
+    )
+    evaluator.evaluate(0, never)
+    (line,) = results(tmp_path)
+    assert (line["episodes"], line["mean_return"], line["low"]) == (5, 7.0, 7.0)
+
+
+def test_who_plays_both_seats_is_not_judged_by_that(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="both seats"):
+        RolloutEvaluator(
+            "tests.actors.test_two_seats:TamenCoins-v0",
+            EvaluationConfig(episodes=2),
+            RolloutConfig(vectorization="sync"),
+            client=InlineClient(leaning),
+            newest_version=lambda: 0,
+            model="main",
+            results_file=tmp_path / "evaluations.jsonl",
+            seed=0,
+        )
 
 
 def test_the_version_that_is_judged_is_the_one_that_is_asked(tmp_path: Path) -> None:

@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 
 from cluster.bench_rollout import rollout_config
+from cluster.first_weights import keep_first_weights
+from cluster.imitate import GAME
 from cluster.local import LocalEngine
+from cluster.run_folder import RunFolder
+from configs.imitation import ImitationFitSettings
 from configs.schema import NetworkConfig, StepConfig
 from engines.decision_records import rows_of
 from engines.forge_client import Endpoint, ForgeClient
@@ -57,8 +61,9 @@ class Publisher:
         return None
 
 
-def test_what_the_daemons_player_chooses_is_foretold(daemon: Endpoint, tmp_path: Path) -> None:
-    writer, client = DecisionWriter(tmp_path / "games", ABOUT), ForgeClient(daemon)
+def imitated(daemon: Endpoint, folder: Path) -> tuple[dict[str, Any], Weights]:
+    """Return what came of watching 80 games, and the network."""
+    writer, client = DecisionWriter(folder / "games", ABOUT), ForgeClient(daemon)
     for seed in [*range(80), 3]:
         rows = rows_of(client.play(GameRequest(("aggro", "control"), "observe", seed=seed)))
         writer.add(rows.game, rows.columns, rows.counts)
@@ -66,25 +71,30 @@ def test_what_the_daemons_player_chooses_is_foretold(daemon: Endpoint, tmp_path:
     assert (writer.games, writer.duplicates) == (80, 1)
     publisher = Publisher()
     imitation = Imitation(
-        folder=tmp_path / "games",
-        game="gym:engines.forge_environment:Forge-v0",
+        folder=folder / "games",
+        game=GAME,
         network=NetworkConfig(layers=(64, 64), precision="fp32"),
         learner=StepConfig(batch_rows=256, microbatch_rows=256, learning_rate=2e-3, ema_decay=0.9),
-        epochs=4,
-        validation_share=0.2,
+        settings=ImitationFitSettings(epochs=4, validation_share=0.2),
     )
     around = Around(publisher, lambda *_: None, lambda: False, lambda _: None)
-    result = imitate(imitation, tmp_path / "fit", around)
+    result = imitate(imitation, folder / "fit", around)
+    return result, publisher.published[0]
+
+
+def test_what_the_daemons_player_chooses_is_foretold(daemon: Endpoint, tmp_path: Path) -> None:
+    result, weights = imitated(daemon, tmp_path)
     report = result["best"]["validation"]
     assert report["accuracy"] > report["majority_accuracy"] + 0.1
     assert result["lost"] == {}
-    assert build_net(publisher.published[0]).spec == environment_of(ABOUT)
+    assert build_net(weights).spec == environment_of(ABOUT)
 
 
-def run(folder: Path, daemon: Endpoint, steps: int) -> dict[str, Any]:
+def run(folder: Path, daemon: Endpoint, steps: int, first: Weights | None = None) -> dict[str, Any]:
     options = f"{{deck: aggro, opponent_deck: aggro, ports: {daemon.port}, opponent: random}}"
     settings = (f"rollout.env_options={options}", f"stop.learner_steps={steps}")
     config = rollout_config("engines.forge_environment:Forge-v0", [*SMALL, *settings], seed=0)
+    keep_first_weights(RunFolder(folder), first)
     engine = LocalEngine(config, tiny_run(folder, config))
     engine.start()
     engine.advance(240.0)
@@ -94,10 +104,16 @@ def run(folder: Path, daemon: Endpoint, steps: int) -> dict[str, Any]:
 
 
 def test_a_random_player_is_beaten(daemon: Endpoint, tmp_path: Path) -> None:
-    """Of equal decks an untrained net, which chooses by chance too, wins one game in two: 0 on average."""
+    """Of equal decks an untrained net, which chooses by chance too, wins one game in two: 0 on average.
+
+    One that begins with what it has seen the daemon's player do wins from the start.
+    """
     early = run(tmp_path / "early", daemon, 24)
+    _, weights = imitated(daemon, tmp_path)
+    begun = run(tmp_path / "begun", daemon, 24, weights)
     late = run(tmp_path / "late", daemon, 800)
     assert early["replay"]["mean_return"] < 0.25
     assert late["replay"]["mean_return"] > 0.25
+    assert begun["replay"]["mean_return"] > 0.25
     assert late["replay"]["returns_counted"] == 100
     assert late["actor-0"]["set_aside"] == 0

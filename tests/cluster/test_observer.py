@@ -206,6 +206,16 @@ def test_faults_are_summed_over_all_parts_and_their_lives() -> None:
     assert [flat[f"faults/{name}"] for name in ("resent_requests", "refused_chunks")] == [2, 2]
 
 
+def test_ends_of_episodes_are_summed_over_all_actors_and_their_lives() -> None:
+    observer = Observer("first", tiny_config())
+    assert observer.take({}, elapsed_seconds=0.0).ends == {}
+    observer.take({"actor-0": {"ends": {"won": 2}}, "actor-1": {"ends": {"lost": 5}}}, elapsed_seconds=1.0)
+    ends = observer.take(
+        {"actor-0": {"ends": {"won": 1}}, "actor-1": {"ends": {"lost": 6}}}, elapsed_seconds=2.0
+    )
+    assert ends.ends == {"lost": 6, "won": 3}
+
+
 def test_the_share_of_requests_that_fail_is_that_of_the_window() -> None:
     picture = watch(
         (0.0, {"inference": {"requests": 100, "failed_requests": 5}}),

@@ -19,6 +19,7 @@ from cluster.snapshot import (
     InferencePart,
     LearnerPart,
     ReplayPart,
+    RolloutPart,
     Score,
     Snapshot,
 )
@@ -118,6 +119,21 @@ def test_faults_are_told_where_there_were_any() -> None:
     assert len(drawn(FAULTY, width=80, height=24)) < 24
     assert "faults" not in "\n".join(drawn(replace(FULL, faults=FaultsPart(0, 0, 0, 0))))
     assert plain_line(FAULTY) == plain_line(FULL).replace(" limit", " aside=512 failed=1024 resent=3 limit")
+
+
+def test_how_episodes_ended_is_told_where_it_is_known() -> None:
+    assert not any(line.startswith(" ends") for line in drawn(FULL))
+    ended = replace(FULL, ends={"won": 1204, "lost": 33, "out of time": 1})
+    assert " ends 1,204 won · 33 lost · 1 out of time" in drawn(ended)
+    assert "won=1204 lost=33 out-of-time=1" in plain_line(ended)
+    assert (ended.flat()["ends/won"], ended.flat()["ends/out of time"]) == (1204, 1)
+
+
+def test_returns_show_as_many_digits_as_tell_something() -> None:
+    small = RolloutPart(evaluated_return=0.4166, low=0.1, high=0.7332, training_return=-1)
+    text = "\n".join(drawn(replace(FULL, rollout=small)))
+    assert all(number in text for number in ("0.42", "0.10", "0.73", "-1.00"))
+    assert "41.7" in "\n".join(drawn(replace(FULL, rollout=RolloutPart(evaluated_return=41.66))))
 
 
 def test_markup_in_names_is_only_text() -> None:

@@ -1,10 +1,15 @@
-"""Rollouts on Ray with a team of learners: they learn, and go on whichever of them is killed."""
+"""Rollouts on Ray with a team of learners: they begin as told, learn, and go on whichever of them is killed."""
 
 from pathlib import Path
 
 import pytest
 
 from cluster.bench_rollout import rollout_config
+from cluster.first_weights import keep_first_weights
+from cluster.parts import MODEL, make_store
+from cluster.run_folder import RunFolder
+from cluster.workloads import workload_of
+from networks.build import new_net, to_weights
 from tests.cluster.circle import Circle
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.system]
@@ -24,7 +29,11 @@ SMALL = (
 
 
 def test_a_team_steps_together_and_goes_on_whoever_is_killed(tmp_path: Path) -> None:
-    circle = Circle(tmp_path / "run", rollout_config("CartPole-v1", SMALL, seed=0))
+    config, run = rollout_config("CartPole-v1", SMALL, seed=0), RunFolder(tmp_path / "run")
+    net = new_net(workload_of(config).spec, config.network, seed=99)
+    first = to_weights(net, model="another", version=7, game=config.game)
+    keep_first_weights(run, first)
+    circle = Circle(run.root, config)
 
     def turn() -> None:
         steps, version = circle.steps, circle.version
@@ -32,6 +41,7 @@ def test_a_team_steps_together_and_goes_on_whoever_is_killed(tmp_path: Path) -> 
 
     try:
         turn()
+        assert make_store(run).get(MODEL, 0).digest == first.digest
         assert circle.stats["colearner"]["steps"] > 0
         for part in ("colearner", "learner", "actor", "replay"):
             circle.kill(part)

@@ -37,6 +37,27 @@ def test_the_newest_numbers_of_a_run_are_told(tmp_path: Path) -> None:
     json.dumps(status)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "told"), [(0.1, 0.9, "return 0.50 (0.10 to 0.90)"), (None, None, "return 0.50")]
+)
+def test_what_episodes_returned_is_told_with_its_interval(
+    low: float | None,
+    high: float | None,
+    told: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    folder = a_run(tmp_path, "first")
+    line = {"version": 7, "seconds": 3.0, "episodes": 32, "mean_return": 0.5, "low": low, "high": high}
+    folder.evaluations_file.write_text(json.dumps(line | {"mean_steps": 40.0}) + "\n")
+    (status,) = show_status("first", runs=tmp_path, quiet=False)
+    expected = {"mean_return": 0.5, "low": low, "high": high, "episodes": 32, "version": 7}
+    assert status["evaluated_return"] == expected
+    assert capsys.readouterr().out.splitlines()[-1].rstrip().endswith(told)
+
+
 def test_a_run_that_has_a_driver_is_running(tmp_path: Path) -> None:
     folder = a_run(tmp_path, "first")
     lock = open_run(folder, tiny_config())

@@ -57,6 +57,15 @@ def test_a_configuration_can_be_overridden_later() -> None:
         override(config, ["sed=7"])
 
 
+def test_an_entry_of_a_setting_leaves_its_other_entries_and_the_whole_does_not() -> None:
+    first = load("forge", ["rollout.env_options.opponent=self", "rollout.env_options.more=5"], "cpu")
+    usual = load("forge", [], "cpu").rollout.env_options
+    assert first.rollout.env_options == usual | {"opponent": "self", "more": 5}
+    assert override(first, ["rollout.env_options.more=6"]).rollout.env_options["opponent"] == "self"
+    assert override(first, ["rollout.env_options={more: 6}"]).rollout.env_options == {"more": 6}
+    assert load("cartpole", ["rollout.env_options.more=5"], "cpu").rollout.env_options == {"more": 5}
+
+
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
     error = refusal(preset="hex6")
     assert "hex4, hex5, hex7, pong, forge, hex11, hex13, acrobot, cartpole" in error.why

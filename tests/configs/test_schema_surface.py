@@ -31,6 +31,7 @@ policy_gradient.ratio_clip policy_gradient.value_clip policy_gradient.target_kl
 policy_gradient.normalise_advantages policy_gradient.entropy_weight policy_gradient.value_weight
 policy_gradient.vtrace_rho_clip policy_gradient.vtrace_c_clip
 evaluation.every_seconds evaluation.games evaluation.simulations evaluation.opponents evaluation.episodes
+evaluation.env_options
 stop.minutes stop.games stop.learner_steps
 """
 

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from actors.environments import environment_spec, open_environments
-from actors.faults import FAULT
+from actors.faults import CUT, END, FAULT
 from actors.rollout import EnvironmentGroup
 from actors.unrolls import Unrolls
 from configs.loading import load
@@ -18,8 +19,8 @@ from core.errors import TamenError, UsageError
 from core.messages import Reply, Request
 from engines.errors import EngineFault
 from engines.forge_environment import ForgeEnvironment
-from engines.observation import NUM_FEATURES
-from engines.questions import NUM_SLOTS
+from engines.observation import NUM_FEATURES, observe, observe_waiting
+from engines.questions import NUM_SLOTS, Question
 from tests.actors.small_environments import Driver
 from tests.engines.duel_daemon import LIFE, DuelDaemon, Mood, duel_daemon
 
@@ -97,6 +98,18 @@ def test_both_seats_come_up_and_a_seed_tells_which(daemon: DuelDaemon) -> None:
     assert {command.split()[1] for command in first} == {"ours", "theirs"}
 
 
+def test_environments_side_by_side_share_the_daemons_evenly(daemon: DuelDaemon) -> None:
+    with duel_daemon() as another:
+        config = RolloutConfig(
+            vectorization="sync",
+            env_options={"deck": "a", "opponent_deck": "b", "ports": f"{daemon.port},{another.port}"},
+        )
+        env = open_environments(NAME, config, num_envs=6)
+        env.reset(seed=5)
+        env.close()
+        assert (len(daemon.commands), len(another.commands)) == (3, 3)
+
+
 def test_a_slot_that_holds_nothing_is_refused_and_the_game_goes_on(daemon: DuelDaemon) -> None:
     env = a_game(daemon)
     shown, _ = env.reset()
@@ -135,8 +148,9 @@ def test_a_game_over_its_time_is_cut_and_not_lost() -> None:
 def test_a_daemon_that_does_not_go_on_is_a_fault_in_time() -> None:
     with duel_daemon("silent") as daemon:
         env = a_game(daemon, answer_seconds=0.2)
-        with pytest.raises(EngineFault, match="did not answer in time"):
+        with pytest.raises(EngineFault, match="did not answer in time") as caught:
             env.reset()
+        assert "fewer games side by side" in caught.value.fix
         assert env.ends == {"timeout": 1}
         env.close()
 
@@ -162,6 +176,20 @@ def test_a_daemon_that_starts_anew_is_waited_for() -> None:
         env.reset()
     assert now[0] >= 35.0
     assert env.ends == {"died": 1}
+
+
+def test_a_daemon_that_nobody_started_is_not_waited_for_long() -> None:
+    with duel_daemon() as daemon:
+        port = daemon.port
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    env = ForgeEnvironment(deck="a", opponent_deck="b", ports=port, clock=lambda: now[0], sleep=sleep)
+    with pytest.raises(EngineFault, match="is not running"):
+        env.reset()
+    assert now == [10.0]
 
 
 def test_games_without_a_question_are_passed_over_but_not_for_ever() -> None:
@@ -225,6 +253,8 @@ def test_rollouts_keep_versions_probabilities_and_faults() -> None:
     assert group.faults.total == group.set_aside == 2
     assert "127.0.0.1" in group.set_aside_cause
     assert (counted["closed"], counted["protocol"], counted["out of time"]) == (1, 1, 1)
+    assert group.ends == {how: count for how, count in counted.items() if how in group.ends}
+    assert {"closed", "protocol", "out of time"} <= set(group.ends) <= set(counted)
     columns = {
         name: np.concatenate([each.columns[name] for each in finished]) for name in finished[0].columns
     }
@@ -235,6 +265,59 @@ def test_rollouts_keep_versions_probabilities_and_faults() -> None:
     assert set(columns["reward"][over].tolist()) <= {1.0, -1.0}
     assert (columns["reward"][valid & ~over] == 0).all()
     assert columns["truncated"].sum() == 1
+
+
+def test_both_seats_are_asked_in_turn_and_one_wins_what_the_other_loses(daemon: DuelDaemon) -> None:
+    options = {"deck": "a", "opponent_deck": "b", "ports": daemon.port, "seat": "second", "opponent": "self"}
+    env = open_environments(NAME, RolloutConfig(vectorization="sync", env_options=options), num_envs=1)
+    (game,) = env.unwrapped.envs  # pyright: ignore
+    rows, _ = env.reset(seed=1)
+    asked = []
+    while True:
+        masks = rows[:, NUM_FEATURES:]
+        asked.append(int(masks.sum(axis=1).argmax()))
+        assert masks[1 - asked[-1]].nonzero()[0].tolist() == [0]
+        name = "Bolt" if asked[-1] else "pass"
+        slots = [slot_of(game.unwrapped, name) if seat == asked[-1] else 0 for seat in (0, 1)]
+        rows, reward, terminated, _, infos = env.step(np.array(slots))
+        if terminated.any():
+            break
+    env.close()
+    # We sit second, so the first to be asked is the other; it bolts, we pass and die.
+    assert asked == [1, 0] * (len(asked) // 2) + [1] * (len(asked) % 2)
+    assert reward.tolist() == [-1.0, 1.0]
+    assert terminated.tolist() == [True, True]
+    assert infos[END].tolist() == ["lost", CUT]
+
+
+def test_who_waits_sees_the_table_and_no_hand(daemon: DuelDaemon) -> None:
+    env = a_game(daemon, opponent="self")
+    shown, _ = env.reset(seed=1)
+    question = env._question
+    assert question is not None
+    asked, waits = shown["observation"]
+    np.testing.assert_array_equal(asked, observe(question)[0])
+
+    def changed(**of_who_is_asked: Any) -> Question:
+        players = [dict(player) for player in question.decision.state["players"]]
+        players[question.decision.seat] |= of_who_is_asked
+        return replace(
+            question,
+            decision=replace(question.decision, state={**question.decision.state, "players": players}),
+        )
+
+    hand = changed(hand=[{"name": "Another", "id": 1}] * 3)
+    np.testing.assert_array_equal(observe_waiting(hand), waits)
+    assert (observe(hand)[0] != asked).any()
+    # Each sees its own side first, so a life of who is asked stands further on for who waits.
+    life = changed(life=9)
+    (own,), (others,) = (
+        np.flatnonzero(observe(life)[0] != asked),
+        np.flatnonzero(observe_waiting(life) != waits),
+    )
+    assert own < others
+    assert observe_waiting(life)[others] == observe(life)[0][own] == 9
+    env.close()
 
 
 def test_a_daemon_that_is_always_wrong_stops_the_run() -> None:
@@ -263,7 +346,8 @@ def test_a_fault_in_a_process_of_its_own_is_told(daemon: DuelDaemon) -> None:
     env.reset(seed=1)
     rows, _, _, truncated, infos = env.step(np.array([0]))
     assert truncated.tolist() == [True]
-    assert "broke its protocol" in infos[FAULT][0]
+    assert infos[FAULT][0].startswith(f"daemon 127.0.0.1:{daemon.port} broke its protocol: ")
+    assert infos[END].tolist() == ["protocol"]
     rows, _, _, truncated, _ = env.step(np.array([0]))
     assert not truncated[0]
     assert rows[0, NUM_FEATURES:].sum() == 3

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from configs.schema import ReplayConfig
+from core.environments import ActionSpec, EnvironmentSpec
 from core.errors import DataError
 from replay.buffer import LocalObjects, ReplayBuffer
-from replay.experience import BoardExperience, problems_of
+from replay.experience import BoardExperience, RolloutExperience, problems_of
 from replay.records import Chunk, Episodes
 from replay.sampling import Sample, Wait
 from tests.replay.experience import GAME, ROLLOUTS, a_chunk, a_rollout_chunk, same, with_column
@@ -84,6 +85,43 @@ def test_a_sound_chunk_comes_back_as_it_was() -> None:
 def test_a_wrong_value_is_found_and_named(make: Callable[[], Chunk], problem: str) -> None:
     found = problems_of(Chunk.decode(make().encode()), ROLLOUTS)
     assert any(problem in one for one in found), found
+
+
+MASKED = EnvironmentSpec((6,), "float32", ActionSpec("categorical", (2, 3)), masked=True)
+
+
+def a_masked_chunk(*, taken: tuple[int, int], forbidden: int, valid: bool = True) -> tuple[Chunk, list[str]]:
+    """Return unrolls of two choices in one action, a number of whose policy one step forbids; and what is wrong."""
+    experience = RolloutExperience(ROLLOUTS.name, MASKED, unroll_steps=4)
+    chunk = a_rollout_chunk()
+    observation = np.ones((3, 5, 6), np.float32)
+    observation[1, 2, 1 + forbidden] = 0
+    observation[:, -1, 1:] = 0  # of what an unroll leads to nothing is chosen
+    action = np.zeros((3, 4, 2), np.int64)
+    action[1, 2] = taken
+    columns = {"observation": observation, "action": action, "valid": np.ones((3, 4), bool)}
+    columns["valid"][1, 2] = valid
+    chunk = replace(chunk, columns={**chunk.columns, **columns})
+    return chunk, problems_of(chunk, experience)
+
+
+@pytest.mark.parametrize(("taken", "forbidden"), [((1, 0), 1), ((0, 0), 2), ((0, 2), 4)])
+def test_an_action_that_its_mask_forbids_is_found(taken: tuple[int, int], forbidden: int) -> None:
+    assert a_masked_chunk(taken=taken, forbidden=forbidden)[1] == ["an action is one that its mask forbids"]
+    assert a_masked_chunk(taken=taken, forbidden=forbidden, valid=False)[1] == []
+    others = [number for number in range(5) if number not in (taken[0], 2 + taken[1])]
+    assert all(a_masked_chunk(taken=taken, forbidden=number)[1] == [] for number in others)
+
+
+def test_a_forbidden_action_is_refused_and_counted(tmp_path: Path) -> None:
+    experience = RolloutExperience(ROLLOUTS.name, MASKED, unroll_steps=4)
+    buffer = ReplayBuffer(
+        tmp_path, ON_POLICY, run="test", experience=experience, seed=5, objects=LocalObjects()
+    )
+    with pytest.raises(DataError, match="its mask forbids"):
+        buffer.add(a_masked_chunk(taken=(1, 0), forbidden=1)[0].encode())
+    assert (buffer.stats()["refused_chunks"], buffer.stats()["rows"]) == (1, 0)
+    assert buffer.add(a_masked_chunk(taken=(1, 0), forbidden=0)[0].encode()).rows == 3
 
 
 def test_rows_of_one_workload_are_none_of_the_other() -> None:
