@@ -5,7 +5,6 @@ they take turns, and a figure is the median of the rounds.
 """
 
 import contextlib
-import json
 import shlex
 import statistics
 import tempfile
@@ -14,20 +13,27 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from cluster import environment
+from cluster.bench_daemons import bench_connections, bench_flags
+from cluster.bench_engine_rig import (
+    BASE_PORT,
+    DECKS,
+    MEMORY_MB,
+    PATIENCE_SECONDS,
+    capacity,
+    reference,
+    startup_seconds,
+    wait_for,
+)
 from cluster.bench_rig import Measuring, around
-from cluster.engine_games import EnginesOfFolder, Order, local_engines, watch
+from cluster.engine_games import EnginesOfFolder, Order, watch
 from cluster.engines import engines_folder
 from cluster.stopping import StopRequest
-from configs.engines import EngineConfig, EnginesConfig, GamesConfig, JavaConfig, Preset
-from core.errors import ClusterError, UsageError
+from configs.engines import EngineConfig, EnginesConfig, GamesConfig
+from core.errors import UsageError
 from engines.book import Plan
-from engines.errors import EngineFault
-from engines.forge_client import Connection, Endpoint, ForgeClient
-from engines.forge_extension import ForgeConnection
-from engines.forge_protocol import GameRequest
 from engines.journal import read_journal
 from engines.launch import daemon_count
 from engines.process import kill_marked, marked_processes
@@ -35,21 +41,14 @@ from engines.reference.compile import compiled
 from engines.supervised import LIFE_MARK, MARK, mark_of, read_state
 
 SECTIONS = ("pipeline", "waiting", "connections", "flags", "faults")
-DECKS = ("aggro", "control")
-BASE_PORT = 28_000
-PATIENCE_SECONDS = 120.0
 WARM_UP_GAMES = 300
 """Until the JVM has compiled what the games need."""
 GAME_MS = 50
 WAITING_DAEMONS = (1, 2, 4, 8)
-CONNECTION_THREADS, CONNECTION_MS = (1, 10), (0, 1, 50)
-FLAG_GAMES = 3000
-"""Of the reference daemon's own rules, without a time to be spent on each, until the JVM is warm."""
 FAULT_DAEMONS, FAULT_THREADS, FAULT_EVERY = 4, 2, 300
 FAULTS = ("hang", "garbage", "midline")
 """Of the first daemons, each in one of `FAULT_EVERY` games."""
 KILL_SECONDS = 15.0
-MEMORY_MB = 128
 
 
 def bench_engines(sections: Sequence[str], measuring: Measuring, *, fault_games: int) -> dict[str, Any]:
@@ -95,8 +94,8 @@ def bench_engines(sections: Sequence[str], measuring: Measuring, *, fault_games:
 
 def bench_pipeline(room: Path, measuring: Measuring) -> dict[str, Any]:
     """Play on one daemon, each of whose games takes 50 ms of a core, through the whole pipeline on Ray."""
-    config = _reference("pipeline", "--compute-ms", str(GAME_MS), "--threads", "1")
-    startup = _startup_seconds(config, room)
+    config = reference("pipeline", "--compute-ms", str(GAME_MS), "--threads", "1")
+    startup = startup_seconds(config, room)
     games = max(20, round(measuring.seconds * 1000 / GAME_MS))
     capacities, results, durations = [], [], []
     with _engines_up(config, room) as engines:
@@ -133,7 +132,7 @@ def bench_waiting(room: Path, measuring: Measuring) -> dict[str, Any]:
     own: dict[int, float] = {}
     each = round(measuring.seconds * 1000 / GAME_MS)
     for count in WAITING_DAEMONS:
-        config = _reference(
+        config = reference(
             f"waiting-{count}", "--wait-ms", str(GAME_MS), "--threads", "1", count=count, preset="none"
         )
         played: list[float] = []
@@ -157,63 +156,6 @@ def bench_waiting(room: Path, measuring: Measuring) -> dict[str, Any]:
         "capacity_games_per_s": {str(count): rate for count, rate in own.items()},
         "times": times,
         "capacity_times": possible,
-    }
-
-
-def bench_connections(room: Path, measuring: Measuring) -> dict[str, Any]:
-    """Ask for games over one connection that stays open, many at a time, and one after the other over one each.
-
-    A daemon that plays one at a time shows what the connections cost; one that plays ten, what it is worth as well that
-    a batch keeps them all busy.
-    """
-    figures: dict[str, Any] = {}
-    for threads in CONNECTION_THREADS:
-        config = _reference(f"connections-{threads}", "--threads", str(threads))
-        with local_engines(config, room) as engines:
-            (endpoint,) = _wait_for(engines, 1)
-            capacity(endpoint, FLAG_GAMES)
-            for milliseconds in CONNECTION_MS:
-                found = _connections(endpoint, milliseconds, measuring)
-                figures[f"{threads} at once, {milliseconds} ms"] = found
-                measuring.say(
-                    f"connections: a daemon that plays {threads} at once, games of {milliseconds} ms:"
-                    f" kept open {found['kept_games_per_s']:.1f} games/s, one a game {found['anew_games_per_s']:.1f}:"
-                    f" {found['times']:.2f} times"
-                )
-    return figures
-
-
-def _connections(endpoint: Endpoint, milliseconds: int, measuring: Measuring) -> dict[str, float]:
-    games = round(measuring.seconds * 1000 / (milliseconds + 1))
-    kept: list[float] = []
-    anew: list[float] = []
-    for _ in range(measuring.rounds):
-        anew.append(_asked_by(ForgeClient(endpoint), games, milliseconds))
-        kept.append(_asked_by(_opened(endpoint), games, milliseconds))
-    return {
-        "kept_games_per_s": statistics.median(kept),
-        "anew_games_per_s": statistics.median(anew),
-        "times": statistics.median(one / other for one, other in zip(kept, anew, strict=True)),
-    }
-
-
-def bench_flags(room: Path, measuring: Measuring) -> dict[str, Any]:
-    """Let a JVM with the flags of each preset play the reference daemon's own rules."""
-    rates: dict[Preset, list[float]] = {preset: [] for preset in get_args(Preset)}
-    for _ in range(measuring.rounds):
-        for preset, found in rates.items():
-            config = _reference(f"flags-{preset}", "--threads", "1", preset=preset)
-            with local_engines(config, room) as engines:
-                (endpoint,) = _wait_for(engines, 1)
-                warm = capacity(endpoint, FLAG_GAMES)
-                found.append(capacity(endpoint, round(measuring.seconds * warm)))
-    medians = {preset: statistics.median(found) for preset, found in rates.items()}
-    for preset, rate in medians.items():
-        measuring.say(f"flags: {preset} {rate:.0f} games/s, {rate / medians['none']:.3f} of none")
-    return {
-        "games_per_s": medians,
-        "times": {preset: rate / medians["none"] for preset, rate in medians.items()},
-        "rounds": rates,
     }
 
 
@@ -253,21 +195,6 @@ def bench_faults(room: Path, games: int, measuring: Measuring) -> dict[str, Any]
     return result
 
 
-def capacity(endpoint: Endpoint, games: int, *, compute_ms: int = 0, wait_ms: int = 0) -> float:
-    """Return the games a second that a reference daemon plays without a socket.
-
-    Raises:
-        EngineFault: when it does not answer.
-    """
-    deadline = time.monotonic() + PATIENCE_SECONDS + games * (compute_ms + wait_ms + 10) / 100
-    with Connection(endpoint, deadline) as connection:
-        connection.send([f"BENCH {games} -x compute={compute_ms} -x wait={wait_ms}"], deadline)
-        line = connection.receive(deadline) or ""
-    if not line.startswith("BENCH_RESULT: "):
-        raise EngineFault("protocol", str(endpoint), why=f"it answered BENCH by {line[:100]!r}")
-    return json.loads(line.removeprefix("BENCH_RESULT: "))["games_per_s"]
-
-
 class _Killer:
     """Kills one serving daemon after the other, the last first, every `KILL_SECONDS`."""
 
@@ -285,19 +212,6 @@ class _Killer:
         if serving:
             kill_marked(LIFE_MARK, serving[-1 - self.kills % len(serving)].life)
             self.kills += 1
-
-
-def _reference(name: str, *flags: str, count: int = 1, preset: Preset = "throughput") -> EnginesConfig:
-    return EnginesConfig(
-        engine=EngineConfig(
-            name=name,
-            jar=str(compiled()),
-            arguments=("daemon", "-p", "{port}", *flags),
-            count=count,
-            base_port=BASE_PORT,
-        ),
-        java=JavaConfig(memory_mb=MEMORY_MB, preset=preset),
-    )
 
 
 def _faulty(name: str, faults: Sequence[str]) -> EnginesConfig:
@@ -342,7 +256,7 @@ def _engines_up(config: EnginesConfig, runs: Path) -> Iterator[EnginesOfFolder]:
     try:
         wait_until_settled(hosts, PATIENCE_SECONDS)
         engines = EnginesOfFolder(engines_folder(runs, config.engine.name))
-        _wait_for(engines, daemon_count(config))
+        wait_for(engines, daemon_count(config))
         yield engines
     finally:
         end_hosts(hosts.values())
@@ -370,44 +284,3 @@ def _durations(folder: Path) -> list[float]:
 
 def _is_last(entry: dict[str, Any]) -> bool:
     return "ending" in entry or "aside" in entry
-
-
-def _startup_seconds(config: EnginesConfig, room: Path) -> float:
-    """Return how long a daemon takes until it can play."""
-    began = time.monotonic()
-    with local_engines(config, room) as engines:
-        _wait_for(engines, 1)
-        return time.monotonic() - began
-
-
-def _wait_for(engines: EnginesOfFolder, count: int) -> list[Endpoint]:
-    """Return where `count` daemons serve, once they do."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while len(endpoints := engines.endpoints()) < count:
-        if time.monotonic() > deadline:
-            raise ClusterError(
-                "the reference daemon does not come up",
-                why=f"{len(endpoints)} of {count} answered within {PATIENCE_SECONDS:.0f} s",
-                fix="try it: java -jar $(python -m engines.reference.compile) daemon -p 17171",
-            )
-        time.sleep(0.02)
-    return endpoints
-
-
-def _opened(endpoint: Endpoint) -> ForgeConnection:
-    connection = ForgeConnection.opened(endpoint)
-    assert connection is not None
-    return connection
-
-
-def _asked_by(player: ForgeClient | ForgeConnection, games: int, compute_ms: int) -> float:
-    """Return the games a second that come of asking for `games`."""
-    request = GameRequest(DECKS, extra=("-x", f"compute={compute_ms}"))
-    began = time.monotonic()
-    for _, end in player.play_batch([request] * games):
-        if isinstance(end, EngineFault):
-            raise end
-    seconds = time.monotonic() - began
-    if isinstance(player, ForgeConnection):
-        player.close()
-    return games / seconds

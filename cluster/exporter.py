@@ -55,6 +55,7 @@ class Exporter:
     def __init__(self, metrics: Iterable[Metrics]) -> None:
         self._metrics = tuple(metrics)
         self._seen: dict[tuple[str, str], float] = {}
+        self._ended: dict[str, int] = {}
 
     def record(self, stats: Stats, snapshot: Snapshot) -> None:
         """Take in one moment of the run."""
@@ -66,6 +67,11 @@ class Exporter:
             grown = sum(self._growth(part, counter, stats[part]) for part in stats if part.startswith(role))
             for metrics in self._metrics:
                 metrics.count(name, grown, **tags)
+        for how, count in (snapshot.ends or {}).items():
+            grown = count - self._ended.get(how, 0)
+            self._ended[how] = count
+            for metrics in self._metrics:
+                metrics.count("tamen_episodes_ended_total", grown, how=how)
 
     def _growth(self, part: str, counter: str, values: Mapping[str, Any]) -> float:
         """Return how much a counter grew; what a resumed run had before the first look is not counted again."""

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from cluster.terminal import console
 from core.errors import DataError
-from core.metrics import SPECS, checked_amount, checked_spec
+from core.metrics import SPECS, Metrics, checked_amount, checked_spec
 
 Values: TypeAlias = Mapping[str, float | str | None]
 """What is known at one moment, by "group/name"; None is not known."""
@@ -60,6 +61,22 @@ class RayMetrics:
     def observe(self, name: str, value: float, /, **tags: str) -> None:
         checked_spec(name, "histogram", tags)
         self._histograms[name].observe(float(value), tags=self._tags | tags)
+
+
+@contextlib.contextmanager
+def served(port: int | None) -> Iterator[list[Metrics]]:
+    """Serve Prometheus text on 127.0.0.1 while the context lasts; without a port there is nobody to write to."""
+    if port is None:
+        yield []
+        return
+    from core.prometheus import PrometheusMetrics
+
+    metrics = PrometheusMetrics()
+    console().print(f"metrics: http://127.0.0.1:{metrics.serve(port)}/metrics", markup=False)
+    try:
+        yield [metrics]
+    finally:
+        metrics.close()
 
 
 class RunLog:

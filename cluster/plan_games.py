@@ -55,14 +55,20 @@ _TIMES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Machines that play together, as they were typed: "4x16+40x8"."""
+    """Machines that play together, as they were typed: "4x16+40x8".
+
+    Attributes:
+        machines: with as many daemons as they have games in play.
+        at_once: games that a daemon plays at a time.
+    """
 
     typed: str
     machines: tuple[Machine, ...]
+    at_once: int = 1
 
     @property
     def daemons(self) -> int:
-        return sum(machine.daemons for machine in self.machines)
+        return sum(machine.daemons for machine in self.machines) // self.at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +98,12 @@ def parse_games(text: str) -> int:
     )
 
 
-def parse_fleets(text: str, *, daemons: str = "auto") -> list[Fleet]:
+def parse_fleets(text: str, *, daemons: str = "auto", at_once: int = 1) -> list[Fleet]:
     """Return the fleets of "4x16,10x8+2x32": four machines of 16 cores; or ten of 8 and two of 32 together.
 
     Args:
         daemons: of each machine; "auto" is all its cores but two, at least one.
+        at_once: games that each plays at a time.
 
     Raises:
         UsageError: when it cannot be read, or is too much to be simulated.
@@ -114,10 +121,10 @@ def parse_fleets(text: str, *, daemons: str = "auto") -> list[Fleet]:
             why=f"at most {MOST_FLEETS} are compared",
             fix="ask for fewer",
         )
-    return [_fleet(word, None if daemons == "auto" else int(daemons)) for word in typed]
+    return [_fleet(word, None if daemons == "auto" else int(daemons), at_once) for word in typed]
 
 
-def _fleet(text: str, daemons: int | None) -> Fleet:
+def _fleet(text: str, daemons: int | None, at_once: int) -> Fleet:
     kinds = [re.fullmatch(r"([1-9][0-9]{0,4})x([1-9][0-9]{0,3})", word) for word in text.split("+")]
     if not all(kinds):
         raise UsageError(
@@ -127,15 +134,19 @@ def _fleet(text: str, daemons: int | None) -> Fleet:
         )
     counts = [(int(kind[1]), int(kind[2])) for kind in kinds if kind is not None]
     number = sum(count for count, _ in counts)
-    total = sum(count * (daemons or daemons_of(cores)) for count, cores in counts)
+    total = sum(count * at_once * (daemons or daemons_of(cores)) for count, cores in counts)
     if number > MOST_MACHINES or total > MOST_DAEMONS:
         raise UsageError(
-            f"{text} is too much: {number:,} machines with {total:,} daemons",
-            why=f"at most {MOST_MACHINES:,} machines and {MOST_DAEMONS:,} daemons are simulated",
+            f"{text} is too much: {number:,} machines with {total:,} games in play",
+            why=f"at most {MOST_MACHINES:,} machines and {MOST_DAEMONS:,} games at a time are simulated",
             fix="ask for fewer; time goes down with the number of machines",
         )
-    machines = [Machine(cores, daemons or daemons_of(cores)) for count, cores in counts for _ in range(count)]
-    return Fleet(text, tuple(machines))
+    machines = [
+        Machine(cores, at_once * (daemons or daemons_of(cores)))
+        for count, cores in counts
+        for _ in range(count)
+    ]
+    return Fleet(text, tuple(machines), at_once)
 
 
 def plan_games(
@@ -177,6 +188,7 @@ def plan_games(
         tries=tries,
         handouts_per_second=handouts_per_second,
     )
+    at_once = fleets[0].at_once
     progress = _progress(2 * len(fleets) + len(PUBLISHED_MACHINES) + 1, tell)
 
     def run(machines: tuple[Machine, ...], price: float, taken: Spot | None) -> dict[str, float]:
@@ -194,12 +206,12 @@ def plan_games(
     ]
     return {
         "games": games,
-        "durations": _told(durations, work),
+        "durations": _told(durations, work) | {"at_once": at_once},
         "spot": asdict(spot),
         "plans": plans,
         "published": {
-            "machine": [_published_machine(cores, rate, work) for cores, rate in PUBLISHED_CORES],
-            "machines": _published_machines(games, run, spot),
+            "machine": [_published_machine(cores, rate, work, at_once) for cores, rate in PUBLISHED_CORES],
+            "machines": _published_machines(games, run, spot, at_once),
         },
     }
 
@@ -224,9 +236,9 @@ def _costed(outcome: Outcome, price: float) -> dict[str, float]:
     return {"games_per_s": done / outcome.seconds, "cost": cost, **asdict(outcome)}
 
 
-def _published_machine(cores: int, published: float, work: Work) -> dict[str, float]:
+def _published_machine(cores: int, published: float, work: Work, at_once: int) -> dict[str, float]:
     daemons = daemons_of(cores)
-    rate = min(steady_rates([Machine(cores, daemons)], work).games, work.handouts_per_second)
+    rate = min(steady_rates([Machine(cores, at_once * daemons)], work).games, work.handouts_per_second)
     return {
         "cores": cores,
         "daemons": daemons,
@@ -236,15 +248,17 @@ def _published_machine(cores: int, published: float, work: Work) -> dict[str, fl
     }
 
 
-def _published_machines(games: int, run: Callable[..., dict[str, float]], spot: Spot) -> list[dict[str, Any]]:
+def _published_machines(
+    games: int, run: Callable[..., dict[str, float]], spot: Spot, at_once: int
+) -> list[dict[str, Any]]:
     rows = []
     for number in PUBLISHED_MACHINES:
-        machines = (Machine(16, daemons_of(16)),) * number
+        machines = (Machine(16, at_once * daemons_of(16)),) * number
         ours = run(machines, PUBLISHED_PRICE / 16, None)
         seconds = games / (PUBLISHED_RATE * number)
         row = {
             "machines": number,
-            "daemons": sum(machine.daemons for machine in machines),
+            "daemons": number * daemons_of(16),
             "games_per_s": ours["games_per_s"],
             "seconds": ours["seconds"],
             "published_games_per_s": PUBLISHED_RATE * number,
@@ -283,6 +297,14 @@ def show_games(result: dict[str, Any]) -> None:
         f" notice, another machine after {spot['replacement_seconds']:g} s: assumed, not measured",
     ):
         target.print(Text(line), soft_wrap=True)
+    if not durations["is_example"]:
+        target.print(
+            Text(
+                f"each daemon plays {durations['at_once']} at a time; where it was another number while these were"
+                " measured, say so with --at-once"
+            ),
+            soft_wrap=True,
+        )
     if durations["games"] < FEW_DURATIONS:
         target.print(f"{durations['games']} durations are few: how long the slowest games take is a guess")
     target.print(_plans_table(result))
@@ -320,7 +342,12 @@ def _losses(plan: dict[str, Any]) -> str:
     on_demand, spot = plan["on_demand"], plan["spot"]
     text = (
         f"{plan['machines']}: the last {_span(on_demand['tail_seconds'])} wait for the slowest games;"
-        f" spot loses {spot['lost']:,.0f} games to {spot['interruptions']:,.0f} interruptions, which are played again"
+        f" {spot['interruptions']:,.0f} spot machines are taken away"
+    )
+    text += (
+        f", and {spot['lost']:,.0f} games are played again"
+        if spot["lost"] >= 1
+        else ", without loss of a game"
     )
     if on_demand["failed"]:
         text += f"; {on_demand['failed']:,.0f} tries come to nothing, {on_demand['set_aside']:,.0f} games are set aside"
@@ -329,13 +356,15 @@ def _losses(plan: dict[str, Any]) -> str:
 
 def _show_published(result: dict[str, Any]) -> None:
     target, published = console(), result["published"]
-    mean = result["durations"]["mean_s"]
-    target.print(
-        Text(
-            f"a published plan takes 1 game/s from each daemon; here one gives {1 / mean:.2g}, a game in {mean:.3g} s:"
-        ),
-        soft_wrap=True,
-    )
+    durations = result["durations"]
+    mean = durations["mean_s"]
+    each = durations["at_once"] / (mean + durations["between_games_s"])
+    for line in (
+        f"a published plan takes 1 game/s from each daemon; here one gives {_rate(each)}, a game in {mean:.3g} s.",
+        "It counts neither starts nor slowest games nor machines that are taken away, and on 64 cores 60 daemons, where"
+        " its rule is all but two. Ratio: how many times as fast it is as these durations allow.",
+    ):
+        target.print(Text(line), soft_wrap=True)
     table = _table("cores", "daemons", "games/s", "games/h", "published games/s", "ratio")
     for row in published["machine"]:
         table.add_row(
@@ -347,7 +376,7 @@ def _show_published(result: dict[str, Any]) -> None:
             f"{row['ratio']:.3g}",
         )
     target.print(table)
-    table = _table("machines", "daemons", "games/s", f"{short(result['games'])} games", "published", "ratio")
+    table = _table("machines", "daemons", "games/s", f"{_short(result['games'])} games", "published", "ratio")
     for row in published["machines"]:
         table.add_row(
             f"{row['machines']}x16",
@@ -374,6 +403,11 @@ def _table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "machines" else "right")
     return table
+
+
+def _short(games: int) -> str:
+    """Return a number of games as people write it: 10M."""
+    return short(games).replace(".0", "")
 
 
 def _rate(per_second: float) -> str:

@@ -56,7 +56,10 @@ Dollars = typer.Option(
     help="dollars an hour for the first machine; others by cores", min=0, max=1e5, metavar="X"
 )
 SpotDollars = typer.Option(help="the same for spot machines", min=0, max=1e5, metavar="X")
-Measured = typer.Option(help="what engines bench measured, or seconds by line", metavar="FILE")
+Measured = typer.Option(
+    help="a folder of engines play, what engines bench or forge sim printed, or seconds by line",
+    metavar="PATH",
+)
 Startup = typer.Option(help="of a daemon; else as measured", min=0, max=3600, metavar="SECONDS")
 Notice = typer.Option(help="before a machine is gone", min=0, max=86_400, metavar="SECONDS")
 Replacement = typer.Option(help="until another is there", min=0, max=86_400, metavar="SECONDS")
@@ -70,6 +73,9 @@ def games(
         str, typer.Option(help="machines x cores; , between choices, + in one fleet", metavar="NxCORES")
     ] = "4x16",
     daemons: Annotated[str, typer.Option(help="of a machine; auto: cores - 2", metavar="N")] = "auto",
+    at_once: Annotated[
+        int, typer.Option(help="games that a daemon plays at a time", min=1, max=1000, metavar="N")
+    ] = 1,
     price: Annotated[float, Dollars] = 0.68,
     spot_price: Annotated[float, SpotDollars] = 0.27,
     durations: Annotated[Path | None, Measured] = None,
@@ -93,7 +99,7 @@ def games(
     from cluster.terminal import console
     from engines.timings import example_durations, read_durations
 
-    wanted, fleets = parse_games(games), parse_fleets(machines, daemons=daemons)
+    wanted, fleets = parse_games(games), parse_fleets(machines, daemons=daemons, at_once=at_once)
     cores = fleets[0].machines[0].cores
     result = plan_games(
         wanted,

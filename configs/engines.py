@@ -108,12 +108,12 @@ class UpkeepConfig(Section):
 class GamesConfig(Section):
     """How games are asked of daemons that speak Forge's protocol.
 
-    There are `connections` to each daemon at a time. Over one, `batch` games are asked for at once; "auto" is as many
-    as the daemon plays at a time, and more when they are short. A game may take `game_seconds`, after which the daemon
-    breaks it off, and a decision `decision_seconds`; without an answer `slack_seconds` beyond that it has failed. What
-    has failed `tries` times is set aside; after `most_set_aside` such games without one that came to its end the run
-    stops. `extra` options stand behind each request. Decisions are written in files of `shard_games` games, or of what
-    has come in `shard_seconds`. At a stop, games in play have `stop_seconds` to end.
+    There are `connections` to each daemon at a time. Over one that stays open, `batch` games are asked for at once;
+    "auto" is as many as the daemon plays at a time, and more when they are short. A game may take `game_seconds`, after
+    which the daemon breaks it off, and a decision `decision_seconds`; without an answer `slack_seconds` beyond that it
+    has failed. What has failed `tries` times is set aside; after `most_set_aside` such games without one that came to
+    its end the run stops. `extra` options stand behind each request. Decisions are written in files of `shard_games`
+    games, or of what has come in `shard_seconds`. At a stop, games in play have `stop_seconds` to end.
     """
 
     connections: Annotated[int, Field(ge=1, le=64)] = 2

@@ -50,7 +50,10 @@ def _histogram(name: str, unit: str, text: str, *buckets: float) -> MetricSpec:
 _WAITS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)
 _SYNCS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 _DURATIONS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
-_ENGINE_GAMES = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0)
+_ENGINE_GAMES = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0),
+)
 _ROWS = tuple(2.0**k for k in range(17))
 _PLIES = (5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 75.0, 100.0, 150.0, 200.0, 400.0, 1000.0)
 
@@ -60,6 +63,7 @@ SPECS: tuple[MetricSpec, ...] = (
     _histogram("tamen_game_duration_seconds", "seconds", "from a game's first move to its last", *_DURATIONS),
     _histogram("tamen_game_plies", "plies", "moves of a finished game", *_PLIES),
     _counter("tamen_games_set_aside_total", "games", "games given up because their evaluation failed twice"),
+    _counter("tamen_episodes_ended_total", "episodes", "episodes by how they ended", "how"),
     _counter("tamen_requests_resent_total", "requests", "requests sent again because their answer was lost"),
     _counter("tamen_requests_spilled_total", "requests", "requests sent to another server than their home"),
     _counter("tamen_chunks_refused_total", "chunks", "chunks that the replay refused for what is in them"),
@@ -97,9 +101,16 @@ SPECS: tuple[MetricSpec, ...] = (
     _histogram(
         "tamen_engine_game_duration_seconds",
         "seconds",
-        "from asking for a game to its result",
+        "that a game took in its daemon",
         *_ENGINE_GAMES,
     ),
+    _gauge(
+        "tamen_engine_game_quantile_seconds",
+        "seconds",
+        "that a share of the games did not take longer than in their daemons",
+        "quantile",
+    ),
+    _gauge("tamen_engine_games_left", "games", "games that are played or wait to be played"),
     _counter("tamen_engine_retries_total", "games", "games asked for again because they broke", "reason"),
     _counter("tamen_engine_games_set_aside_total", "games", "games given up after their last try", "reason"),
     _gauge(

@@ -13,10 +13,15 @@ from engines.errors import shown
 
 VERSION_SECONDS = 60.0
 """For `java -version`; a busy machine takes some."""
+LARGE_HEAP_MB = 4096
 INITIAL_SHARE = 2 / 3
 """Of a container's heap, what is taken at the start."""
 FIRST_SCREEN = 100
 """Number of the first daemon's virtual screen; those of people begin at 0."""
+RECORDING = "recording.jfr"
+RECORDING_MB = 64
+"""Of a flight recording; what is older is dropped."""
+_PIECES = "recording"
 _SCREENS_APART = 10
 _MOST_MANIFEST_BYTES = 1 << 20
 _VERSION = re.compile(r'version "([0-9]{1,4})(?:\.([0-9]{1,4}))?')
@@ -54,7 +59,8 @@ def preset_flags(preset: Preset, memory_mb: int) -> tuple[str, ...]:
         f"-Xmx{memory_mb}m",
         f"-Xms{round(memory_mb * INITIAL_SHARE)}m",
         "-XX:+UseG1GC",
-        "-XX:G1HeapRegionSize=16m",
+        # Of a smaller heap regions of this size would be so few that the collector has hardly a choice.
+        *(("-XX:G1HeapRegionSize=16m",) if memory_mb >= LARGE_HEAP_MB else ()),
         "-XX:InitiatingHeapOccupancyPercent=35",
         "-XX:G1ReservePercent=15",
         "-XX:MaxMetaspaceSize=256m",
@@ -77,18 +83,34 @@ def jar_command(config: JavaConfig, jar: Path, arguments: tuple[str, ...]) -> tu
         # Those that are started at the same moment would choose the same, so each begins to look elsewhere.
         screen = (_xvfb_run(), "-a", "-n", "{screen}")
     recording = (
-        "-XX:StartFlightRecording=filename={room}/recording.jfr,dumponexit=true,maxsize=64m,settings=profile"
+        f"-XX:StartFlightRecording=filename={{room}}/{RECORDING},dumponexit=true,settings=profile"
+        f",maxsize={RECORDING_MB}m",
+        # In /tmp, as by itself, the pieces of a JVM that is killed would stay for ever.
+        f"-XX:FlightRecorderOptions=repository={{room}}/{_PIECES}",
     )
     return (
         *screen,
         java,
         *preset_flags(config.preset, config.memory_mb),
-        *([recording] if config.record else []),
+        *(recording if config.record else ()),
         *config.flags,
         "-jar",
         str(jar.resolve()),
         *arguments,
     )
+
+
+def recordings(folder: Path) -> list[tuple[str, int]]:
+    """Return path and bytes of the flight recordings of the engines in `folder`; 0 until the recorded JVM ends."""
+    found = sorted(folder.glob(f"*/{RECORDING}"))
+    return [(str(path), path.stat().st_size) for path in found]
+
+
+def drop_old_pieces(room: Path) -> None:
+    """Delete, before a JVM starts in `room`, what killed ones have left of their recordings there, but the newest."""
+    killed = sorted((room / _PIECES).glob("*/"), key=lambda folder: folder.stat().st_mtime)
+    for folder in killed[:-1]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def screen_of(number: int) -> int:

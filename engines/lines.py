@@ -64,17 +64,17 @@ class LineReader:
         )
 
     def _receive(self, deadline: float) -> bool:
-        """Wait for more bytes; return False at the end of the stream."""
+        """Take more bytes, as soon as some have come; return False at the end of the stream."""
         while True:
-            if not _is_ready(self._descriptor, select.POLLIN, deadline):
-                so_far = f", only {shown(bytes(self._buffer))}" if self._buffer else ""
-                raise EngineFault(
-                    "timeout", self._engine, why=f"no whole line came until its deadline{so_far}"
-                )
             try:
                 data = os.read(self._descriptor, _READ_BYTES)
             except BlockingIOError:
-                continue
+                if _is_ready(self._descriptor, select.POLLIN, deadline):
+                    continue
+                so_far = f", only {shown(bytes(self._buffer))}" if self._buffer else ""
+                raise EngineFault(
+                    "timeout", self._engine, why=f"no whole line came until its deadline{so_far}"
+                ) from None
             except OSError as error:
                 raise EngineFault("closed", self._engine, why=f"reading failed: {error}") from error
             self._buffer += data
@@ -120,12 +120,12 @@ class LineWriter:
         """Send several lines in as few writes as they fit; errors as in `write_line`."""
         left = memoryview(b"".join(_encoded(line) for line in lines))
         while left:
-            if not _is_ready(self._descriptor, select.POLLOUT, deadline):
-                raise EngineFault("timeout", self._engine, why="it does not read what is sent to it")
             try:
                 left = left[os.write(self._descriptor, left) :]
             except BlockingIOError:
-                continue
+                if not _is_ready(self._descriptor, select.POLLOUT, deadline):
+                    why = "it does not read what is sent to it"
+                    raise EngineFault("timeout", self._engine, why=why) from None
             except OSError as error:
                 raise EngineFault("closed", self._engine, why=f"writing failed: {error}") from error
 

@@ -22,6 +22,7 @@ _WON = re.compile(r"Game Result: Game ([0-9]{1,9}) ended in ([0-9]{1,10}) ms\. (
 _DRAW = re.compile(r"Game Result: Game ([0-9]{1,9}) ended in a Draw! Took ([0-9]{1,10}) ms\.")
 _NO_DECK = re.compile(r"Could not load deck - (.+), match cannot start")
 _SLOW = "Stopping slow match as draw"
+_RESULT = "Game Result: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,29 +41,33 @@ class SimGame:
     timed_out: bool
 
 
-def sim_games(lines: Iterable[str], engine: str, *, games: int) -> Iterator[SimGame]:
-    """Read what a run for two decks printed, as it comes, and yield its games; `games` is how many were asked for.
+def is_sim_output(lines: Iterable[str]) -> bool:
+    """Whether these are lines that `forge sim` prints of games."""
+    return any(line.strip().startswith((_RESULT, "Could not load deck - ")) for line in lines)
+
+
+def sim_games(lines: Iterable[str], engine: str) -> Iterator[SimGame]:
+    """Read what runs of two decks printed, one behind the other, and yield their games.
+
+    A run that was ended early has fewer games than it says.
 
     Raises:
-        EngineFault: `refused` when a deck is not there, `protocol` when a game is missing, comes twice or was won by
-            nobody who plays, `closed` when the lines end before the last game. Games before that have been yielded.
+        EngineFault: `refused` when a deck was not there, `protocol` when a game is missing, comes twice, or was won by
+            nobody who plays. Games before that have been yielded.
     """
     players: tuple[str, str] | None = None
     number, is_slow = 0, False
     for line in map(str.strip, lines):
         if (missing := _NO_DECK.fullmatch(line)) is not None:
             raise EngineFault("refused", engine, why=f"it could not load the deck {shown(missing[1])}")
-        if players is None:
-            players = _players(line)
+        if (found := _players(line)) is not None:
+            players, number, is_slow = found, 0, False
         elif line == _SLOW:
             is_slow = True
-        elif line.startswith("Game Result: "):
+        elif line.startswith(_RESULT):
             number += 1
             yield _game(line, engine, number=number, players=players, timed_out=is_slow)
             is_slow = False
-            if number == games:
-                return
-    raise unexpected(engine, None, expected=f"game {number + 1} of {games}")
 
 
 def _players(line: str) -> tuple[str, str] | None:
@@ -73,7 +78,11 @@ def _players(line: str) -> tuple[str, str] | None:
     return (first, f"Ai(2)-{second}") if first.startswith("Ai(1)-") else None
 
 
-def _game(line: str, engine: str, *, number: int, players: tuple[str, str], timed_out: bool) -> SimGame:
+def _game(
+    line: str, engine: str, *, number: int, players: tuple[str, str] | None, timed_out: bool
+) -> SimGame:
+    if players is None:
+        raise unexpected(engine, line, expected="a line that says which two decks play")
     won, drawn = _WON.fullmatch(line), _DRAW.fullmatch(line)
     expected = f"the result of game {number} of {players[0]} and {players[1]}"
     if won is not None and int(won[1]) == number and won[3] in players:

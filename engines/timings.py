@@ -1,13 +1,13 @@
 """How long games of engines take: what was measured, read from a file, and what is told to monitoring.
 
 `tamen engines bench --json` writes such a file, `read_durations` reads it, and `tamen plan games` reckons with it.
-Whoever plays games or keeps daemons tells an `EngineRecorder` what has just been measured.
+Whoever plays games tells an `EngineRecorder` what has just been measured.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
@@ -17,13 +17,17 @@ import numpy as np
 
 from core.errors import DataError, UsageError
 from core.metrics import Metrics
-from engines.errors import FaultKind
-from engines.supervised import DaemonRecord
+from engines.errors import EngineFault, FaultKind
+from engines.journal import read_journal
+from engines.sim_output import is_sim_output, sim_games
 
 MOST_SECONDS = 86_400.0
 """Of a game; who measures more has measured something else."""
 MOST_GAMES = 1_000_000
 MOST_BYTES = 64 << 20
+LEAST_SECONDS = 5e-4
+JOURNAL = "games.jsonl"
+"""In the folder of a book of games."""
 _NUMBER = re.compile(r"[+]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 
 EXAMPLE_GAMES = 10_000
@@ -98,19 +102,23 @@ def example_durations() -> Durations:
 
 
 def read_durations(path: Path) -> Durations:
-    """Read what was measured: the JSON of `tamen engines bench --json`, or seconds, one number a line.
+    """Read what was measured: a folder of games, the JSON of `tamen engines bench --json`, what `forge sim` printed, or
+    seconds, one a line.
 
     Of the JSON, which may stand on the last line behind others, `durations_s` is needed; `startup_s` is used, and so
     are `games_per_s` and `capacity_games_per_s`, of the same daemons, where both are there. Other keys are left alone.
+    Of the folder of `tamen engines play` those games count that were finished, of what was printed all.
 
     Raises:
-        UsageError: when there is no such file.
-        DataError: when it is neither, or a number is not above 0 and at most a day.
+        UsageError: when there is no such file, or no games in the folder.
+        DataError: when it is none of these, or a number is not above 0 and at most a day.
     """
+    if (path / JOURNAL).is_file():
+        return _of_games(path)
     if not path.is_file():
         raise UsageError(
             f"there are no durations in {path}",
-            why="it is a folder" if path.is_dir() else "there is no such file",
+            why=f"it is a folder without {JOURNAL}" if path.is_dir() else "there is no such file",
             fix="measure some: tamen engines bench --json > durations.json",
         )
     with path.open("rb") as file:
@@ -124,12 +132,32 @@ def read_durations(path: Path) -> Durations:
     lines = [line for line in map(str.strip, text.splitlines()) if line]
     if not lines:
         _refuse(path, "it is empty")
+    if is_sim_output(lines):
+        return _of_sim(path, lines)
     if lines[-1].startswith("{") or lines[0].startswith("{"):
         return _of_json(path, lines[-1] if lines[-1].startswith("{") else text)
     for number, line in enumerate(lines, 1):
         if _NUMBER.fullmatch(line) is None:
             _refuse(path, f"number {number} is {line[:40]!r}, no number of seconds")
     return Durations(_checked(path, [float(line) for line in lines]), str(path))
+
+
+def _of_games(folder: Path) -> Durations:
+    """Return how long the finished games of a book took; of many, as many as are reckoned with."""
+    told = [entry["seconds"] for entry in read_journal(folder / JOURNAL) if "ending" in entry]
+    # Of less than half a millisecond daemons say 0.
+    seconds = np.sort([seconds if seconds else LEAST_SECONDS for seconds in told])
+    if len(seconds) > MOST_GAMES:
+        seconds = np.quantile(seconds, (np.arange(MOST_GAMES) + 0.5) / MOST_GAMES)
+    return Durations(_checked(folder / JOURNAL, seconds.tolist()), f"{len(told):,} games in {folder}")
+
+
+def _of_sim(path: Path, lines: list[str]) -> Durations:
+    try:
+        told = [game.milliseconds / 1000 or LEAST_SECONDS for game in sim_games(lines, "forge sim")]
+    except EngineFault as fault:
+        _refuse(path, fault.why)
+    return Durations(_checked(path, told), f"{len(told):,} games of forge sim in {path}")
 
 
 def _of_json(path: Path, text: str) -> Durations:
@@ -167,7 +195,7 @@ def _refuse(path: Path, why: str) -> NoReturn:
     raise DataError(
         f"{path} holds no durations of games",
         why=why,
-        fix="give what `tamen engines bench --json` prints, or seconds, one number a line",
+        fix="give what `tamen engines bench --json` or `forge sim` prints, or seconds, one number a line",
     )
 
 
@@ -177,7 +205,7 @@ def _frozen(seconds: np.ndarray) -> np.ndarray:
 
 
 class EngineRecorder:
-    """Tells monitoring what was measured of engines. One for each process; any thread may tell it of games.
+    """Tells monitoring what was measured of games of engines. Any thread may.
 
     Args:
         metrics: where to.
@@ -185,10 +213,9 @@ class EngineRecorder:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._restarts: dict[int, int] = {}
 
     def game_finished(self, ending: Ending, seconds: float) -> None:
-        """Count a game, `seconds` after it was asked for."""
+        """Count a game, which took some seconds in its daemon."""
         self._metrics.count("tamen_engine_games_total", outcome=ending)
         self._metrics.observe("tamen_engine_game_duration_seconds", seconds)
 
@@ -198,17 +225,9 @@ class EngineRecorder:
     def game_set_aside(self, reason: FaultKind) -> None:
         self._metrics.count("tamen_engine_games_set_aside_total", reason=reason)
 
-    def daemon_busy(self, number: int, ratio: float) -> None:
-        """Tell the share of its time that daemon `number` of this machine has a game in play."""
-        self._metrics.gauge("tamen_engine_busy_ratio", ratio, daemon=str(number))
-
-    def daemons(self, records: Iterable[DaemonRecord]) -> None:
-        """Take in how the daemons of this machine stand. Restarts from before the first look are not counted."""
-        for record in records:
-            if record.busy_share is not None:
-                self.daemon_busy(record.number, record.busy_share)
-            before = self._restarts.get(record.number, record.restarts)
-            self._restarts[record.number] = record.restarts
-            # A supervisor that was itself started again counts from zero.
-            grown = record.restarts - before if record.restarts >= before else record.restarts
-            self._metrics.count("tamen_engine_restarts_total", grown, daemon=str(record.number))
+    def games_stand(self, left: int, quantiles: Mapping[float, float | None]) -> None:
+        """Tell how many games are not done, and in how many seconds shares of those that are were played."""
+        self._metrics.gauge("tamen_engine_games_left", left)
+        for share, seconds in quantiles.items():
+            if seconds is not None:
+                self._metrics.gauge("tamen_engine_game_quantile_seconds", seconds, quantile=f"{share:g}")

@@ -47,8 +47,8 @@ import java.util.stream.IntStream;
  *
  * <pre>
  *   java TamenCards daemon -p 17171 [--threads 10] [--decks DIR] [--start-ms N]
- *                          [--compute-ms N] [--wait-ms N] [--fault NAME [--every N]]
- *   java TamenCards bench --games 1000 [--threads 10] [--compute-ms N] [--wait-ms N]
+ *                          [--compute-ms N] [--wait-ms N] [--allocate-mb N] [--live-mb N] [--fault NAME [--every N]]
+ *   java TamenCards bench --games 1000 [--threads 10] [--compute-ms N] [--wait-ms N] [--allocate-mb N] [--live-mb N]
  * </pre>
  *
  * Commands, one a connection: NEWGAME deck1 deck2 [-i|-o] [-q] [-c seconds] [-t seconds] [-s seed] [-x key=value …],
@@ -56,7 +56,8 @@ import java.util.stream.IntStream;
  * line carries the id of its command; see Tagged.
  *
  * What a daemon can be told, for all games by its flags and for one by -x: to compute or to wait for some
- * milliseconds, to let a random player take a seat (-x random=1), and to go wrong (-x fault=…; see Fault).
+ * milliseconds, to take some megabytes from the heap, to let a random player take a seat (-x random=1), and to go wrong
+ * (-x fault=…; see Fault). With --live-mb it keeps as much in the heap from its start on.
  *
  * What is done otherwise than in the published daemon, and why:
  *  - each game has a random generator of its own, so that a seed means one game however many are played beside it;
@@ -1160,8 +1161,15 @@ public final class TamenCards {
         TWICE
     }
 
-    /** How games go beside their rules: CPU and waiting time of each, what goes wrong, which seat plays at random. */
-    record Trial(long computeMs, long waitMs, Fault fault, int randomSeat) {
+    /**
+     * How games go beside their rules: CPU and waiting time of each, what it takes from the heap, what goes wrong, and
+     * which seat plays at random.
+     */
+    record Trial(long computeMs, long waitMs, long allocateMb, Fault fault, int randomSeat) {
+
+        static final Trial NONE = new Trial(0, 0, 0, Fault.NONE, 0);
+        private static final int PIECE_BYTES = 64;
+        private static final int PIECES_OF_A_MB = (1 << 20) / PIECE_BYTES;
 
         /** Use up the time that each game is to take. */
         void spend(Clock clock) throws GameStopped {
@@ -1174,6 +1182,21 @@ public final class TamenCards {
                 sleep(Math.min(left, 100));
                 clock.check();
             }
+            List<Object> held = new ArrayList<>();
+            for (long left = allocateMb; left > 0; left--) {
+                fill(held, 1, 4); // as copies of a game are that an AI looks into: most are soon thrown away
+                clock.check();
+            }
+        }
+
+        /** Allocate so many megabytes in small pieces, and hold one of every `oneOf` of them. */
+        static void fill(List<Object> held, long megabytes, int oneOf) {
+            for (long i = 0; i < megabytes * PIECES_OF_A_MB; i++) {
+                long[] piece = new long[PIECE_BYTES / 8 - 2];
+                if (i % oneOf == 0) {
+                    held.add(piece);
+                }
+            }
         }
 
         /** Change by `key=value`. Raises IllegalArgumentException. */
@@ -1181,10 +1204,12 @@ public final class TamenCards {
             String[] pair = word.split("=", 2);
             String value = pair.length == 2 ? pair[1] : "";
             return switch (pair[0]) {
-                case "compute" -> new Trial(Long.parseLong(value), waitMs, fault, randomSeat);
-                case "wait" -> new Trial(computeMs, Long.parseLong(value), fault, randomSeat);
-                case "fault" -> new Trial(computeMs, waitMs, Fault.valueOf(value.toUpperCase(Locale.ROOT)), randomSeat);
-                case "random" -> new Trial(computeMs, waitMs, fault, Integer.parseInt(value));
+                case "compute" -> new Trial(Long.parseLong(value), waitMs, allocateMb, fault, randomSeat);
+                case "wait" -> new Trial(computeMs, Long.parseLong(value), allocateMb, fault, randomSeat);
+                case "allocate" -> new Trial(computeMs, waitMs, Long.parseLong(value), fault, randomSeat);
+                case "fault" -> new Trial(computeMs, waitMs, allocateMb,
+                    Fault.valueOf(value.toUpperCase(Locale.ROOT)), randomSeat);
+                case "random" -> new Trial(computeMs, waitMs, allocateMb, fault, Integer.parseInt(value));
                 default -> throw new IllegalArgumentException(word);
             };
         }
@@ -1469,7 +1494,7 @@ public final class TamenCards {
                     games.execute(() -> play(order, channel));
                 } else if (command.startsWith("BENCH ")) {
                     String[] words = command.split("\\s+");
-                    Trial each = new Trial(0, 0, Fault.NONE, 0);
+                    Trial each = Trial.NONE;
                     for (int i = 2; i < words.length; i++) {
                         each = words[i].equals("-x") ? each : each.with(words[i]);
                     }
@@ -1633,6 +1658,7 @@ public final class TamenCards {
             result.put("threads", threads);
             result.put("compute_ms", each.computeMs());
             result.put("wait_ms", each.waitMs());
+            result.put("allocate_mb", each.allocateMb());
             result.put("seconds", seconds);
             result.put("games_per_s", count / seconds);
             return Json.of(result);
@@ -1657,8 +1683,11 @@ public final class TamenCards {
 
     // ----------------------------------------------------------------- main
 
+    /** What stays in the heap for as long as the daemon runs, as the cards of a large game do. */
+    private static final List<Object> LIVE = new ArrayList<>();
+
     private static final List<String> FLAGS = List.of("-p", "--threads", "--decks", "--start-ms", "--compute-ms",
-        "--wait-ms", "--fault", "--every", "--games");
+        "--wait-ms", "--allocate-mb", "--live-mb", "--fault", "--every", "--games");
 
     public static void main(String[] args) throws IOException {
         Map<String, String> flags = new HashMap<>();
@@ -1682,12 +1711,14 @@ public final class TamenCards {
     }
 
     private static void start(String verb, Map<String, String> flags) throws IOException {
-        Trial trial = new Trial(0, 0, Fault.NONE, 0)
+        Trial trial = Trial.NONE
             .with("compute=" + flags.getOrDefault("--compute-ms", "0"))
             .with("wait=" + flags.getOrDefault("--wait-ms", "0"))
+            .with("allocate=" + flags.getOrDefault("--allocate-mb", "0"))
             .with("fault=" + flags.getOrDefault("--fault", "none"));
         int threads = Integer.parseInt(flags.getOrDefault("--threads", "10"));
         int every = Math.max(1, Integer.parseInt(flags.getOrDefault("--every", "1")));
+        Trial.fill(LIVE, Long.parseLong(flags.getOrDefault("--live-mb", "0")), 1);
         Daemon daemon = new Daemon(threads, Path.of(flags.getOrDefault("--decks", ".")), trial, every);
         if (verb.equals("bench")) {
             System.out.println(daemon.bench(Integer.parseInt(flags.getOrDefault("--games", "1000")), trial));

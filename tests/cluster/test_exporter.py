@@ -77,6 +77,18 @@ def test_requests_that_failed_or_were_lost_and_chunks_refused_are_counted() -> N
     assert metrics.counted["tamen_chunks_refused_total",] == 1
 
 
+def test_how_episodes_ended_is_counted_from_picture_to_picture() -> None:
+    metrics = Noted()
+    exporter = Exporter([metrics])
+    for ends in (None, {"won": 3}, {"won": 5, "out of time": 1}):
+        exporter.record({}, replace(PICTURE, ends=ends))
+
+    counted = {
+        key[1]: number for key, number in metrics.counted.items() if key[0] == "tamen_episodes_ended_total"
+    }
+    assert counted == {"won": 5, "out of time": 1}
+
+
 def test_a_process_that_restarted_counts_from_zero() -> None:
     metrics = recorded({"inference": {"rows": 0}}, {"inference": {"rows": 900}}, {"inference": {"rows": 30}})
 

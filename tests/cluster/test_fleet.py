@@ -183,6 +183,64 @@ def test_every_game_is_finished_or_set_aside(
     assert outcome.tail_seconds <= outcome.seconds
 
 
+@given(
+    st.lists(st.floats(0.01, 100), min_size=1, max_size=20),
+    st.integers(1, 80),
+    st.integers(1, 6),
+    st.floats(0, 20),
+    st.floats(0, 5),
+    st.integers(0, 3),
+)
+def test_more_to_do_takes_no_less_and_more_to_do_it_with_no_more(
+    seconds: list[float], games: int, daemons: int, startup: float, between: float, seed: int
+) -> None:
+    asked = work(games, *seconds, startup_seconds=startup, between_games=between)
+    machines = [Machine(8, daemons)]
+    takes = simulate(machines, asked, seed=seed).seconds
+
+    for more in (
+        replace(asked, games=games + 1),
+        replace(asked, seconds=asked.seconds * 1.1),
+        replace(asked, startup_seconds=startup + 1),
+        replace(asked, between_games=between + 1),
+        replace(asked, handouts_per_second=1.0),
+    ):
+        assert simulate(machines, more, seed=seed).seconds >= takes * (1 - 1e-9)
+    for stronger in ([Machine(8, daemons + 1)], [*machines, Machine(8, 1)]):
+        assert simulate(stronger, asked, seed=seed).seconds <= takes * (1 + 1e-9)
+
+
+@given(
+    st.lists(st.floats(0.5, 100), min_size=1, max_size=20),
+    st.floats(0.01, 10),
+    st.floats(0, 200),
+    st.floats(0, 600),
+    st.floats(0, 60),
+)
+def test_a_worse_place_to_play_gives_no_more_games(
+    seconds: list[float], interruptions: float, notice: float, replacement: float, startup: float
+) -> None:
+    machines, asked = [Machine(16, 14)] * 2, work(1000, *seconds, startup_seconds=startup)
+    here = steady_rates(machines, asked, spot(interruptions, notice, replacement))
+    calm = steady_rates(machines, asked)
+
+    for worse in (
+        steady_rates(machines, asked, spot(1.1 * interruptions, notice, replacement)),
+        steady_rates(machines, asked, spot(interruptions, notice, replacement + 60)),
+        steady_rates(
+            machines, replace(asked, startup_seconds=startup + 10), spot(interruptions, notice, replacement)
+        ),
+        steady_rates(machines, replace(asked, failed_share=0.1), spot(interruptions, notice, replacement)),
+    ):
+        assert worse.games <= here.games * (1 + 1e-9)
+    assert here.games <= calm.games * (1 + 1e-9)
+    assert (
+        steady_rates(machines, asked, spot(interruptions, notice + 60, replacement)).lost <= here.lost + 1e-12
+    )
+    rare = steady_rates(machines, asked, spot(1e-7, notice, replacement))
+    assert rare.games == pytest.approx(calm.games, rel=1e-3)
+
+
 def test_a_game_that_fails_is_tried_as_often_as_it_may_be() -> None:
     outcome = simulate([Machine(4, 10)], work(20_000, 1.0, failed_share=0.5, tries=3))
 

@@ -14,6 +14,8 @@ from cluster import plan_games as planner
 from cluster.fleet import MOST_DAEMONS, Machine, Spot
 from cluster.plan_games import Prices, parse_fleets, parse_games, plan_games, show_games
 from core.errors import UsageError
+from engines.book import GameBook, Plan
+from engines.tickets import Played
 from engines.timings import Durations, example_durations
 from tests.cluster.commands import assert_three_lines, run_here
 
@@ -191,6 +193,28 @@ def test_a_slow_coordinator_is_what_a_large_fleet_waits_for() -> None:
     assert large == pytest.approx(1_000_000 / 5, rel=0.01)
 
 
+def test_a_daemon_that_plays_several_at_a_time_is_as_good_as_several(capsys: Capture) -> None:
+    plans = {
+        at_once: plan_games(
+            28_000,
+            parse_fleets("2x16", daemons=daemons, at_once=at_once),
+            alike(3.0, startup_seconds=0.0),
+            prices=PRICES,
+            spot=NEVER,
+        )
+        for at_once, daemons in ((1, "140"), (10, "auto"))
+    }
+
+    assert plans[10]["plans"][0]["daemons"] == 28
+    assert plans[10]["plans"][0]["on_demand"] == plans[1]["plans"][0]["on_demand"]
+    assert [row["games_per_s"] for row in plans[10]["published"]["machine"]] == pytest.approx(
+        [10 * row["games_per_s"] for row in plans[1]["published"]["machine"]]
+    )
+    assert plans[10]["published"]["machines"][3]["daemons"] == 280
+    show_games(plans[10])
+    assert "each daemon plays 10 at a time" in capsys.readouterr().out
+
+
 def test_few_durations_and_games_that_fail_are_told(capsys: Capture) -> None:
     show_games(
         plan_games(
@@ -241,12 +265,41 @@ def test_the_verb_reckons_with_the_durations_of_a_file(tmp_path: Path, capsys: C
     assert result["durations"]["source"] == str(bench)
 
 
+def test_the_verb_reckons_with_the_games_of_a_folder(tmp_path: Path, capsys: Capture) -> None:
+    with GameBook(tmp_path, Plan(games=1, decks=("a",))) as book:
+        book.exchange("here", 1, [], want=1, hold_seconds=60)
+        book.exchange("here", 2, [Played(0, 1, "draw", 2.0)], want=0, hold_seconds=60)
+
+    said = run_here(
+        capsys,
+        *(
+            "plan",
+            "games",
+            "--games",
+            "1.4k",
+            "--machines",
+            "1x16",
+            "--durations",
+            tmp_path,
+            "--startup",
+            "1",
+        ),
+    )
+
+    assert (said.code, said.err) == (0, "")
+    assert f"durations are 1 games in {tmp_path}" in said.out.replace("\n", "")
+    assert "say so with --at-once" in said.out
+    assert "without loss of a game" in said.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
         (("--games", "ten"), ("'ten'", "--games 10M")),
         (("--machines", "16"), ("'16'", "--machines 4x16")),
         (("--daemons", "all"), ("'all'", "--daemons 14")),
+        (("--machines", "4x16", "--at-once", "1000"), ("games in play", "ask for fewer")),
+        (("--durations", "."), ("it is a folder without games.jsonl", "tamen engines bench --json")),
         (("--durations", "nowhere.json"), ("nowhere.json", "tamen engines bench --json")),
         (("--startup", "1000", "--interruptions", "60"), ("taken away", "--interruptions")),
     ],

@@ -1,6 +1,7 @@
 """Java is found and looked at before it is needed, and what is wrong with it is told with what mends it."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,7 +10,16 @@ import pytest
 
 from configs.engines import EngineConfig, EnginesConfig, JavaConfig
 from core.errors import UsageError
-from engines.jvm import check_jar, find_java, jar_command, java_version, preset_flags, screen_of
+from engines.jvm import (
+    check_jar,
+    drop_old_pieces,
+    find_java,
+    jar_command,
+    java_version,
+    preset_flags,
+    recordings,
+    screen_of,
+)
 from engines.launch import daemon_count, plan_launch
 
 
@@ -109,7 +119,9 @@ def test_presets_are_sized_by_the_memory_of_one_daemon() -> None:
         throughput
     )
     container = preset_flags("container", 6144)
-    assert {"-Xmx6144m", "-Xms4096m", "-XX:InitiatingHeapOccupancyPercent=35"} <= set(container)
+    regions = "-XX:G1HeapRegionSize=16m"
+    assert {"-Xmx6144m", "-Xms4096m", "-XX:InitiatingHeapOccupancyPercent=35", regions} <= set(container)
+    assert regions not in preset_flags("container", 512)
     assert container.count("--add-opens") == 5
 
 
@@ -117,8 +129,32 @@ def test_the_command_has_its_parts_in_javas_order(java: str, tmp_path: Path) -> 
     config = JavaConfig(preset="none", flags=("-Dx=1",), record=True)
     command = jar_command(config, jar(tmp_path / "a.jar"), ("daemon", "-p", "{port}"))
     assert command[0] == java
-    assert command[1].startswith("-XX:StartFlightRecording=filename={room}/")
-    assert command[2:] == ("-Dx=1", "-jar", str(tmp_path / "a.jar"), "daemon", "-p", "{port}")
+    assert command[1].startswith("-XX:StartFlightRecording=filename={room}/recording.jfr,")
+    assert "maxsize=64m" in command[1]
+    assert command[2] == "-XX:FlightRecorderOptions=repository={room}/recording"
+    assert command[3:] == ("-Dx=1", "-jar", str(tmp_path / "a.jar"), "daemon", "-p", "{port}")
+
+
+def test_of_what_killed_jvms_have_recorded_the_newest_is_kept(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "old", "older")):
+        (tmp_path / "recording" / name).mkdir(parents=True)
+        (tmp_path / "recording" / name / "piece.jfr").write_text("piece")
+        os.utime(tmp_path / "recording" / name, (1000 - age, 1000 - age))
+
+    drop_old_pieces(tmp_path)
+    drop_old_pieces(tmp_path / "elsewhere")
+
+    assert [path.name for path in (tmp_path / "recording").iterdir()] == ["new"]
+    assert (tmp_path / "recording" / "new" / "piece.jfr").exists()
+
+
+def test_recordings_are_found_in_the_rooms_of_daemons(tmp_path: Path) -> None:
+    for number, text in ((0, "whole"), (1, "")):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "recording.jfr").write_text(text)
+
+    assert recordings(tmp_path) == [(f"{tmp_path}/0/recording.jfr", 5), (f"{tmp_path}/1/recording.jfr", 0)]
+    assert recordings(tmp_path / "elsewhere") == []
 
 
 def test_a_virtual_screen_is_wrapped_around_it_or_said_to_be_missing(java: str, tmp_path: Path) -> None:

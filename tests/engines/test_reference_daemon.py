@@ -208,7 +208,11 @@ def test_it_ends_when_it_is_told_to_and_plays_its_games_first(folder: Path) -> N
         player.start()
         while client.status().active_games == 0:
             pass
-        client.shutdown()
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        with Connection(endpoint, deadline) as connection:
+            connection.send(["SHUTDOWN"], deadline)
+            assert "ERROR" not in (connection.receive(deadline) or "ERROR")
+        Connection(endpoint, deadline).close()  # it looks whether it is to end when one comes
         player.join(PATIENCE_SECONDS)
         assert process.wait(PATIENCE_SECONDS) == 0
         assert len(ends) == 1
@@ -341,3 +345,12 @@ def test_its_capacity_is_measured_without_a_socket_and_in_the_same_jvm(endpoint:
         result = json.loads(printed)
         assert (result["threads"], result["games"], result["wait_ms"]) == (threads, games, 50)
         assert 0 < result["games_per_s"] <= threads / 0.05
+
+
+def test_it_keeps_and_takes_as_much_memory_as_it_is_told_to(folder: Path) -> None:
+    with reference_daemon("--live-mb", "60", "--allocate-mb", "100", folder=folder) as (endpoint, _):
+        client = ForgeClient(endpoint)
+        assert client.status().memory_used >= 60
+        for outcome in (client.play(request) for request in requests(5)):  # twice the heap in all
+            assert outcome.error is None
+        assert 60 <= client.status().memory_used <= 256

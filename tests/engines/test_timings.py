@@ -4,16 +4,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import DataError, UsageError
-from core.metrics import SPECS
 from core.prometheus import PrometheusMetrics
-from engines.supervised import DaemonRecord
-from engines.timings import EngineRecorder, example_durations, read_durations
+from engines.book import GameBook, Plan
+from engines.tickets import Failed, Played
+from engines.timings import LEAST_SECONDS, EngineRecorder, example_durations, read_durations
 
 Write = Callable[[str | bytes], Path]
 
@@ -116,7 +115,43 @@ def test_a_file_that_is_not_there_is_told_with_what_makes_it(tmp_path: Path) -> 
     assert "tamen engines bench --json" in missing.value.fix
     with pytest.raises(UsageError) as folder:
         read_durations(tmp_path)
-    assert folder.value.why == "it is a folder"
+    assert folder.value.why == "it is a folder without games.jsonl"
+
+
+def test_the_games_of_a_folder_are_read_that_were_finished(tmp_path: Path) -> None:
+    with GameBook(tmp_path, Plan(games=4, decks=("a",), tries=1)) as book:
+        book.exchange("here", 1, [], want=4, hold_seconds=60)
+        ends = [Played(0, 1, "first", 2.0), Played(1, 1, "draw", 0.0), Failed(2, 1, "died", "it did")]
+        book.exchange("here", 2, ends, want=0, hold_seconds=60)
+        found = read_durations(tmp_path)  # while it is written
+
+    assert found.seconds.tolist() == [
+        0.0005,
+        2.0,
+    ]  # what took less than a daemon's millisecond took something
+    assert found.source == f"2 games in {tmp_path}"
+    assert (found.startup_seconds, found.between_games, found.is_example) == (None, 0.0, False)
+
+
+def test_a_folder_without_a_finished_game_is_told(tmp_path: Path) -> None:
+    GameBook(tmp_path, Plan(games=4, decks=("a",))).close()
+    with pytest.raises(DataError, match="holds no durations") as refused:
+        read_durations(tmp_path)
+    assert "0 durations" in refused.value.why
+
+
+def test_of_very_many_games_as_many_are_reckoned_with_as_can_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.timings.MOST_GAMES", 100)
+    with GameBook(tmp_path, Plan(games=1000, decks=("a",))) as book:
+        book.exchange("here", 1, [], want=1000, hold_seconds=60)
+        ends = [Played(number, 1, "draw", 1.0 + number / 1000) for number in range(1000)]
+        book.exchange("here", 2, ends, want=0, hold_seconds=60)
+
+    found = read_durations(tmp_path)
+    assert len(found.seconds) == 100
+    assert found.mean == pytest.approx(1.4995, abs=1e-4)
 
 
 def values(metrics: PrometheusMetrics) -> dict[str, float]:
@@ -145,30 +180,47 @@ def test_games_are_counted_by_how_they_ended_and_timed() -> None:
     assert told['tamen_engine_games_set_aside_total{reason="timeout"}'] == 1
 
 
-def record(number: int, restarts: int, busy_share: float | None) -> DaemonRecord:
-    return DaemonRecord(number=number, state="ready", restarts=restarts, busy_share=busy_share)
-
-
-def test_restarts_are_counted_as_they_grow_over_lives_of_the_supervisor() -> None:
+def test_how_games_stand_is_told_as_far_as_it_is_known() -> None:
     metrics = PrometheusMetrics()
-    recorder = EngineRecorder(metrics)
-    for restarts in (3, 4, 4, 6, 1, 2):  # three by then, then three more, then a new supervisor's two
-        recorder.daemons([record(0, restarts, 0.25), record(1, 0, None)])
+    EngineRecorder(metrics).games_stand(7, {0.5: 0.25, 0.99: None})
+
+    assert values(metrics) == {
+        "tamen_engine_games_left": 7,
+        'tamen_engine_game_quantile_seconds{quantile="0.5"}': 0.25,
+    }
+
+
+def test_games_of_a_millisecond_and_of_a_minute_have_buckets_of_their_own() -> None:
+    metrics = PrometheusMetrics()
+    for seconds in (0.0008, 0.0015, 1.5, 45.0, 90.0):
+        EngineRecorder(metrics).game_finished("draw", seconds)
 
     told = values(metrics)
-    assert told['tamen_engine_restarts_total{daemon="0"}'] == 5
-    assert told['tamen_engine_restarts_total{daemon="1"}'] == 0
-    assert told['tamen_engine_busy_ratio{daemon="0"}'] == 0.25
-    assert 'tamen_engine_busy_ratio{daemon="1"}' not in told  # it was not measured
+    bounds = [
+        float(name.split('"')[1])
+        for name in told
+        if name.startswith("tamen_engine_game_duration_seconds_bucket")
+    ]
+    published = [1, 2, 5, 10, 20, 30, 60, 120]
+    assert set(published) < set(bounds)
+    counts = [
+        told[f'tamen_engine_game_duration_seconds_bucket{{le="{bound}"}}']
+        for bound in (0.001, 0.002, 2.0, 60.0)
+    ]
+    assert counts == [1, 2, 3, 4]
 
 
-def test_every_metric_of_engines_has_someone_who_writes_it() -> None:
-    metrics = PrometheusMetrics()
-    recorder = EngineRecorder(metrics)
-    recorder.game_finished("second", np.float64(1.0))
-    recorder.game_tried_again("closed")
-    recorder.game_set_aside("closed")
-    recorder.daemons([record(0, 0, 1.0)])
-
-    written = metrics.text()
-    assert [spec.name for spec in SPECS if "_engine_" in spec.name and spec.name not in written] == []
+def test_what_forge_sim_printed_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "sim.log"
+    path.write_text(
+        "Simulation mode\nAi(1)-Red vs Ai(2)-Blue - 3 games of Constructed\n"
+        "Game Result: Game 1 ended in 8123 ms. Ai(1)-Red has won!\n\nStopping slow match as draw\n"
+        "Game Result: Game 2 ended in a Draw! Took 120004 ms.\nGame Result: Game 3 ended in 0 ms. Ai(2)-Blue has won!\n"
+    )
+    found = read_durations(path)
+    assert found.seconds.tolist() == [LEAST_SECONDS, 8.123, 120.004]
+    assert found.source.startswith("3 games of forge sim in ")
+    path.write_text("Simulation mode\nCould not load deck - red.dck, match cannot start\n")
+    with pytest.raises(DataError, match="holds no durations") as caught:
+        read_durations(path)
+    assert "'red.dck'" in caught.value.why
