@@ -8,8 +8,8 @@ thread that has called `run` brings that to the book and fetches tickets, a mome
 down is not fetched, players wait; so nothing piles up.
 
 A daemon that failed is left alone for a moment (`engines.forge_pool`), and is then asked for one game alone until that
-ends well. When a connection breaks, the games fail that the daemon can have been playing; those that waited behind
-them go back as they were.
+ends well. A game that hangs fails alone. When a connection breaks, the games fail that the daemon can have been
+playing; those that waited behind them go back as they were.
 """
 
 import math
@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from configs.engines import GamesConfig
 from core.metrics import Metrics, NoMetrics
-from engines.book import MOST_TICKETS, End, Exchange, Failed, Played, Returned, Ticket
+from engines.book import MOST_TICKETS
 from engines.errors import EngineFault
 from engines.forge_client import Decider, Endpoint, Limits
 from engines.forge_decisions import Choice, Decision
@@ -31,8 +31,9 @@ from engines.forge_extension import ForgeConnection
 from engines.forge_pool import ForgePool, Session
 from engines.forge_protocol import GameRequest, Mode, Outcome
 from engines.lines import MAX_LINE_BYTES
+from engines.tickets import End, Exchange, Failed, Played, Returned, Ticket
 from engines.timings import MOST_SECONDS, Ending, EngineRecorder
-from engines.watched_games import game_line, write_shard
+from engines.watched_games import FOLDER, game_line, write_shard
 
 TICK_SECONDS = 0.2
 """After which results are brought to the book, however few they are."""
@@ -51,6 +52,8 @@ DECISION_BYTES = 1 << 20
 """Of a line that tells a decision: on a board of a hundred cards it has more than other lines may have."""
 MOST_ENDS = 4096
 """Put down and not yet fetched, beyond which players wait."""
+MOST_END_BYTES = 64 << 20
+"""Of the decisions of these, beyond which they wait as well."""
 NO_METRICS = NoMetrics()
 
 
@@ -76,6 +79,8 @@ class EngineGames:
         holder: its name there; unlike those of all others.
         config: how games are asked for.
         endpoints: where daemons serve at the moment; asked several times a second.
+        complain: is told of a daemon that has no place left where a game does not hang, or where one after the other
+            hangs.
         mode: what the daemons are to tell. In "observe" and "interact" decisions are kept, in `folder`.
         decide: chooses in the mode "interact", by the number of the game.
         folder: of the run.
@@ -90,6 +95,7 @@ class EngineGames:
         config: GamesConfig,
         *,
         endpoints: Callable[[], Sequence[Endpoint]],
+        complain: Callable[[Endpoint], None] = lambda endpoint: None,
         mode: Mode = "result",
         decide: Decider | None = None,
         folder: Path | None = None,
@@ -104,7 +110,7 @@ class EngineGames:
         self._clock = clock
         line_bytes = MAX_LINE_BYTES if mode == "result" else DECISION_BYTES
         limits = Limits(slack_seconds=config.slack_seconds, line_bytes=line_bytes)
-        self._pool = ForgePool([], per_endpoint=config.connections, limits=limits)
+        self._pool = ForgePool([], per_endpoint=config.connections, limits=limits, complain=complain)
         self._threads: list[threading.Thread] = []
         self._exchanges = 0
         self._is_over = False
@@ -117,6 +123,7 @@ class EngineGames:
         """For players: there are tickets, or room for what becomes of them."""
         self._tickets: deque[Ticket] = deque()
         self._ends: list[tuple[End, bytes]] = []
+        self._end_bytes = 0
         self._playing = 0
         self._stop_by = math.inf
         self._problem: BaseException | None = None
@@ -125,6 +132,7 @@ class EngineGames:
         self._serving, self._batch = 0, 1
         self._played, self._busy_seconds = 0, 0.0
         self._faults: Counter[str] = Counter()
+        self._unplayable = ""
         self._began: float | None = None
 
     def run(self) -> None:
@@ -164,8 +172,9 @@ class EngineGames:
         """Return what it did so far.
 
         Returns:
-            played; faults, by kind; playing, sessions in use now; endpoints; busy_share: of the time that there were
-            places at daemons, in which games were in play there.
+            played; faults, by kind; playing, sessions in use now; endpoints; unplayable: why none of the daemons that
+            serve can be played with, "" where one can; busy_share: of the time that there were places at daemons, in
+            which games were in play there.
         """
         with self._lock:
             elapsed = 0.0 if self._began is None else self._clock() - self._began
@@ -175,6 +184,7 @@ class EngineGames:
                 "faults": dict(self._faults),
                 "playing": self._playing,
                 "endpoints": self._serving,
+                "unplayable": self._unplayable if self._serving and not self._playing else "",
                 "busy_share": min(1.0, self._busy_seconds / (elapsed * places))
                 if elapsed and places
                 else None,
@@ -198,7 +208,7 @@ class EngineGames:
         """Wait until tickets run low, or there is much or the last to bring, at most for some seconds."""
         with self._lock:
             until = self._clock() + seconds
-            while not self.is_stopping() and len(self._ends) < MOST_ENDS // 2:
+            while not self.is_stopping() and not self._is_full(0.5):
                 if self._ends and self._is_idle():
                     return
                 now = self._clock()
@@ -206,6 +216,10 @@ class EngineGames:
                 if now >= until or (is_low and now >= self._dry_until):
                     return
                 self._news.wait((min(until, self._dry_until) if is_low else until) - now)
+
+    def _is_full(self, share: float = 1.0) -> bool:
+        """Whether a share of what may be put down lies there."""
+        return len(self._ends) >= share * MOST_ENDS or self._end_bytes >= share * MOST_END_BYTES
 
     def _is_idle(self) -> bool:
         return not (self._tickets or self._playing)
@@ -220,7 +234,7 @@ class EngineGames:
     def _exchange(self, *, is_last: bool = False) -> None:
         """Bring what was put down, and fetch tickets."""
         with self._lock:
-            put_down, self._ends = self._ends, []
+            put_down, self._ends, self._end_bytes = self._ends, [], 0
             may_ask = not self.is_stopping() and self._clock() >= self._dry_until
             want = max(0, self._stock() - len(self._tickets)) if may_ask else 0
             is_idle = is_last or self._is_idle()
@@ -259,10 +273,11 @@ class EngineGames:
             while self._wait_for_tickets():
                 try:
                     with self._pool.session(SESSION_SECONDS) as session:
+                        self._unplayable = ""
                         if batch := self._take(session):
                             self._play(session, batch)
-                except EngineFault:  # no session was free; none is raised while games are played
-                    continue
+                except EngineFault as fault:  # no session was free; none is raised while games are played
+                    self._unplayable = fault.why
         except BaseException as problem:
             with self._lock:
                 self._problem = self._problem or problem
@@ -272,7 +287,7 @@ class EngineGames:
         """Wait until there are tickets, and room for what becomes of them; False when it is to stop."""
         with self._lock:
             while not self.is_stopping():
-                if self._tickets and len(self._ends) < MOST_ENDS:
+                if self._tickets and not self._is_full():
                     return True
                 self._supply.wait(SESSION_SECONDS)
             return False
@@ -282,28 +297,28 @@ class EngineGames:
         with self._lock:
             if self.is_stopping():
                 return []
-            size = self._batch_size(session)
+            in_time = math.ceil(self._paces.get(session.endpoint, 0.0) * BATCH_SECONDS)
+            size = self._batch_size(session, in_time)
             share = math.ceil(len(self._tickets) / len(self._threads))
             batch = [self._tickets.popleft() for _ in range(min(size, share))]
-            self._batch = max(self._batch, size)
+            self._batch = max(self._batch, size, min(MOST_BATCH, in_time))
             self._playing += bool(batch)
             if self._is_low():
                 self._news.notify()
             return batch
 
-    def _batch_size(self, session: Session) -> int:
-        if session.endpoint in self._shaky:
+    def _batch_size(self, session: Session, in_time: int) -> int:
+        """Return how many games are asked for; `in_time` end in BATCH_SECONDS."""
+        # Where each game has a connection of its own, those behind the first would only wait.
+        if session.endpoint in self._shaky or not isinstance(session.player, ForgeConnection):
             return 1
         if self._config.batch != "auto":
             return self._config.batch
-        at_once = session.player.games if isinstance(session.player, ForgeConnection) else 1
-        in_time = math.ceil(self._paces.get(session.endpoint, 0.0) * BATCH_SECONDS)
-        return min(MOST_BATCH, max(at_once, in_time))
+        return min(MOST_BATCH, max(session.player.games, in_time))
 
     def _play(self, session: Session, batch: list[Ticket]) -> None:
         """Play a batch, and put down what became of each of its tickets."""
         left = dict(enumerate(batch))
-        blamed = session.player.games if isinstance(session.player, ForgeConnection) else len(batch)
         began, played = self._clock(), 0
         decide = None if self._decide is None else _by_number(self._decide, batch)
         try:
@@ -314,11 +329,8 @@ class EngineGames:
                     if isinstance(end, Outcome):
                         played += 1
                         self._put_down(ticket, end, after)
-                    elif end.kind == "refused" or blamed > 0:
-                        blamed -= end.kind != "refused"
-                        self._put_down_failed(ticket, end)
                     else:
-                        left[place] = ticket
+                        self._put_down_failed(ticket, end)
                     if self._clock() > self._stop_by:
                         break
         finally:
@@ -347,6 +359,7 @@ class EngineGames:
             game_seconds=self._config.game_seconds,
             decision_seconds=self._config.decision_seconds,
             seed=ticket.seed,
+            quiet=False,
             extra=self._config.extra,
         )
 
@@ -360,20 +373,23 @@ class EngineGames:
         # A daemon's word for how long it took counts as far as that can be.
         seconds = min(outcome.milliseconds / 1000, after, MOST_SECONDS)
         line = game_line(ticket, outcome) if self._shelf is not None else b""
-        self._recorder.game_finished(ending, after)
+        self._recorder.game_finished(ending, seconds)
         with self._lock:
+            while line and self._is_full() and not self.is_stopping():
+                self._supply.wait(SESSION_SECONDS)
             self._played += 1
             self._append(Played(ticket.number, ticket.attempt, ending, seconds), line)
 
     def _put_down_failed(self, ticket: Ticket, fault: EngineFault) -> None:
-        why = f"{fault.what}: {fault.why}"
+        why = f"{fault.what}: {fault.why}" + (f"; {fault.fix}" if fault.is_final else "")
         with self._lock:
             self._faults[fault.kind] += 1
-            self._append(Failed(ticket.number, ticket.attempt, fault.kind, why), b"")
+            self._append(Failed(ticket.number, ticket.attempt, fault.kind, why, fault.is_final), b"")
 
     def _append(self, end: End, line: bytes) -> None:
         self._ends.append((end, line))
-        if len(self._ends) == MOST_ENDS // 2:
+        self._end_bytes += len(line)
+        if self._is_full(0.5):
             self._news.notify()
 
 
@@ -409,7 +425,10 @@ class _Shelf:
 
     def _write(self) -> list[End]:
         name = f"{self._prefix}-{self._number:06}"
-        write_shard(self._folder, name, self._lines)
+        try:
+            write_shard(self._folder, name, self._lines)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._folder / FOLDER)) from error
         self._number += 1
         ends: list[End] = [
             Played(end.number, end.attempt, end.ending, end.seconds, record=name) for end in self._held

@@ -4,13 +4,11 @@
 it goes. The same command goes on where it was stopped. Under Ray the parts are those of cluster/engine_games_actor.py.
 """
 
-import re
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -19,28 +17,33 @@ from rich.text import Text
 from actors.engine_games import EngineGames
 from cluster import environment
 from cluster.addresses import cluster_to_join
-from cluster.engines import engines_folder, standing
+from cluster.engine_games_checks import Checkup, Faults, check_refusals, nobody_plays
+from cluster.engines import check_usable, engines_folder, machine_name, standing
+from cluster.metrics_sinks import served
 from cluster.pipeline_display import StepDisplay
+from cluster.profiling import check_profile, costliest, profiled, profiles_since
 from cluster.stopping import StopRequest, stop_request
 from cluster.terminal import UNKNOWN, console, duration, percent, real, whole
 from configs.engines import EnginesConfig
 from configs.loading import dump
-from core.errors import ClusterError, UsageError
 from core.files import write_atomic
+from core.metrics import Metrics, NoMetrics
 from engines.book import GameBook, Plan
 from engines.forge_client import Endpoint
+from engines.jvm import recordings
 from engines.launch import plan_launch
+from engines.monitor import EngineMonitor
 from engines.service import STEP_SECONDS
-from engines.supervised import StateFile, read_state
+from engines.supervised import StateFile, complain, read_state
 from engines.supervisor import Supervisor
+from engines.terms import terms_of
 
 POLL_SECONDS = 0.2
 LOOK_SECONDS = 1.0
 """Between two looks at the engines."""
 STATE_SECONDS = 0.5
 """Between two looks at where daemons serve."""
-TELL_SECONDS = 10.0
-"""Between two lines about faults."""
+NO_METRICS = NoMetrics()
 STOP_SECONDS = 20.0
 """For players to bring back what they have, besides the time that games in play are given."""
 
@@ -54,12 +57,14 @@ class Order:
         plan: the games.
         folder: of the run; on a cluster at the same path on each machine, as `runs` is.
         runs: below which the engines have their folder.
+        profile: file for where Python's time goes, and beside it one for each that plays in a process of its own.
     """
 
     config: EnginesConfig
     plan: Plan
     folder: Path
     runs: Path
+    profile: Path | None = None
 
 
 class Players(Protocol):
@@ -79,6 +84,10 @@ class Players(Protocol):
 
     def engines(self) -> list[dict[str, Any]]:
         """Return of the engines of each machine that answers what `cluster.engines.standing` does."""
+        ...
+
+    def news(self) -> list[str]:
+        """Return a line for each machine that has joined, left, or cannot run engines, since the last call."""
         ...
 
     def stop(self) -> None:
@@ -109,6 +118,10 @@ class EnginesOfFolder:
             raise self.problem
         return standing(self._folder.name, self._folder, self.state())
 
+    def complain(self, endpoint: Endpoint) -> None:
+        """Have the daemon there started again: its games hang, though it answers."""
+        complain(self._folder, endpoint.port)
+
     def endpoints(self) -> list[Endpoint]:
         state = self.state()
         return [] if state is None else [Endpoint(daemon.port) for daemon in state.daemons if daemon.serving]
@@ -117,17 +130,20 @@ class EnginesOfFolder:
 class LocalPlayers:
     """Players in this process; see `Players`."""
 
-    def __init__(self, order: Order, engines: EnginesOfFolder) -> None:
+    def __init__(self, order: Order, engines: EnginesOfFolder, metrics: Metrics = NO_METRICS) -> None:
         self._engines = engines
-        self._book = GameBook(order.folder, order.plan)
+        self._profile = order.profile
+        self._book = GameBook(order.folder, order.plan, metrics=metrics)
         self._problem: BaseException | None = None
         self._games = EngineGames(
             self._book,
-            here(),
+            machine_name(),
             order.config.games,
             endpoints=engines.endpoints,
+            complain=engines.complain,
             mode=order.plan.mode,
             folder=order.folder,
+            metrics=metrics,
         )
         self._thread = threading.Thread(target=self._run, name="games", daemon=True)
         self._thread.start()
@@ -143,6 +159,9 @@ class LocalPlayers:
     def engines(self) -> list[dict[str, Any]]:
         return [self._engines.standing()]
 
+    def news(self) -> list[str]:
+        return []
+
     def stop(self) -> None:
         self._games.stop()
 
@@ -153,14 +172,10 @@ class LocalPlayers:
 
     def _run(self) -> None:
         try:
-            self._games.run()
+            with profiled(self._profile):
+                self._games.run()
         except BaseException as problem:  # raised where somebody looks
             self._problem = problem
-
-
-def here() -> str:
-    """Return a name of this machine that a file may have."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "here"
 
 
 def play_games(
@@ -170,33 +185,57 @@ def play_games(
     address: str | None = None,
     quiet: bool,
     plain: bool = False,
+    metrics_port: int | None = None,
 ) -> dict[str, Any]:
     """Play the games of `order` until each is finished or set aside, or Ctrl-C.
 
+    Args:
+        metrics_port: of 127.0.0.1, where this process serves Prometheus text meanwhile; 0 takes a free one.
+
     Returns:
         what `GameBook.stats` does; retries, in all; restarts, of daemons since they were brought up; busy_share, of the
-        sessions; folder; stopped, whether by Ctrl-C.
+        sessions; folder; stopped, whether by Ctrl-C; profiles and recordings, files on this machine.
 
     Raises:
         UsageError: when what is to be started is not there, or the folder has other games.
         ClusterError: when no daemon comes up, or one game after the other is set aside; what was finished stays.
     """
     plan_launch(order.config)
+    check_profile(order.profile)
     order.folder.mkdir(parents=True, exist_ok=True)
-    target = console(stderr=True)
-    with stop_request() as stop, StepDisplay(target, plain=plain) as display:
+    order = replace(order, plan=replace(order.plan, terms=terms_of(order.config)))
+    target, began = console(stderr=True), time.time()
+    with (
+        stop_request() as stop,
+        served(metrics_port) as ports,
+        StepDisplay(target, plain=plain) as display,
+    ):
         display.begin(f"games of {order.config.engine.name}")
-        with players_of(order, engine, address) as players:
+        with players_of(order, engine, address, ports) as players:
             write_atomic(order.folder / "config.yaml", dump(order.config).encode())
-            result = watch(players, order, stop, None if quiet else display)
+            monitors = [EngineMonitor(port, counts_games=engine == "ray") for port in ports]
+            result = watch(players, order, stop, None if quiet else display, monitors=monitors)
+    result["profiles"] = [str(path) for path in profiles_since(order.profile, began)]
+    written = (
+        recordings(engines_folder(order.runs, order.config.engine.name)) if order.config.java.record else []
+    )
+    result["recordings"] = [file for file, size in written if size]
     if not quiet:
         show_result(result)
+        if order.plan.mode == "observe" and result["finished"]:
+            name = order.config.engine.name
+            console().print(Text(f"next: tamen engines imitate {order.folder} --name {name}"), soft_wrap=True)
     return result
 
 
 @contextmanager
-def players_of(order: Order, engine: Literal["local", "ray"], address: str | None) -> Iterator[Players]:
-    """Give players; in the end they, and engines that were brought up for them, are gone."""
+def players_of(
+    order: Order, engine: Literal["local", "ray"], address: str | None, ports: Sequence[Metrics] = ()
+) -> Iterator[Players]:
+    """Give players; in the end they, and engines that were brought up for them, are gone.
+
+    Players in this process tell of their games to the first of `ports`, if there is one.
+    """
     if engine == "ray":
         joined = None if address is None else cluster_to_join(address)
         environment.prepare_ray(joined)
@@ -206,7 +245,7 @@ def players_of(order: Order, engine: Literal["local", "ray"], address: str | Non
             yield players
         return
     with local_engines(order.config, order.runs) as engines:
-        local = LocalPlayers(order, engines)
+        local = LocalPlayers(order, engines, ports[0] if ports else NO_METRICS)
         try:
             yield local
         finally:
@@ -218,22 +257,16 @@ def local_engines(config: EnginesConfig, runs: Path) -> Iterator[EnginesOfFolder
     """Give the engines of this machine: those that are up, which stay so; or else they are up meanwhile.
 
     Raises:
-        UsageError: when others of that name are up.
+        UsageError: when others of that name are up, or those of other games.
     """
     folder = engines_folder(runs, config.engine.name)
     state = read_state(folder)
     if state is not None and state.is_supervised():
-        wanted = plan_launch(config).digest()
-        if any(daemon.digest != wanted for daemon in state.daemons):
-            raise UsageError(
-                f"other engines are up as {config.engine.name}",
-                why="they were started by another command, or with other flags",
-                fix=f"end them with `tamen engines down {config.engine.name}`, or choose another engine.name",
-            )
+        check_usable(config, state)
         yield EnginesOfFolder(folder)
         return
     ended = threading.Event()
-    with Supervisor(config, folder) as supervisor:
+    with Supervisor(config, folder, kind="run") as supervisor:
         engines = EnginesOfFolder(folder)
         thread = threading.Thread(
             target=_supervise, args=(supervisor, engines, ended), name="supervise", daemon=True
@@ -262,21 +295,30 @@ def watch(
     display: StepDisplay | None,
     *,
     meanwhile: Callable[[], None] = lambda: None,
+    monitors: Sequence[EngineMonitor] = (),
 ) -> dict[str, Any]:
     """Wait until `players` are done, or `stop`, and tell on the way how it goes; see `play_games`.
 
     Args:
         meanwhile: is called some times a second.
+        monitors: are told how all stand.
     """
     stop_by, next_look = float("inf"), 0.0
     engines: list[dict[str, Any]] = []
-    faults = _Faults(display)
+    faults, checkup = Faults(display), Checkup(order.config)
+    if display is not None:
+        _tell_changes(players.book(), order.folder, display)
     while True:
         meanwhile()
         # In this order: when a player has ended because all games are, the book says so.
         parts, book, now = players.parts(), players.book(), time.monotonic()
         if now >= next_look:
             next_look, engines = now + LOOK_SECONDS, players.engines()
+            for line in players.news():
+                if display is not None:
+                    display.say(line)
+        for monitor in monitors:
+            monitor.take(book, engines)
         is_over = book["waiting"] + book["out"] == 0
         if all(part["has_ended"] for part in parts) or now > stop_by:
             break
@@ -284,15 +326,19 @@ def watch(
             players.stop()
             stop_by = now + order.config.games.stop_seconds + STOP_SECONDS
         if stop_by == float("inf"):
-            _check(book, engines, order)
+            checkup.check(book, parts, engines, now)
         if display is not None:
             display.progress(book["finished"] + book["set_aside"], book["asked"], "games")
             faults.tell(book, now)
         time.sleep(POLL_SECONDS)
+    check_refusals(book)
     if not (is_over or stop.requested):
-        raise _nobody_plays(book, parts)
+        raise nobody_plays(book, parts)
     busy = [part["busy_share"] for part in parts if part.get("busy_share") is not None]
-    return players.book() | {
+    book = players.book()
+    for monitor in monitors:
+        monitor.take(book, engines)
+    return book | {
         "retries": sum(book["retried"].values()),
         "restarts": sum(daemon["restarts"] for each in engines for daemon in each["daemons"]),
         "busy_share": sum(busy) / len(busy) if busy else None,
@@ -301,51 +347,9 @@ def watch(
     }
 
 
-class _Faults:
-    """Tells now and then what went wrong since it was last told."""
-
-    def __init__(self, display: StepDisplay | None) -> None:
-        self._display = display
-        self._told: dict[str, int] = {}
-        self._next = 0.0
-
-    def tell(self, book: dict[str, Any], now: float) -> None:
-        counts = {f"tried again: {kind}": count for kind, count in book["retried"].items()}
-        counts |= {f"set aside: {kind}": count for kind, count in book["set_aside_by"].items()}
-        if self._display is None or counts == self._told or now < self._next:
-            return
-        for what, count in counts.items():
-            if more := count - self._told.get(what, 0):
-                kind = what.partition(": ")[2]
-                self._display.say(f"{more} games {what}, last: {book['whys'][kind]}")
-        self._told, self._next = counts, now + TELL_SECONDS
-
-
-def _check(book: dict[str, Any], engines: list[dict[str, Any]], order: Order) -> None:
-    """Raise ClusterError when there is no use in going on."""
-    if book["set_aside_in_a_row"] >= order.config.games.most_set_aside:
-        why = "; ".join(f"{kind}: {why}" for kind, why in book["whys"].items())
-        raise ClusterError(
-            f"{book['set_aside_in_a_row']} games in a row were set aside",
-            why=why,
-            fix="mend that, and choose another --out; a greater games.most_set_aside goes on all the same",
-        )
-    daemons = [daemon for each in engines for daemon in each["daemons"]]
-    if daemons and all(daemon["state"] == "aside" for daemon in daemons):
-        raise ClusterError(
-            f"no daemon of {order.config.engine.name} stays up",
-            why=daemons[0]["trouble"],
-            fix=f"see {engines[0]['folder']}/0/output.log, and run the same command again",
-        )
-
-
-def _nobody_plays(book: dict[str, Any], parts: list[dict[str, Any]]) -> ClusterError:
-    troubles = [part["trouble"] for part in parts if part["trouble"]]
-    return ClusterError(
-        f"{whole(book['waiting'] + book['out'])} games are left, and nobody plays them",
-        why=troubles[0] if troubles else "what plays them ended before they did",
-        fix="see to the cluster with `ray status`; the same command goes on",
-    )
+def _tell_changes(book: dict[str, Any], folder: Path, display: StepDisplay) -> None:
+    for change in book["changes"]:
+        display.say(f"not all games in {folder} are played alike: {change}")
 
 
 def show_result(result: dict[str, Any]) -> None:
@@ -368,10 +372,20 @@ def show_result(result: dict[str, Any]) -> None:
     for what, counts in (("tried again", result["retried"]), ("set aside", result["set_aside_by"])):
         for kind, count in sorted(counts.items()):
             say(f"{whole(count)} {what}: {kind}; the last: {result['whys'][kind]}")
+    if result["lost"]:
+        say(f"{whole(result['lost'])} went back, as who played them ended or fell silent")
+    for change in result["changes"]:
+        say(f"not all of them were played alike: {change}")
     if result["damaged_lines"]:
         say(
             f"{whole(result['damaged_lines'])} lines of games.jsonl were damaged; what they told of was played anew"
         )
+    if result["profiles"]:
+        say(f"where Python's time went, as {', '.join(result['profiles'])} tells pstats:")
+        for line in costliest([Path(path) for path in result["profiles"]]):
+            say(line)
+    for file in result["recordings"]:
+        say(f"flight recording: {file}")
     left = result["waiting"] + result["out"]
     say(
         f"results are in {result['folder']}/games.jsonl"

@@ -1,7 +1,8 @@
 """Games of engines on a Ray cluster: the book beside the driver, and on each machine one that plays beside its engines.
 
 Each is a named actor that Ray starts again when it dies. A new life of the book reads its folder; a new life of a
-player begins anew under its name, and what it had out is played again.
+player begins anew under its name, and what it had out is played again. Machines that join get a player and engines,
+and what was out on those that leave is played elsewhere.
 """
 
 import os
@@ -10,7 +11,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,33 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.engine_games import EngineGames
 from cluster.engine_games import EnginesOfFolder, Order
 from cluster.engines import engines_folder
-from cluster.engines_actor import ANSWER_SECONDS, NAMESPACE, end_hosts, find_hosts, start_hosts
+from cluster.engines_actor import (
+    ANSWER_SECONDS,
+    FOLLOW_SECONDS,
+    NAMESPACE,
+    PREFIX,
+    end_hosts,
+    find_hosts,
+    machines,
+    start_host,
+)
 from cluster.metrics_sinks import RayMetrics
+from cluster.profiling import profile_of, profiled
 from cluster.program import Machine
 from cluster.ray_client import LOST, call, get, in_one_line
 from cluster.ray_program import beside_the_driver, connect, dressed
 from configs.engines import GamesConfig
-from core.errors import ClusterError, TamenError, UsageError
+from core.errors import ClusterError, TamenError, UsageError, of_the_system
 from core.files import digest
 from core.restarts import RestartPolicy
-from engines.book import End, Exchange, GameBook, Plan
+from engines.book import GameBook, Plan
 from engines.forge_protocol import Mode
+from engines.tickets import End, Exchange
 
 BOOK, PLAYER = "games of", "player of games of"
 EXCHANGE_SECONDS = 30.0
+LOOK_SECONDS = 2.0
+"""That a look at all players, or all engines, waits for those that do not answer at once."""
 GONE_SECONDS = 60.0
 """Of silence, after which a player, or its machine, is taken for gone."""
 
@@ -46,23 +60,36 @@ class BookActor:
         self._opened: GameBook | None = None
 
     def enter(self, holder: str) -> None:
-        self._book().enter(holder)
+        with _told():
+            self._book().enter(holder)
 
     def exchange(
         self, holder: str, number: int, ends: Sequence[End], want: int, hold_seconds: float
     ) -> Exchange:
-        return self._book().exchange(holder, number, ends, want=want, hold_seconds=hold_seconds)
+        with _told():
+            return self._book().exchange(holder, number, ends, want=want, hold_seconds=hold_seconds)
 
     def stats(self) -> dict[str, Any]:
-        return self._book().stats() | {"pid": os.getpid()}
+        with _told():
+            return self._book().stats() | {"pid": os.getpid()}
 
     def close(self) -> None:
-        self._book().close()
+        with _told():
+            self._book().close()
 
     def _book(self) -> GameBook:
         if self._opened is None:
             self._opened = GameBook(self._folder, self._plan, metrics=RayMetrics({"role": "games"}))
         return self._opened
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Tell what the system refuses in words: to begin again would not mend a full disk."""
+    try:
+        yield
+    except OSError as error:
+        raise of_the_system(error) from error
 
 
 class RayBook:
@@ -84,7 +111,7 @@ class RayBook:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What one that plays is given: the book's name, its own there, how games are asked for, and the folders."""
+    """What one that plays is given: the book's name, its own there, how games are asked for, and the files."""
 
     book: str
     holder: str
@@ -93,6 +120,7 @@ class Assignment:
     folder: str
     runs: str
     engines: str
+    profile: Path | None
 
 
 class EngineGamesActor:
@@ -100,11 +128,14 @@ class EngineGamesActor:
 
     def __init__(self, given: Assignment) -> None:
         self._problem: TamenError | None = None
+        self._profile = given.profile
+        engines = EnginesOfFolder(engines_folder(Path(given.runs), given.engines))
         self._games = EngineGames(
             RayBook(given.book),
             given.holder,
             given.config,
-            endpoints=EnginesOfFolder(engines_folder(Path(given.runs), given.engines)).endpoints,
+            endpoints=engines.endpoints,
+            complain=engines.complain,
             mode=given.mode,
             folder=Path(given.folder),
             metrics=RayMetrics({"role": "engine_games"}),
@@ -128,12 +159,62 @@ class EngineGamesActor:
 
     def _run(self) -> None:
         try:
-            self._games.run()
+            with _told(), profiled(self._profile):
+                self._games.run()
         except TamenError as error:
             self._problem = error
         except Exception:
             traceback.print_exc()
             os._exit(1)  # Ray starts this process again; what it had out is played again
+
+
+class _Question:
+    """A remote question that is asked again and again, one at a time."""
+
+    def __init__(self, method: Any) -> None:
+        self._method = method
+        self.reference: Any = None
+
+    def ask(self) -> Any:
+        """Ask, unless it is being asked, and return the reference to the answer."""
+        if self.reference is None:
+            self.reference = self._method.remote()
+        return self.reference
+
+    def answer(self) -> Any:
+        """Return the answer that has come. Raises what `cluster.ray_client.get` does."""
+        reference, self.reference = self.reference, None
+        return get(reference, timeout_seconds=ANSWER_SECONDS)
+
+
+@dataclass(slots=True)
+class _Machine:
+    """A machine of the cluster.
+
+    Attributes:
+        player: the actor that plays there, and `stats`, how that is asked.
+        host: the actor that supervises engines there, None while there is none, and `standing`, how that is asked.
+        answered: when its player has answered last.
+        last: what that has answered.
+        trouble: why it did not answer.
+        problem: why there are no engines.
+        pid: of its player; 0 before its first answer.
+    """
+
+    name: str
+    player: Any
+    stats: _Question
+    answered: float
+    host: Any = None
+    standing: _Question | None = None
+    last: dict[str, Any] = field(default_factory=dict)
+    trouble: str = ""
+    problem: TamenError | None = None
+    pid: int = 0
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
+
+    def take_host(self, host: Any) -> None:
+        self.host, self.standing = host, _Question(host.stats)
 
 
 class RayPlayers:
@@ -142,9 +223,9 @@ class RayPlayers:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._names = f"{order.config.engine.name} {digest(str(order.folder.resolve()).encode())[:16]}"
-        book_name = f"{BOOK} {self._names}"
+        self._book_name = f"{BOOK} {self._names}"
         book = dressed(BookActor, num_cpus=0, max_restarts=-1, max_task_retries=0).options(
-            name=book_name, namespace=NAMESPACE, scheduling_strategy=beside_the_driver()
+            name=self._book_name, namespace=NAMESPACE, scheduling_strategy=beside_the_driver()
         )
         try:
             self._book: Any = book.remote(str(order.folder.resolve()), order.plan)
@@ -154,51 +235,113 @@ class RayPlayers:
                 why="another command has their book open",
                 fix="wait for it, or stop it with Ctrl-C; it can be gone on with later",
             ) from error
-        self.book()  # raises what is wrong with it
-        self._hosts, self._ours = _hosts(order)
-        self._players = {node: self._player(node, book_name) for node in _nodes()}
-        self._lives: dict[str, int] = {}
-        self._answered = dict.fromkeys(self._players, time.monotonic())
-        self._policies = {node: RestartPolicy() for node in self._players}
+        self._machines: dict[str, _Machine] = {}
+        self._news: list[str] = []
+        self._is_stopping = False
+        try:
+            self.book()  # raises what is wrong with it
+            self._are_ours = not _is_up(order.config.engine.name)
+            for node, name in machines().items():
+                self._join(node, name)
+        except BaseException:
+            self.close()
+            raise
+        self._next_look = time.monotonic() + FOLLOW_SECONDS
 
     def book(self) -> dict[str, Any]:
         return call(self._book.stats, timeout_seconds=ANSWER_SECONDS)
 
     def parts(self) -> list[dict[str, Any]]:
-        asked = {node: actor.stats.remote() for node, actor in self._players.items()}
-        return [self._part(node, reference) for node, reference in asked.items()]
+        if time.monotonic() >= self._next_look and not self._is_stopping:
+            self._follow()
+        _ask([machine.stats for machine in self._machines.values()])
+        return [self._part(node, machine) for node, machine in self._machines.items()]
 
     def engines(self) -> list[dict[str, Any]]:
+        """See `cluster.engine_games.Players`. Raises TamenError when there is no machine that can run them."""
+        hosts = [machine for machine in self._machines.values() if machine.standing is not None]
+        questions = [machine.standing for machine in hosts if machine.standing is not None]
+        answered = _ask(questions)
         found = []
-        for actor in self._hosts:
-            with suppress(*LOST):
-                found.append(get(actor.stats.remote(), timeout_seconds=ANSWER_SECONDS))
+        for machine, question in zip(hosts, questions, strict=True):
+            if question.reference not in answered:
+                continue
+            try:
+                found.append(question.answer())
+                machine.problem = None
+            except LOST:
+                if not self._are_ours:  # they may be brought up anew, by another actor of that name
+                    machine.host = machine.standing = None
+            except TamenError as error:
+                if machine.problem is None:
+                    self._news.append(f"{machine.name} runs no engines: {in_one_line(error)}")
+                machine.problem = error
+        problems = [machine.problem for machine in self._machines.values()]
+        if problems and problems[0] is not None and all(problems):
+            raise problems[0]
         return found
 
+    def news(self) -> list[str]:
+        news, self._news = self._news, []
+        return news
+
     def stop(self) -> None:
-        for actor in self._players.values():
-            actor.stop.remote()
+        self._is_stopping = True
+        for machine in self._machines.values():
+            machine.player.stop.remote()
 
     def close(self) -> None:
         """End all actors, and the engines that were brought up for them."""
-        for actor in self._players.values():
-            ray.kill(actor)
+        for machine in self._machines.values():
+            ray.kill(machine.player)
         with suppress(*LOST, TamenError):
             get(self._book.close.remote(), timeout_seconds=ANSWER_SECONDS)
         ray.kill(self._book)
-        if self._ours:
-            end_hosts(self._hosts)
+        if self._machines and self._are_ours:
+            end_hosts([machine.host for machine in self._machines.values() if machine.host is not None])
 
-    def _player(self, node: str, book_name: str) -> Any:
+    def _follow(self) -> None:
+        """Take in machines that have joined, and drop those that have left."""
+        self._next_look = time.monotonic() + FOLLOW_SECONDS
+        now_there = machines()
+        for node in self._machines.keys() - now_there.keys():
+            machine = self._machines.pop(node)
+            ray.kill(machine.player)
+            call(self._book.enter, _holder(node), timeout_seconds=ANSWER_SECONDS)
+            self._news.append(
+                f"{machine.name} has left the cluster; what was in play there is tried elsewhere"
+            )
+        for node in now_there.keys() - self._machines.keys():
+            self._join(node, now_there[node])
+            self._news.append(f"{now_there[node]} has joined the cluster, and plays")
+        for node, machine in self._machines.items():
+            if machine.host is None:  # others bring them up
+                self._find_host(node, machine)
+
+    def _join(self, node: str, name: str) -> None:
+        player = self._player(node)
+        machine = self._machines[node] = _Machine(name, player, _Question(player.stats), time.monotonic())
+        if self._are_ours:
+            machine.take_host(start_host(node, self._order.config, self._order.runs, detached=False))
+        else:
+            self._find_host(node, machine)
+
+    def _find_host(self, node: str, machine: _Machine) -> None:
+        with suppress(ValueError):  # there is none yet
+            name = f"{PREFIX}{self._order.config.engine.name} {node}"
+            machine.take_host(ray.get_actor(name, namespace=NAMESPACE))
+
+    def _player(self, node: str) -> Any:
         order = self._order
         given = Assignment(
-            book_name,
+            self._book_name,
             _holder(node),
             order.config.games,
             order.plan.mode,
             str(order.folder.resolve()),
             str(order.runs.resolve()),
             order.config.engine.name,
+            profile_of(order.profile, _holder(node)),
         )
         return (
             dressed(EngineGamesActor, num_cpus=0, max_restarts=-1)
@@ -210,30 +353,37 @@ class RayPlayers:
             .remote(given)
         )
 
-    def _part(self, node: str, reference: Any) -> dict[str, Any]:
+    def _part(self, node: str, machine: _Machine) -> dict[str, Any]:
         """Return what a player says; one that is silent for long has ended, and others get its games.
 
         Raises:
             ClusterError: when it dies again and again.
         """
-        now = time.monotonic()
+        now, reference = time.monotonic(), machine.stats.ask()
         try:
-            stats = get(reference, timeout_seconds=ANSWER_SECONDS)
+            if ray.wait([reference], timeout=0)[0]:
+                machine.last, machine.answered, machine.trouble = machine.stats.answer(), now, ""
         except LOST as error:
-            is_gone = now - self._answered[node] > GONE_SECONDS
-            if is_gone:
-                call(self._book.enter, _holder(node), timeout_seconds=ANSWER_SECONDS)
-            return {"has_ended": is_gone, "trouble": in_one_line(error)}
-        self._answered[node] = now
-        before = self._lives.setdefault(node, stats["pid"])
-        self._lives[node] = stats["pid"]
-        if before != stats["pid"] and self._policies[node].failed(time.monotonic()) is None:
+            machine.trouble = in_one_line(error)
+        if now - machine.answered > GONE_SECONDS:
+            call(self._book.enter, _holder(node), timeout_seconds=ANSWER_SECONDS)
+            return {"has_ended": True, "trouble": machine.trouble or "it has been silent"}
+        if machine.trouble or not machine.last:
+            return {"has_ended": False, "trouble": machine.trouble}
+        before, machine.pid = machine.pid or machine.last["pid"], machine.last["pid"]
+        if before != machine.pid and machine.policy.failed(now) is None:
             raise ClusterError(
                 "what plays the games of engines ends again and again",
-                why=f"on node {node[:8]} it was started more than {self._policies[node].max_failures} times",
+                why=f"on {machine.name} it was started more than {machine.policy.max_failures} times",
                 fix="look into Ray's log of that node; what was finished stays, and the same command goes on",
             )
-        return stats
+        return machine.last
+
+
+def _ask(questions: Sequence[_Question]) -> set[Any]:
+    """Ask, wait a moment for the answers, and return the references of those that have come."""
+    asked = [question.ask() for question in questions]
+    return set(ray.wait(asked, num_returns=len(asked), timeout=LOOK_SECONDS)[0]) if asked else set()
 
 
 @contextmanager
@@ -258,17 +408,13 @@ def ray_players(order: Order, address: str | None) -> Iterator[RayPlayers]:
             ray.shutdown()
 
 
-def _nodes() -> list[str]:
-    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
-
-
 def _holder(node: str) -> str:
     """Return the name that the player of a node has in the book."""
     return f"node-{node[:16]}"
 
 
-def _hosts(order: Order) -> tuple[list[Any], bool]:
-    """Return the supervisors of the engines, and whether they were started for these games."""
+def _is_up(name: str) -> bool:
+    """Whether engines of that name were brought up on this cluster."""
     with suppress(UsageError):
-        return find_hosts(order.config.engine.name), False
-    return list(start_hosts(order.config, order.runs, detached=False).values()), True
+        return bool(find_hosts(name))
+    return False

@@ -5,6 +5,7 @@ A supervisor of their own keeps them alive (engines/service.py). With a Ray clus
 """
 
 import contextlib
+import fcntl
 import itertools
 import os
 import re
@@ -14,7 +15,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,10 @@ from configs.loading import dump
 from core.errors import ClusterError, UsageError
 from core.files import write_atomic
 from core.names import checked_name
+from engines.jvm import recordings
 from engines.launch import daemon_count, plan_launch
 from engines.ports import LOOPBACK
-from engines.supervised import StateFile, end_everything, read_state
+from engines.supervised import DaemonRecord, StateFile, end_everything, read_state
 
 FOLDER = ".engines"
 """Below the runs; no run has a name with a dot at its beginning."""
@@ -47,9 +50,18 @@ def engines_folder(runs: Path, name: str) -> Path:
     return _of_this_machine(runs) / checked_name(name, what="engines")
 
 
+def machine_name() -> str:
+    """Return a name of this machine that a file may have: what `TAMEN_HOST` says, or else its host name."""
+    name = os.environ.get("TAMEN_HOST") or socket.gethostname()
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)[:64] or "here"
+
+
 def engines_names(runs: Path) -> list[str]:
     """Return the names of all engines that were brought up on this machine."""
-    return sorted(path.parent.name for path in _of_this_machine(runs).glob("*/config.yaml"))
+    found = [
+        path for file in ("config.yaml", "state.json") for path in _of_this_machine(runs).glob(f"*/{file}")
+    ]
+    return sorted({path.parent.name for path in found})
 
 
 def resolve_engines(words: Sequence[str]) -> EnginesConfig:
@@ -76,13 +88,36 @@ def resolve_engines(words: Sequence[str]) -> EnginesConfig:
     return ENGINES.override(ENGINES.load_file(Path(file)), settings)
 
 
+def check_usable(config: EnginesConfig, state: StateFile) -> None:
+    """Raise UsageError unless the engines of `config` are those that are up, in whose folder `state` was read."""
+    name = config.engine.name
+    if state.kind == "run":
+        raise _of_a_run(name, state)
+    wanted = plan_launch(config).digest()
+    if any(daemon.digest != wanted for daemon in state.daemons):
+        raise UsageError(
+            f"other engines are up as {name}",
+            why="they were started by another command, or with other flags",
+            fix=f"end them with `tamen engines down {name}`, or choose another engine.name",
+        )
+
+
+def _of_a_run(name: str, state: StateFile) -> UsageError:
+    pid = state.supervisor.pid
+    return UsageError(
+        f"the engines {name} are those of games that are being played",
+        why=f"process {pid} plays them, and ends the engines with them",
+        fix=f"stop it with Ctrl-C or `kill {pid}`, or choose another engine.name",
+    )
+
+
 def bring_up(config: EnginesConfig, runs: Path, *, quiet: bool, plain: bool = False) -> dict[str, Any]:
     """Start the engines of `config` and return how they stand once each is ready, or set aside.
 
     Those that run already with the same command go on; the others are ended.
 
     Raises:
-        UsageError: when what is to be started is not there.
+        UsageError: when what is to be started is not there, or another command brings them up at this moment.
         ClusterError: when the supervisor does not start, or none of the daemons does; then nothing is left running.
     """
     plan_launch(config)
@@ -90,9 +125,13 @@ def bring_up(config: EnginesConfig, runs: Path, *, quiet: bool, plain: bool = Fa
     folder = engines_folder(runs, name)
     if not quiet:
         _warn_of_memory(config)
-    _let_go(folder)
-    write_atomic(folder / "config.yaml", dump(config).encode())
-    with StepDisplay(console(stderr=True), plain=plain) as display:
+    with (
+        _only_one(folder),
+        told_when_interrupted(name),
+        StepDisplay(console(stderr=True), plain=plain) as display,
+    ):
+        _let_go(folder)
+        write_atomic(folder / "config.yaml", dump(config).encode())
         display.begin(f"engines {name}")
         state = _wait_until_settled(config, folder, None if quiet else display)
     found = standing(name, folder, state)
@@ -130,20 +169,29 @@ def take_down(runs: Path, name: str | None, *, quiet: bool) -> list[dict[str, An
     """End engines of this machine, those called `name` or all, with all they have started; return how many of each.
 
     Raises:
-        UsageError: when there are none of that name.
+        UsageError: when there are none of that name, or some are not this command's to end; all others are ended then.
         ClusterError: when a supervisor does not end.
     """
-    ended = []
+    ended: list[dict[str, Any]] = []
+    refusal: UsageError | None = None
     for each in _known(runs, name):
         folder = engines_folder(runs, each)
         state = read_state(folder)
-        running = sum(daemon.process is not None for daemon in state.daemons) if state is not None else 0
-        if state is not None and state.is_supervised():
-            _end_service(folder, state, signal.SIGTERM, SERVICE_SECONDS + state.grace_seconds)
+        running = 0 if state is None else len(state.running())
+        try:
+            if state is not None and state.is_supervised():
+                _end_service(folder, state, signal.SIGTERM, SERVICE_SECONDS + state.grace_seconds)
+        except UsageError as error:
+            refusal = error
+            continue
         end_everything(folder)
-        ended.append({"engines": each, "ended": running})
+        found = standing(each, folder, None)["recordings"]
+        ended.append({"engines": each, "ended": running, "recordings": found})
         if not quiet:
             console().print(f"{each}: {running} daemons ended", markup=False)
+            _say_recordings(found, lambda line: console().print(line, markup=False, soft_wrap=True))
+    if refusal is not None:
+        raise refusal
     return ended
 
 
@@ -166,7 +214,37 @@ def _known(runs: Path, name: str | None) -> list[str]:
 
 
 def _of_this_machine(runs: Path) -> Path:
-    return runs / FOLDER / (re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:64] or "here")
+    return runs / FOLDER / machine_name()
+
+
+@contextmanager
+def told_when_interrupted(name: str) -> Iterator[None]:
+    """Say at Ctrl-C what becomes of engines that are brought up: who has begun to keep them alive goes on with that."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console(stderr=True).print(
+            f"the engines {name} go on starting; see `tamen engines status`, or `tamen engines down` ends them",
+            markup=False,
+            soft_wrap=True,
+        )
+        raise
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Let no other command bring up the engines of `folder` meanwhile. Raises UsageError when one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "up.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"the engines {folder.name} are being brought up",
+                why="another `tamen engines up` does that at this moment",
+                fix="wait for it, and look with `tamen engines status`",
+            ) from error
+        yield
 
 
 def _wait_until_settled(config: EnginesConfig, folder: Path, display: StepDisplay | None) -> StateFile:
@@ -184,7 +262,7 @@ def _wait_until_settled(config: EnginesConfig, folder: Path, display: StepDispla
             if state.settled() or time.monotonic() > deadline:
                 return state
         if service.poll() is not None or time.monotonic() > deadline:
-            raise _no_service(folder)
+            raise _no_service(folder, service.poll())
         time.sleep(POLL_SECONDS)
 
 
@@ -245,6 +323,8 @@ def _end_service(folder: Path, state: StateFile, number: signal.Signals, seconds
             why=f"an actor of it supervises them, process {state.supervisor.pid}",
             fix="give the cluster with --address, or choose another engine.name",
         )
+    if state.kind == "run":
+        raise _of_a_run(folder.name, state)
     pid, deadline = state.supervisor.pid, time.monotonic() + seconds
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
@@ -258,9 +338,22 @@ def _end_service(folder: Path, state: StateFile, number: signal.Signals, seconds
         time.sleep(POLL_SECONDS)
 
 
-def _no_service(folder: Path) -> ClusterError:
+def _no_service(folder: Path, code: int | None) -> ClusterError:
+    """Return why the supervisor is not there; `code` is that of its exit, None while it runs."""
     log = (folder / "service.log").read_bytes()[-_LAST_BYTES:].decode("utf-8", errors="replace")
     last = next((line.strip() for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
+    if code == 0:
+        return ClusterError(
+            f"the engines {folder.name} were taken down before they were up",
+            why="another command has ended their supervisor",
+            fix="run the same command again if they are wanted",
+        )
+    if code is not None and code < 0:
+        return ClusterError(
+            f"the supervisor of the engines {folder.name} was killed",
+            why=f"it was ended by {signal.Signals(-code).name}",
+            fix="run the same command again: it takes over what runs, or `tamen engines down` ends that",
+        )
     return ClusterError(
         "the supervisor of the engines did not start", why=last, fix=f"see {folder / 'service.log'}"
     )
@@ -270,11 +363,15 @@ def standing(name: str, folder: Path, state: StateFile | None) -> dict[str, Any]
     """Return how the engines in `folder` stand, whose state was read; None: they are down.
 
     Returns:
-        engines (their name), folder, up, supervised, count (that are to serve), serving, endpoints ("host:port" of each
-        that does), daemons (of each what `DaemonRecord` says, pid and uptime_seconds).
+        engines (their name), folder, up, supervised, supervisor (its kind), count (that are to serve), serving,
+        endpoints ("host:port" of each that does), daemons (of each what `DaemonRecord` says, pid and uptime_seconds),
+        recordings (of flight recordings file and bytes; 0 until the daemon ends).
     """
     daemons = () if state is None else state.daemons
     supervised = state is not None and state.is_supervised()
+    if state is not None and not supervised:
+        running = {daemon.number for daemon in state.running()}
+        daemons = tuple(daemon if daemon.number in running else _ended(daemon) for daemon in daemons)
     now = time.time()
     told = [
         daemon.model_dump(include=_TOLD)
@@ -289,11 +386,24 @@ def standing(name: str, folder: Path, state: StateFile | None) -> dict[str, Any]
         "folder": str(folder),
         "up": state is not None,
         "supervised": supervised,
+        "supervisor": None if state is None else state.kind,
         "count": 0 if state is None else state.count,
         "serving": sum(daemon.serving for daemon in daemons),
         "endpoints": [f"{LOOPBACK}:{daemon.port}" for daemon in daemons if daemon.serving],
         "daemons": told,
+        "recordings": [{"file": file, "bytes": size} for file, size in recordings(folder)],
     }
+
+
+def _ended(daemon: DaemonRecord) -> DaemonRecord:
+    """Return how a daemon stands that has ended and that nobody starts again."""
+    changed: dict[str, Any] = {"process": None, "serving": False, "active_games": 0, "busy_share": None}
+    if daemon.state != "aside":
+        changed |= {
+            "state": "waiting",
+            "trouble": "it has ended, and no supervisor is there to start it again",
+        }
+    return daemon.model_copy(update=changed)
 
 
 def show_standing(found: dict[str, Any]) -> None:
@@ -305,6 +415,7 @@ def show_standing(found: dict[str, Any]) -> None:
 
     if not found["up"]:
         say(f"{name}: down; bring them up with: tamen engines up {found['folder']}/config.yaml")
+        _say_recordings(found["recordings"], say)
         return
     say(f"{name}: {found['serving']} of {found['count']} daemons serve")
     table = Table(box=None, pad_edge=False)
@@ -328,12 +439,24 @@ def show_standing(found: dict[str, Any]) -> None:
             say(
                 f"daemon {daemon['number']}: {daemon['trouble']}; see {found['folder']}/{daemon['number']}/output.log"
             )
+    _say_recordings(found["recordings"], say)
     if not found["supervised"]:
+        running = any(daemon["pid"] is not None for daemon in found["daemons"])
         say(
             "their supervisor is gone, and they end before long; take them over with the same `tamen engines up`"
+            if running
+            else f"their supervisor is gone, and they have ended; clear up with: tamen engines down {name}"
         )
-    else:
+    elif found["supervisor"] == "run":
+        say("they end with the games that are being played")
+    elif found["supervisor"] == "service":
         say(f"end them with: tamen engines down {name}")
+
+
+def _say_recordings(found: Sequence[dict[str, Any]], say: Callable[[str], None]) -> None:
+    for recording in found:
+        size = f"{recording['bytes'] / 1e6:.1f} MB" if recording["bytes"] else "written when its daemon ends"
+        say(f"flight recording: {recording['file']} ({size})")
 
 
 def _quoted(word: str) -> str:

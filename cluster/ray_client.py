@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import ray
 from ray.exceptions import (
+    ActorUnschedulableError,
     GetTimeoutError,
     ObjectLostError,
     ObjectStoreFullError,
@@ -33,7 +34,14 @@ from replay.records import Ack
 
 PATIENCE_SECONDS = 120.0
 RETRY_SECONDS = 0.25
-LOST = (RayActorError, ObjectLostError, WorkerCrashedError, RaySystemError, GetTimeoutError)
+LOST = (
+    RayActorError,
+    ActorUnschedulableError,  # its machine has left the cluster
+    ObjectLostError,
+    WorkerCrashedError,
+    RaySystemError,
+    GetTimeoutError,
+)
 """What Ray raises when the other side, or what it had made, is gone: counted and tried again, never fatal at once."""
 
 Handle = Any

@@ -38,6 +38,8 @@ WARM_UP_TIMEOUT_SECONDS = 60.0
 RESERVE_SECONDS = 30
 POLL_SECONDS = 0.1
 SILENT_SECONDS = 30.0
+REASON_CHARACTERS = 300
+"""Of what Ray says why a cluster cannot be joined; of versions it does so in several lines."""
 MAX_CONCURRENT_REQUESTS = 4096
 """Requests that one server holds at a time; further ones wait in Ray without a word."""
 
@@ -72,8 +74,8 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
     except Exception as error:  # Ray raises a dozen kinds, all meaning the same to the user
         raise ClusterError(
             f"cannot reach a Ray cluster at {address!r}" if address else "cannot start Ray on this machine",
-            why=(str(error) or type(error).__name__).strip().splitlines()[0],
-            fix="check `ray status` there, the address, and RAY_AUTH_MODE with the token of that cluster"
+            why=" ".join(str(error).split())[:REASON_CHARACTERS] or type(error).__name__,
+            fix="check `ray status` there, the address, RAY_AUTH_MODE with the token of that cluster, and its versions"
             if address
             else "run `tamen doctor`; `--engine local` trains without Ray",
         ) from error

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from core.errors import TamenError
+from core.errors import TamenError, of_the_system
 
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON on the last line")]
 Runs = Annotated[Path, typer.Option(help="folder that holds the runs", metavar="FOLDER")]
@@ -33,7 +33,7 @@ def add_verb(app: typer.Typer, work: Callable[..., None], name: str | None = Non
         except (TamenError, OSError) as error:
             from cluster.terminal import show_error
 
-            known = error if isinstance(error, TamenError) else _of_the_system(error)
+            known = error if isinstance(error, TamenError) else of_the_system(error)
             show_error(known, debug=debug)
             raise typer.Exit(known.exit_code) from error
 
@@ -59,11 +59,3 @@ def settings_without_preset(preset: str | None, settings: list[str] | None) -> l
 def print_json(result: Any) -> None:
     """Print `result` on one line, for programs."""
     sys.stdout.write(json.dumps(result) + "\n")
-
-
-def _of_the_system(error: OSError) -> TamenError:
-    return TamenError(
-        f"{error.filename} could not be read or written" if error.filename else "the system refused",
-        why=error.strerror or str(error) or type(error).__name__,
-        fix="see to the disk, its room and its permissions; what was acknowledged is safe",
-    )

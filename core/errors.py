@@ -53,3 +53,12 @@ class EvaluationError(TamenError):
 
 class ClusterError(TamenError):
     """Ray, or a part of the run, cannot be reached or could not be started."""
+
+
+def of_the_system(error: OSError) -> TamenError:
+    """Return what the system refused, a full disk say, as an error told in three lines."""
+    return TamenError(
+        f"{error.filename} could not be read or written" if error.filename else "the system refused",
+        why=error.strerror or str(error) or type(error).__name__,
+        fix="see to the disk, its room and its permissions; what was acknowledged is safe",
+    )

@@ -6,9 +6,10 @@
         book.exchange("here", 2, [Played(tickets[0].number, …)], want=1, hold_seconds=60)
 
 A game is a ticket: waiting, then out with a holder until a deadline, then finished; or it has failed, and waits again
-until its tries are used up and it is set aside. Each step after which something must not be forgotten is a line in
-`games.jsonl`, on the disk before it is acknowledged; there results can be read. Which tickets are out is not: who opens
-the book again gives them out again, and whichever result comes first counts.
+until its tries are used up and it is set aside. One that is lost with its holder has cost no try, unless it was alone
+(`engines.losses`). Each step after which something must not be forgotten is a line in `games.jsonl`, on the disk before
+it is acknowledged; there results can be read. Which tickets are out is not: who opens the book again gives them out
+again, and whichever result comes first counts.
 
 Memory does not grow with the games: numbers are kept as ranges, durations as a histogram. `book.json` tells how things
 stood at some place of the journal, so that no more than what follows is read again. It may be lost without harm.
@@ -19,10 +20,11 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
-from typing import Any, Self, TypeAlias, get_args
+from typing import Any, Self, get_args
 
 from core.errors import DataError, UsageError
 from core.files import seal, unseal, write_atomic
@@ -31,7 +33,10 @@ from core.seeds import derive_seed
 from engines.errors import FaultKind
 from engines.forge_protocol import Mode, checked_deck
 from engines.journal import Entry, Journal
+from engines.losses import Losses
 from engines.tally import DurationTally, NumberSet
+from engines.terms import Terms, TermsHistory
+from engines.tickets import End, Exchange, Failed, Played, Ticket
 from engines.timings import Ending, EngineRecorder
 
 FORMAT = 1
@@ -57,6 +62,7 @@ class Plan:
         mode: what daemons are to tell; see `engines.forge_protocol`.
         seed: of the run, from which those of the games are derived.
         tries: of a game before it is set aside.
+        terms: by what and how they are played. Those of a book may change, and it tells when they did.
     """
 
     games: int
@@ -64,6 +70,7 @@ class Plan:
     mode: Mode = "result"
     seed: int = 0
     tries: int = 3
+    terms: Terms | None = None
 
     def __post_init__(self) -> None:
         for deck in self.decks:
@@ -78,61 +85,6 @@ class Plan:
     def identity(self) -> Entry:
         """Return what may not change when a book is opened again."""
         return {"book": FORMAT, "seed": self.seed, "decks": list(self.decks), "mode": self.mode}
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """A game to be played: its `attempt`-th try, from 1 on."""
-
-    number: int
-    attempt: int
-    decks: tuple[str, str]
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Played:
-    """A game came to its end, after `seconds` in the daemon; `record` names the file that has its decisions."""
-
-    number: int
-    attempt: int
-    ending: Ending
-    seconds: float
-    record: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A try came to nothing."""
-
-    number: int
-    attempt: int
-    kind: FaultKind
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Returned:
-    """A ticket was not used: no try of its game."""
-
-    number: int
-    attempt: int
-
-
-End: TypeAlias = Played | Failed | Returned
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """What a holder gets for what it has brought.
-
-    Attributes:
-        tickets: for it to play.
-        is_over: whether every game is finished or set aside.
-    """
-
-    tickets: tuple[Ticket, ...]
-    is_over: bool
 
 
 @dataclass(slots=True)
@@ -151,7 +103,7 @@ class GameBook:
     Args:
         folder: where it is kept.
         plan: which games.
-        metrics: of games that are tried again, or set aside.
+        metrics: of games that are tried again, or set aside; and whenever `stats` is asked for, how all stand.
         clock: monotonic seconds.
 
     Raises:
@@ -180,8 +132,12 @@ class GameBook:
         self._aside_by: Counter[str] = Counter()
         self._whys: dict[str, str] = {}
         self._aside_in_a_row = 0
+        self._refused_pairs: set[int] = set()
+        self._losses, self._terms = Losses(), TermsHistory()
         self._durations = DurationTally()
         self._out: dict[int, _Out] = {}
+        self._held: Counter[str] = Counter()
+        """How many of these each holder has."""
         self._again: deque[int] = deque()
         self._next = 0
         self._last: dict[str, tuple[int, Exchange]] = {}
@@ -209,11 +165,11 @@ class GameBook:
             self._journal.close()
 
     def enter(self, holder: str) -> None:
-        """Let `holder` begin anew: what went out to it before has failed, as it is lost with its former life."""
+        """Let `holder` begin anew: what went out to it before is lost with its former life."""
         with self._lock:
             self._last.pop(holder, None)
             lost = [(number, out) for number, out in self._out.items() if out.holder == holder]
-            self._fail_out(lost, "died", f"{holder} ended while it played")
+            self._lose(lost, "died", f"{holder} ended while it played")
 
     def exchange(
         self, holder: str, number: int, ends: Sequence[End], *, want: int, hold_seconds: float
@@ -225,7 +181,7 @@ class GameBook:
             number: rises with each exchange of a holder. The last one may be asked for again when its answer was lost.
             ends: in any order, also of tickets that went out to others.
             want: how many tickets, at most.
-            hold_seconds: after which a ticket has failed if nothing was heard of it.
+            hold_seconds: after which a ticket is lost if nothing was heard of it.
 
         Raises:
             OSError: when the disk takes nothing; then nothing has changed.
@@ -249,15 +205,19 @@ class GameBook:
         Returns:
             asked, finished, set_aside, out, waiting: the first is the sum of the others; endings; retried and
             set_aside_by, by kind of fault; whys: the last reason of each kind; set_aside_in_a_row, since a game was
-            finished; p50_s, p95_s, p99_s of what daemons took, None of nothing. Since the book was opened: seconds from
-            the first ticket to the newest result, and games_per_s meanwhile; duplicates, results of finished games;
-            late, failures of tries that others had gone on from; damaged_lines, passed over when it was opened.
+            finished; p50_s, p95_s, p99_s of what daemons took, None of nothing; changes, of the terms, in words. Since
+            the book was opened: seconds from the first ticket to the newest result, and games_per_s meanwhile; lost,
+            tickets that were lost with their holder and cost no try; duplicates, results of finished games; late,
+            failures of tries that others had gone on from; all_refused: whether the newest game of each pair of decks
+            was refused for good; damaged_lines, passed over when it was opened.
         """
         with self._lock:
             self._look()
             finished, aside, out = len(self._finished), len(self._aside), len(self._out)
             seconds = 0.0 if self._began is None else max(0.0, self._ended - self._began)
-            p50, p95, p99 = (self._durations.quantile(share) for share in QUANTILES)
+            quantiles = [self._durations.quantile(share) for share in QUANTILES]
+            self._recorder.games_stand(self._left(), dict(zip(QUANTILES, quantiles, strict=True)))
+            p50, p95, p99 = quantiles
             return {
                 "asked": self.plan.games,
                 "finished": finished,
@@ -274,6 +234,9 @@ class GameBook:
                 "p99_s": p99,
                 "seconds": seconds,
                 "games_per_s": self._finished_now / seconds if seconds else 0.0,
+                "changes": list(self._terms.changes),
+                "lost": self._losses.counted,
+                "all_refused": len(self._refused_pairs) == len(self._pairs),
                 "duplicates": self._duplicates,
                 "late": self._late,
                 "damaged_lines": self._journal.damaged,
@@ -295,13 +258,20 @@ class GameBook:
     def _hand_out(self, holder: str, want: int, hold_seconds: float) -> Iterable[Ticket]:
         now = self._clock()
         deadline = now + hold_seconds
+        room = self._losses.room(
+            self._held[holder], lambda number: number in self._out and self._out[number].holder == holder
+        )
         for _ in range(want):
             number = self._next_waiting()
             if number is None:
                 return
+            if not room.takes(number):
+                self._again.appendleft(number)
+                return
             self._began = now if self._began is None else self._began
             attempt = self._failures.get(number, 0) + 1
             self._out[number] = _Out(attempt, holder, deadline)
+            self._held[holder] += 1
             seed = derive_seed(self.plan.seed, "engine game", number) >> 1
             yield Ticket(number, attempt, self._pairs[number % len(self._pairs)], seed)
 
@@ -334,12 +304,15 @@ class GameBook:
                 duplicates += is_done
                 if not is_done:
                     done.add(end.number)
-                    entries.append(_played(end))
+                    self._refused_pairs.discard(end.number % len(self._pairs))
+                    entries.append(end.entry())
             elif is_done or end.number in failed or out is None or not out.is_for(holder, end.attempt):
                 late += isinstance(end, Failed)
             elif isinstance(end, Failed):
                 failed.add(end.number)
-                entries.append(self._failed(end.number, end.attempt, end.kind, end.why))
+                if end.is_final:
+                    self._refused_pairs.add(end.number % len(self._pairs))
+                entries.append(self._failed(end))
             else:
                 returned.append(end.number)
         self._write(entries)
@@ -348,7 +321,7 @@ class GameBook:
         self._duplicates += duplicates
         self._late += late
         for number in returned:
-            if self._out.pop(number, None) is not None:
+            if self._take_back(number):
                 self._again.append(number)
 
     def _look(self) -> None:
@@ -358,14 +331,34 @@ class GameBook:
             return
         self._next_look = now + LOOK_SECONDS
         overdue = [(number, out) for number, out in self._out.items() if out.deadline <= now]
-        self._fail_out(overdue, "timeout", "nothing was heard of it until its deadline")
+        self._lose(overdue, "timeout", "nothing was heard of it until its deadline")
 
-    def _fail_out(self, lost: list[tuple[int, _Out]], kind: FaultKind, why: str) -> None:
-        self._write([self._failed(number, out.attempt, kind, why) for number, out in lost])
+    def _lose(self, lost: list[tuple[int, _Out]], kind: FaultKind, why: str) -> None:
+        """Take back what was lost with its holder; if that had nothing else, a try of it has failed."""
+        is_alone = {holder: held == 1 for holder, held in self._held.items()}
+        alone = [Failed(number, out.attempt, kind, why) for number, out in lost if is_alone[out.holder]]
+        self._write([self._failed(end) for end in alone])
+        for number, out in lost:
+            if not is_alone[out.holder]:
+                self._take_back(number)
+                self._again.append(number)
+                self._losses.add(number)
 
-    def _failed(self, number: int, attempt: int, kind: FaultKind, why: str) -> Entry:
-        step = "aside" if attempt >= self.plan.tries else "failed"
-        return {"game": number, "attempt": attempt, step: kind, "why": why[:_SHOWN_CHARACTERS]}
+    def _take_back(self, number: int) -> bool:
+        """Return whether a game was out; it is no longer."""
+        out = self._out.pop(number, None)
+        if out is not None:
+            self._held[out.holder] -= 1
+        return out is not None
+
+    def _failed(self, end: Failed) -> Entry:
+        step = "aside" if end.is_final or end.attempt >= self.plan.tries else "failed"
+        return {
+            "game": end.number,
+            "attempt": end.attempt,
+            step: end.kind,
+            "why": end.why[:_SHOWN_CHARACTERS],
+        }
 
     def _write(self, entries: list[Entry]) -> None:
         if not entries:
@@ -377,17 +370,21 @@ class GameBook:
                 self._recorder.game_tried_again(entry["failed"])
             elif "aside" in entry:
                 self._recorder.game_set_aside(entry["aside"])
-            if self._out.pop(entry["game"], None) is not None and "failed" in entry:
+            if self._take_back(entry["game"]) and "failed" in entry:
                 self._again.append(entry["game"])
 
     def _apply(self, entry: Entry) -> None:
         """Take in a line of the journal, just written or read again."""
+        if "terms" in entry:
+            self._terms.add(entry["terms"], games=len(self._finished))
+            return
         number = entry["game"]
         if self._is_done(number):
             return
         if "ending" in entry:
             self._finished.add(number)
             self._failures.pop(number, None)
+            self._losses.forget(number)
             self._endings[entry["ending"]] += 1
             self._durations.add(entry["seconds"])
             self._aside_in_a_row = 0
@@ -397,6 +394,7 @@ class GameBook:
         if "aside" in entry:
             self._aside.add(number)
             self._failures.pop(number, None)
+            self._losses.forget(number)
             self._aside_by[kind] += 1
             self._aside_in_a_row += 1
         else:
@@ -414,6 +412,9 @@ class GameBook:
             self._apply(entry)
         if self._journal.end == 0:
             self._journal.append([self.plan.identity()])
+        if self.plan.terms is not None and self.plan.terms.told() != self._terms.last:
+            self._journal.append([entry := {"terms": self.plan.terms.told()}])
+            self._apply(entry)
         return start
 
     def _check_identity(self, first: Entry | None) -> None:
@@ -425,7 +426,9 @@ class GameBook:
             )
 
     def _check(self, entry: Entry) -> None:
-        """See that a line is of a game that was asked for. Raises UsageError, DataError."""
+        """See that a line is of a game that was asked for, or of terms. Raises UsageError, DataError."""
+        if isinstance(entry.get("terms"), dict):
+            return
         number, kind = entry.get("game"), entry.get("failed", entry.get("aside"))
         is_result = entry.get("ending") in get_args(Ending) and isinstance(entry.get("seconds"), float | int)
         is_failure = kind in get_args(FaultKind) and isinstance(entry.get("why"), str)
@@ -461,9 +464,12 @@ class GameBook:
             "whys": self._whys,
             "aside_in_a_row": self._aside_in_a_row,
             "durations": self._durations.counts(),
+            "terms": self._terms.last,
+            "changes": self._terms.changes,
         }
-        write_atomic(self._snapshot_path, seal(json.dumps(state).encode()))
-        self._noted = self._journal.end
+        with suppress(OSError):  # on a full disk the journal is read from an earlier place
+            write_atomic(self._snapshot_path, seal(json.dumps(state).encode()))
+            self._noted = self._journal.end
 
     def _read_snapshot(self) -> int:
         """Take in what was noted; return up to where in the journal, 0 when there is nothing that can be used."""
@@ -483,10 +489,5 @@ class GameBook:
         self._aside_by, self._whys = Counter(state["aside_by"]), state["whys"]
         self._aside_in_a_row = state["aside_in_a_row"]
         self._durations = DurationTally(state["durations"])
+        self._terms = TermsHistory(state.get("terms"), state.get("changes", ()))
         return state["journal"]
-
-
-def _played(end: Played) -> Entry:
-    entry: Entry = {"game": end.number, "attempt": end.attempt, "ending": end.ending}
-    entry["seconds"] = round(end.seconds, 6)
-    return entry | ({"record": end.record} if end.record else {})

@@ -36,20 +36,24 @@ class EngineFault(TamenError):  # noqa: N818 - the engine's, not an error of our
         engine: which one, for a person: "daemon 127.0.0.1:17171", "gnugo".
         why: what came and what was expected; see `shown`.
         fix: what to do, where more is known than the kind says.
+        is_final: whether the same command would fail the same way again.
     """
 
-    def __init__(self, kind: FaultKind, engine: str, *, why: str, fix: str | None = None) -> None:
+    def __init__(
+        self, kind: FaultKind, engine: str, *, why: str, fix: str | None = None, is_final: bool = False
+    ) -> None:
         phrase, usual_fix = _PHRASES[kind]
         super().__init__(f"{engine} {phrase}", why=why, fix=fix or usual_fix)
         self.kind: FaultKind = kind
         self.engine = engine
+        self.is_final = is_final
 
     def __reduce__(self) -> tuple[Any, Any]:
-        return _rebuild, (self.kind, self.engine, self.why, self.fix)
+        return _rebuild, (self.kind, self.engine, self.why, self.fix, self.is_final)
 
 
-def _rebuild(kind: FaultKind, engine: str, why: str, fix: str) -> EngineFault:
-    return EngineFault(kind, engine, why=why, fix=fix)
+def _rebuild(kind: FaultKind, engine: str, why: str, fix: str, is_final: bool) -> EngineFault:
+    return EngineFault(kind, engine, why=why, fix=fix, is_final=is_final)
 
 
 def shown(text: str | bytes) -> str:

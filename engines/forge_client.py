@@ -15,13 +15,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self, TypeAlias
 
-from engines.errors import EngineFault, shown, unexpected
+from engines.errors import EngineFault, unexpected
 from engines.forge_decisions import Choice, Decision
 from engines.forge_protocol import STATUS_LINES, GameInProgress, GameRequest, Outcome, Status, read_status
 from engines.lines import MAX_LINE_BYTES, LineReader, LineWriter
 
 Finished: TypeAlias = tuple[int, Outcome | EngineFault]
 """The place of a game among those that were asked for, and how it ended."""
+END_SECONDS = 0.2
+"""That the end of a connection is waited for behind a result, in which nothing more may come."""
 Batch: TypeAlias = Generator[Finished, None, None]
 """The ends of several games, each once, as they come. Closed early, it gives up those that have not ended."""
 
@@ -121,23 +123,6 @@ class ForgeClient:
             lines = [self._line(connection, deadline, "its status") for _ in range(STATUS_LINES)]
             return read_status(lines, connection.engine)
 
-    def shutdown(self) -> None:
-        """Let it end after the games that it plays: it sees its flag when the next connection comes, which is made.
-
-        Raises:
-            EngineFault: when it did not take the command.
-        """
-        deadline = time.monotonic() + self._limits.status_seconds
-        with self._asked("SHUTDOWN", deadline) as connection:
-            line = self._line(connection, deadline, "a word that it will end")
-            if line.startswith("ERROR"):
-                raise EngineFault("refused", connection.engine, why=f"it says {shown(line)}")
-        try:
-            Connection(self.endpoint, deadline).close()
-        except EngineFault as fault:
-            if fault.kind != "died":  # it has ended already
-                raise
-
     def play(self, request: GameRequest, decide: Decider | None = None, *, place: int = 0) -> Outcome:
         """Play one game.
 
@@ -158,15 +143,22 @@ class ForgeClient:
                 if decision is not None:
                     reply = game.answer(decision, chosen(decide, place, decision))
                     connection.send([] if reply is None else [reply], deadline)
+            if not (game.outcome.timed_out or game.outcome.error):  # of such a game decisions may still come
+                _read_to_the_end(connection, game)
             return game.outcome
 
     def play_batch(self, requests: Sequence[GameRequest], decide: Decider | None = None) -> Batch:
-        """Play games one after another; yield each one's place and its outcome or what it was lost by, once."""
+        """Play games one after another; yield each one's place and its outcome or what it was lost by, once.
+
+        After a fault other than a refusal those that are left are not played, and not yielded.
+        """
         for place, request in enumerate(requests):
             try:
                 yield place, self.play(request, decide, place=place)
             except EngineFault as fault:
                 yield place, fault
+                if fault.kind != "refused":
+                    return
 
     @contextmanager
     def _asked(self, command: str, deadline: float) -> Iterator[Connection]:
@@ -181,6 +173,18 @@ class ForgeClient:
         if line is None:
             raise unexpected(connection.engine, None, expected=expected)
         return line
+
+
+def _read_to_the_end(connection: Connection, game: GameInProgress) -> None:
+    """See that nothing stands behind a result. Raises EngineFault: `protocol` when something does."""
+    try:
+        line = connection.receive(time.monotonic() + END_SECONDS)
+    except EngineFault as fault:
+        if fault.kind in ("timeout", "closed"):  # however it ends, the result was whole
+            return
+        raise
+    if line is not None:
+        game.take(line)
 
 
 def chosen(decide: Decider | None, game: int, decision: Decision) -> Choice:

@@ -21,9 +21,10 @@ line of the protocol before which stands the id of the command that it belongs t
 
 The client chooses the ids: whole numbers from 1 to 999999999, each greater than those before on the connection. A
 command is over with GAME_RESULT, with ERROR instead of its first line, or with the fifth line of its status. What a
-client sends with the id of a command that is over is a reply that came too late; the daemon passes over it. Either
-side may close the connection, and its games are given up. A daemon breaks the protocol with a line without an id, with
-the id of no command that is on its way, or by closing while one is.
+client sends with the id of a command that is over is a reply that came too late; the daemon passes over it. Games
+begin in the order in which they were asked for. Either side may close the connection, and its games are given up. A
+daemon breaks the protocol with a line without an id, with the id of no command that is on its way, or by closing while
+one is.
 """
 
 import re
@@ -34,16 +35,19 @@ from dataclasses import dataclass
 from engines.errors import EngineFault, unexpected
 from engines.forge_client import Batch, Connection, Decider, Endpoint, Finished, Limits, chosen
 from engines.forge_protocol import STATUS_LINES, GameInProgress, GameRequest, Status, read_status
+from engines.turns import Turns
 
 GREETING = "HELLO tamen/1"
 _HELLO = re.compile(r"HELLO tamen/1 games=([1-9][0-9]{0,3}) waiting=([1-9][0-9]{0,5})")
 _TAGGED = re.compile(r"@([1-9][0-9]{0,8}) (.*)", re.DOTALL)
 _LAST_ID = 999_999_999
+LOOK_SECONDS = 1.0
+"""Between two looks for games that hang; a connection may be waiting for its turn behind another's games."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Flight:
-    """A game that a daemon was asked for and has not ended; it may take `seconds`."""
+    """A game that a daemon was asked for and has not ended; once it has begun it may take `seconds`."""
 
     place: int
     game: GameInProgress
@@ -55,23 +59,40 @@ class ForgeConnection:
 
     After a fault it is broken: `is_broken` tells, and nothing is asked over it again.
 
+    Args:
+        turns: of the games of this daemon, over all connections to it.
+
     Attributes:
         games: that the daemon plays at a time.
         waiting: commands that it holds for this connection.
     """
 
-    def __init__(self, connection: Connection, limits: Limits, *, games: int, waiting: int) -> None:
+    def __init__(
+        self, connection: Connection, limits: Limits, turns: Turns, *, games: int, waiting: int
+    ) -> None:
         self.games = games
         self.waiting = waiting
         self.is_broken = False
         self._connection = connection
         self._limits = limits
+        self._turns = turns
         self._last_id = 0
         self._flights: dict[int, _Flight] = {}
+        self._hung: dict[int, _Flight] = {}
+        """Games that nobody waits for any longer, though the daemon may still play them."""
+        self._look_at = 0.0
+        turns.set_places(games)
 
     @classmethod
-    def opened(cls, endpoint: Endpoint, limits: Limits | None = None) -> "ForgeConnection | None":
+    def opened(
+        cls, endpoint: Endpoint, limits: Limits | None = None, turns: Turns | None = None
+    ) -> "ForgeConnection | None":
         """Connect, and find out whether the daemon offers the extension; None when it does not.
+
+        Args:
+            endpoint: where it listens.
+            limits: how long it is waited for.
+            turns: see the class; None when this is the only connection.
 
         Raises:
             EngineFault: when there is no daemon, or it answers neither yes nor no.
@@ -84,8 +105,9 @@ class ForgeConnection:
             connection.send([GREETING], deadline)
             answer = connection.receive(deadline)
             if answer is not None and (found := _HELLO.fullmatch(answer)) is not None:
-                return cls(connection, limits, games=int(found[1]), waiting=int(found[2]))
-            if answer is None or not answer.startswith("ERROR:"):
+                return cls(connection, limits, turns or Turns(), games=int(found[1]), waiting=int(found[2]))
+            # Some close without a word when they are told what they do not know.
+            if answer is not None and not answer.startswith("ERROR:"):
                 raise unexpected(str(endpoint), answer, expected="HELLO or ERROR")
         except BaseException:
             connection.close()
@@ -97,16 +119,18 @@ class ForgeConnection:
         """Close it; the daemon gives its games up."""
         self.is_broken = True
         self._connection.close()
+        self._turns.given_up([*self._flights.values(), *self._hung.values()], time.monotonic())
 
     def is_quiet(self) -> bool:
         """Whether it may be used, as far as is seen without asking: unbroken, no game on its way, nothing unread."""
-        return not self.is_broken and not self._flights and self._connection.is_quiet()
+        return not (self.is_broken or self._flights or self._hung) and self._connection.is_quiet()
 
     def status(self) -> Status:
         """Ask for its status. Raises EngineFault."""
         deadline = time.monotonic() + self._limits.status_seconds
         try:
-            tag = self._send(["STATUS"], deadline)[0]
+            (tag,) = self._take_ids(1)
+            self._send([tag], ["STATUS"], deadline)
             lines = [self._expect(tag, deadline) for _ in range(STATUS_LINES)]
             return read_status(lines, self._connection.engine)
         except BaseException:
@@ -116,72 +140,127 @@ class ForgeConnection:
     def play_batch(self, requests: Sequence[GameRequest], decide: Decider | None = None) -> Batch:
         """Play games, as many at once as the daemon holds; yield each one's place, and its outcome or its fault, once.
 
-        A game that is refused is yielded with its fault, and the others go on. Any other fault breaks the connection,
-        and is yielded for each game that had not ended. When it is closed early, so is the connection.
+        A game that is refused, or that has no result in its time after it can have begun, is yielded with its fault,
+        and the others go on. Any other fault breaks the connection: it is yielded for each game that can have begun,
+        and those that still waited for their turn are not yielded. When it is closed early, so is the connection.
 
         Raises:
             UsageError: when `decide` chose what may not be chosen; the connection is closed.
         """
-        sent = 0
+        sent, self._look_at = 0, 0.0
         try:
             while sent < len(requests) or self._flights:
-                more = requests[sent : sent + self.waiting - len(self._flights)]
+                more = requests[sent : sent + max(0, self.waiting - len(self._flights) - len(self._hung))]
                 self._launch(more, sent)
                 sent += len(more)
-                yield from self._next(decide)
+                if (now := time.monotonic()) >= self._look_at:
+                    yield from self._look(now)
+                if self._flights:
+                    yield from self._next(decide)
         except EngineFault as fault:
+            lost = [
+                flight.place for flight in self._flights.values() if self._turns.began(flight) is not None
+            ]
             self.close()
-            lost = sorted(flight.place for flight in self._flights.values())
-            for place in [*lost, *range(sent, len(requests))]:
+            for place in lost:
                 yield place, fault
         finally:
-            if self._flights:
+            if self._flights or self._hung:
                 self.close()
 
     def _launch(self, requests: Sequence[GameRequest], place: int) -> None:
         """Ask for games, the first of which is at `place`."""
-        tags = self._send(
-            [request.line() for request in requests], time.monotonic() + self._limits.slack_seconds
-        )
-        for offset, (tag, request) in enumerate(zip(tags, requests, strict=True)):
-            game = GameInProgress(request, self._connection.engine)
-            self._flights[tag] = _Flight(
-                place + offset, game, request.game_seconds + self._limits.slack_seconds
+        if not requests:
+            return
+        now = time.monotonic()
+        flights = [
+            _Flight(
+                place + offset,
+                GameInProgress(request, self._connection.engine),
+                request.game_seconds + self._limits.slack_seconds,
+            )
+            for offset, request in enumerate(requests)
+        ]
+        tags = self._take_ids(len(requests))
+        self._flights.update(zip(tags, flights, strict=True))
+        self._turns.asked(flights, now)
+        self._send(tags, [request.line() for request in requests], now + self._limits.slack_seconds)
+
+    def _look(self, now: float) -> Iterator[Finished]:
+        """Yield the games that hang.
+
+        Raises:
+            EngineFault: when none of the others can begin any more.
+        """
+        self._look_at = now + LOOK_SECONDS
+        overdue: list[int] = []
+        for tag, flight in self._flights.items():
+            if (began := self._turns.began(flight)) is None:
+                continue
+            if (deadline := began + flight.seconds) <= now:
+                overdue.append(tag)
+            else:
+                self._look_at = min(self._look_at, deadline)
+        for tag in overdue:
+            flight = self._hung[tag] = self._flights.pop(tag)
+            self._turns.hung(flight)
+            why = f"no result came within {flight.seconds:g} s, while games beside it may go on"
+            yield flight.place, EngineFault("timeout", self._connection.engine, why=why)
+        if self._turns.is_stuck() or len(self._hung) >= self.waiting:
+            raise EngineFault(
+                "timeout", self._connection.engine, why=f"all {self.games} games that it plays at a time hang"
             )
 
     def _next(self, decide: Decider | None) -> Iterator[Finished]:
-        """Take one line; yield the game that it ends, if it does."""
-        # One of them is being played, and none may last longer than this.
-        deadline = time.monotonic() + max(flight.seconds for flight in self._flights.values())
-        tag, line = self._receive(deadline)
+        """Take one line, if one comes until it is time to look; yield the game that it ends, if it does."""
+        try:
+            tag, line = self._receive(self._look_at)
+        except EngineFault as fault:
+            if fault.kind != "timeout":
+                raise
+            return
         if (flight := self._flights.get(tag)) is None:
-            expected = f"a line of the commands {sorted(self._flights)[:5]}"
-            raise unexpected(self._connection.engine, f"@{tag} {line}", expected=expected)
+            self._pass_over(tag, line)
+            return
         try:
             decision = flight.game.take(line)
         except EngineFault as fault:
             if fault.kind != "refused":
                 raise
-            del self._flights[tag]
+            self._end(tag)
             yield flight.place, fault
             return
         if decision is not None:
             reply = flight.game.answer(decision, chosen(decide, flight.place, decision))
-            self._connection.send([] if reply is None else [f"@{tag} {reply}"], deadline)
+            if reply is not None:
+                self._send([tag], [reply], time.monotonic() + self._limits.slack_seconds)
         if flight.game.outcome is not None:
-            del self._flights[tag]
+            self._end(tag)
             yield flight.place, flight.game.outcome
 
-    def _send(self, commands: list[str], deadline: float) -> list[int]:
-        """Send commands in one go, and return their ids."""
-        if self._last_id + len(commands) > _LAST_ID:
+    def _end(self, tag: int) -> None:
+        flight = self._flights.pop(tag)
+        self._turns.ended(flight, time.monotonic(), seconds=flight.seconds)
+
+    def _pass_over(self, tag: int, line: str) -> None:
+        """Take a line of a game that nobody waits for any longer."""
+        if (flight := self._hung.get(tag)) is None:
+            expected = f"a line of the commands {sorted(self._flights)[:5]}"
+            raise unexpected(self._connection.engine, f"@{tag} {line}", expected=expected)
+        if line.startswith(("GAME_RESULT:", "ERROR:")):
+            del self._hung[tag]
+            self._turns.ended(flight, time.monotonic(), seconds=flight.seconds)
+
+    def _take_ids(self, count: int) -> list[int]:
+        if self._last_id + count > _LAST_ID:
             raise EngineFault("closed", self._connection.engine, why="the connection has used up its ids")
-        tags = [self._last_id + 1 + offset for offset in range(len(commands))]
-        self._last_id += len(commands)
-        self._connection.send(
-            [f"@{tag} {command}" for tag, command in zip(tags, commands, strict=True)], deadline
-        )
-        return tags
+        first = self._last_id + 1
+        self._last_id += count
+        return list(range(first, first + count))
+
+    def _send(self, tags: list[int], lines: list[str], deadline: float) -> None:
+        """Send lines in one go, each with its id."""
+        self._connection.send([f"@{tag} {line}" for tag, line in zip(tags, lines, strict=True)], deadline)
 
     def _receive(self, deadline: float) -> tuple[int, str]:
         line = self._connection.receive(deadline)

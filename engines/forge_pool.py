@@ -21,9 +21,12 @@ from engines.errors import EngineFault
 from engines.forge_client import Batch, Decider, Endpoint, ForgeClient, Limits
 from engines.forge_extension import ForgeConnection
 from engines.forge_protocol import GameRequest
+from engines.turns import Turns
 
 PER_ENDPOINT = 2
 """While one session's result is read the daemon plays for the other."""
+STOCK_HANGS = 3
+"""Games in a row without a result, after which a daemon is complained of that does not say how many places it has."""
 FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 0.1, 10.0
 _TICK_SECONDS = 0.2
 """The longest wait for a place before a look at whether a rest has ended."""
@@ -50,14 +53,21 @@ class PoolCounts:
 
 @dataclass(slots=True)
 class _Place:
-    """An endpoint, as the pool sees it. `idle` holds connections, each with the time of its last use."""
+    """An endpoint, as the pool sees it.
+
+    Attributes:
+        idle: connections, each with the time of its last use.
+        hangs: of a daemon that does not keep connections open, games in a row that hung.
+    """
 
     endpoint: Endpoint
+    turns: Turns = field(default_factory=Turns)
     lent: int = 0
     idle: list[tuple[float, ForgeConnection]] = field(default_factory=list)
     stock_since: float | None = None
     rest_until: float = 0.0
     rests: int = 0
+    hangs: int = 0
     last_lent: int = 0
 
 
@@ -69,9 +79,12 @@ class Session:
         self.player = player
         self.ended_well = False
         self.has_failed = False
+        self.has_hung = False
 
     def play_batch(self, requests: Sequence[GameRequest], decide: Decider | None = None) -> Batch:
         """Play games; yield each one's place among `requests` and its outcome or fault, once, in any order.
+
+        Those are left out that had not begun when the connection broke.
 
         Args:
             requests: the games.
@@ -80,13 +93,17 @@ class Session:
         Raises:
             UsageError: when `decide` chose what may not be chosen.
         """
+        told = 0
         with closing(self.player.play_batch(requests, decide)) as batch:
             for place, end in batch:
+                told += 1
                 if not isinstance(end, EngineFault):
                     self.ended_well = True
                 elif end.kind != "refused":
                     self.has_failed = True
+                    self.has_hung = self.has_hung or end.kind == "timeout"
                 yield place, end
+        self.has_failed = self.has_failed or told < len(requests)
 
 
 class ForgePool:
@@ -98,6 +115,8 @@ class ForgePool:
         limits: how long daemons are waited for.
         check_after_seconds: idle for so long, a connection is checked before it is lent; and a daemon that did not
             offer to keep connections open is asked again.
+        complain: is told of a daemon all of whose places are taken by games that hang, or that lets one after the
+            other hang.
         clock: monotonic seconds.
     """
 
@@ -108,16 +127,20 @@ class ForgePool:
         per_endpoint: int = PER_ENDPOINT,
         limits: Limits | None = None,
         check_after_seconds: float = 30.0,
+        complain: Callable[[Endpoint], None] = lambda endpoint: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = PoolCounts()
         self._per_endpoint = per_endpoint
         self._limits = limits or Limits()
         self._check_after = check_after_seconds
+        self._complain = complain
         self._clock = clock
         self._changed = threading.Condition()
         self._places: dict[Endpoint, _Place] = {}
         self._lendings = 0
+        self._fault: EngineFault | None = None
+        """Why the last session could not be had; None when one has been since."""
         self.set_endpoints(endpoints)
 
     def set_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
@@ -142,29 +165,33 @@ class ForgePool:
             yield session
         finally:
             self._give_back(place, session)
+            self._complain_if_hung(place)
 
     def close(self) -> None:
         """Close what is idle, and lend nothing more."""
         self.set_endpoints([])
 
     def _lent(self, deadline: float) -> tuple[_Place, Session]:
-        last: EngineFault | None = None
         while True:
-            place = self._free_place(deadline, last)
+            place = self._free_place(deadline)
             try:
-                return place, Session(place.endpoint, self._player(place))
+                session = Session(place.endpoint, self._player(place))
+                self._fault = None
+                return place, session
             except EngineFault as fault:
-                last = fault
                 with self._changed:
+                    self._fault = fault
                     self.counts.unreachable += 1
+                    place.hangs += place.hangs > 0 and fault.kind == "timeout"
                     self._rest(place)
                     self._free(place)
+                self._complain_if_hung(place)
             except BaseException:
                 with self._changed:
                     self._free(place)
                 raise
 
-    def _free_place(self, deadline: float, last: EngineFault | None) -> _Place:
+    def _free_place(self, deadline: float) -> _Place:
         """Wait for a place, and take it."""
         with self._changed:
             while True:
@@ -180,14 +207,14 @@ class ForgePool:
                     place.lent, place.last_lent = place.lent + 1, self._lendings
                     return place
                 if now >= deadline:
-                    raise self._none_free(last)
+                    raise self._none_free()
                 self._changed.wait(min(_TICK_SECONDS, deadline - now))
 
-    def _none_free(self, last: EngineFault | None) -> EngineFault:
+    def _none_free(self) -> EngineFault:
         lent = sum(place.lent for place in self._places.values())
         why = f"no place was free at {len(self._places)} daemons, with {lent} sessions lent"
-        if last is not None:
-            why += f"; the last that was asked: {last.what}, {last.why}"
+        if self._fault is not None:
+            why += f"; the last that was asked: {self._fault.what}, {self._fault.why}"
         return EngineFault(
             "timeout", "the pool of daemons", why=why, fix="start more daemons, or wait for longer"
         )
@@ -202,7 +229,7 @@ class ForgePool:
             return connection
         stock_since = place.stock_since
         if stock_since is None or self._clock() - stock_since >= self._check_after:
-            connection = ForgeConnection.opened(place.endpoint, self._limits)
+            connection = ForgeConnection.opened(place.endpoint, self._limits, place.turns)
             with self._changed:
                 place.stock_since = None if connection else self._clock()
                 self.counts.opened += connection is not None
@@ -231,6 +258,10 @@ class ForgePool:
         connection = session.player if isinstance(session.player, ForgeConnection) else None
         with self._changed:
             self._free(place)
+            if session.ended_well:
+                place.hangs = 0
+            elif session.has_hung and connection is None:
+                place.hangs += 1
             if session.has_failed:
                 self._rest(place)
             elif session.ended_well:
@@ -243,6 +274,18 @@ class ForgePool:
                 return
         if connection is not None:
             connection.close()
+
+    def _complain_if_hung(self, place: _Place) -> None:
+        if place.hangs >= STOCK_HANGS or (place.turns.is_spent() and self._has_lost_its_places(place)):
+            place.hangs = 0
+            self._complain(place.endpoint)
+
+    def _has_lost_its_places(self, place: _Place) -> bool:
+        try:
+            active_games = ForgeClient(place.endpoint, self._limits).status().active_games
+        except EngineFault:  # who keeps it alive asks as well
+            return False
+        return place.turns.settle(active_games)
 
     def _free(self, place: _Place) -> None:
         place.lent -= 1

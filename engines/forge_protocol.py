@@ -66,7 +66,7 @@ class GameRequest:
         decision_seconds: which the daemon's AI may take for a decision.
         seed: of the game; None leaves it to the daemon. A daemon whose games share one generator repeats a game only
             when it plays one at a time.
-        quiet: without the lines of seed and decks, which cost nothing and tell of mix-ups.
+        quiet: without the lines of seed and decks, which cost little and tell of mix-ups.
         extra: options that this daemon knows beside the protocol's, one word each.
 
     Raises:
@@ -178,7 +178,10 @@ class GameInProgress:
             case "GAME_START" if not self._has_begun() and " vs " in rest:
                 self._decks = rest
             case "ERROR" if not self._has_begun() and self._seed is None:
-                raise EngineFault("refused", self._engine, why=f"it says {shown(rest)}", fix=_mend(rest))
+                fix = _mend(rest)
+                raise EngineFault(
+                    "refused", self._engine, why=f"it says {shown(rest)}", fix=fix, is_final=fix is not None
+                )
             case _:
                 raise unexpected(self._engine, line, expected=self._expected())
         return None
@@ -266,7 +269,7 @@ def read_status(lines: list[str], engine: str) -> Status:
 
 
 def _mend(refusal: str) -> str | None:
-    """Return what to do about a refusal that we know."""
+    """Return what to do about a refusal that we know, and that comes again unless it is done."""
     if "Could not load deck" in refusal:
         return "give the path of a .dck file, or a name that the daemon finds in its folder of decks"
     return None

@@ -42,12 +42,13 @@ class Log:
 
     def write(self, data: bytes) -> None:
         try:
-            if self._file.tell() + len(data) > self._most:
+            if not self._file.closed and self._file.tell() + len(data) > self._most:
                 self._file.close()
                 self._path.replace(f"{self._path}.1")
+            if self._file.closed:  # also when there was no room to open it the last time
                 self._file = self._path.open("ab", buffering=0)
             self._file.write(data)
-        except (OSError, ValueError):  # a full disk is no reason to end an engine
+        except OSError:  # a full disk is no reason to end an engine
             self.lost_bytes += len(data)
 
 

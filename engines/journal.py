@@ -92,9 +92,9 @@ class Journal:
             while left:
                 left = left[self._file.write(left) or 0 :]
             os.fsync(self._file.fileno())
-        except OSError:
+        except OSError as error:
             self._file.truncate(self.end)
-            raise
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
         self.end += len(data)
 
     def close(self) -> None:

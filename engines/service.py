@@ -10,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from configs.engines import ENGINES
+from core.errors import TamenError
 from engines.supervisor import Supervisor
 
 STEP_SECONDS = 0.1
@@ -41,5 +42,14 @@ def _tell(line: str) -> None:
     sys.stdout.flush()
 
 
+def main() -> None:
+    """Serve the folder on the command line; what is wrong with it is the last line of the output."""
+    try:
+        serve(Path(sys.argv[1]))
+    except TamenError as error:
+        _tell(f"{error.what}: {error.why}")
+        sys.exit(1)
+
+
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]))
+    main()

@@ -3,7 +3,7 @@
     supervisor.lock   held by the one supervisor of the folder as long as that runs
     beat              touched by it; daemons whose folder nobody touches for long end themselves
     state.json        who supervises, and each daemon: process, port, how it stands
-    0/, 1/, …         the daemons' rooms: output.log, and how the last one ended
+    0/, 1/, …         the daemons' rooms: output.log, how the last one ended, and `complaint`, while there is one
 
 Every process of the folder, and whatever it starts, has its `mark` in its environment.
 """
@@ -28,10 +28,15 @@ from engines.process import Program, kill_marked
 from engines.upkeep import State
 
 FORMAT = 1
-SupervisorKind: TypeAlias = Literal["service", "actor"]
+SupervisorKind: TypeAlias = Literal["service", "run", "actor"]
 MARK, LIFE_MARK = "TAMEN_ENGINES", "TAMEN_DAEMON"
 """Environment variables: of which folder a process is, and of which life of a daemon."""
+_COMPLAINT = "complaint"
 _MARGIN_SECONDS = 5.0
+
+
+class SupervisedError(UsageError):
+    """Another supervises the folder."""
 
 
 class ProcessRecord(Section):
@@ -83,7 +88,7 @@ class StateFile(Section):
     """What is in state.json, `written` at a moment in seconds since 1970.
 
     Attributes:
-        kind: of the supervisor: a program of its own, or an actor of a Ray cluster.
+        kind: of the supervisor: a program of its own, one that plays games besides, or an actor of a Ray cluster.
         count: of daemons that are to serve; the others are spares.
     """
 
@@ -99,6 +104,14 @@ class StateFile(Section):
         """Whether the supervisor that wrote it still runs."""
         process = self.supervisor.process()
         return process is not None and not is_gone(process, this_process())
+
+    def running(self) -> tuple[DaemonRecord, ...]:
+        """Return the daemons whose processes are there: without a supervisor nobody notes their ends."""
+        here = this_process()
+        found = [(daemon, daemon.process and daemon.process.process()) for daemon in self.daemons]
+        return tuple(
+            daemon for daemon, process in found if process is not None and not is_gone(process, here)
+        )
 
     def settled(self) -> bool:
         """Whether each daemon is ready, or set aside."""
@@ -131,6 +144,26 @@ def read_state(folder: Path) -> StateFile | None:
         return None
 
 
+def complain(folder: Path, port: int) -> None:
+    """Tell who supervises `folder` that all games hang at the daemon that listens on `port`."""
+    state = read_state(folder)
+    for daemon in () if state is None else state.daemons:
+        if daemon.port == port and daemon.state == "ready":
+            with contextlib.suppress(OSError):  # then it stays as it is
+                write_atomic(folder / str(daemon.number) / _COMPLAINT, daemon.life.encode())
+
+
+def take_complaint(folder: Path, number: int, life: str) -> bool:
+    """Whether somebody has complained about this life of the daemon `number`; a complaint is heard once."""
+    path = folder / str(number) / _COMPLAINT
+    try:
+        about = path.read_text()
+        path.unlink()
+    except OSError:
+        return False
+    return about == life
+
+
 def program_of(daemon: DaemonRecord, folder: Path, grace_seconds: float) -> Program | None:
     """Return the program of a daemon, whether it still runs or not; None when it has none here."""
     process = None if daemon.process is None else daemon.process.process()
@@ -142,14 +175,14 @@ def program_of(daemon: DaemonRecord, folder: Path, grace_seconds: float) -> Prog
 
 @contextmanager
 def sole_supervisor(folder: Path) -> Iterator[None]:
-    """Be the one that supervises `folder` inside the block. Raises UsageError when another does."""
+    """Be the one that supervises `folder` inside the block. Raises SupervisedError when another does, OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UsageError(
+            raise SupervisedError(
                 f"the engines in {folder} have a supervisor",
                 why="it runs, and holds their lock",
                 fix="look with `tamen engines status`; `tamen engines down` ends it with its engines",

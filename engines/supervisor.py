@@ -26,7 +26,9 @@ from core.metrics import Metrics, NoMetrics
 from core.processes import this_process
 from engines.errors import EngineFault
 from engines.forge_protocol import Status
+from engines.jvm import drop_old_pieces
 from engines.launch import Launch, daemon_count, plan_launch
+from engines.listeners import stranger_at
 from engines.ports import LOOPBACK, free_port, is_free
 from engines.probe import Probe
 from engines.process import Ending, Program, kill_marked, marked_processes, start_alone
@@ -43,6 +45,7 @@ from engines.supervised import (
     read_state,
     record_of,
     sole_supervisor,
+    take_complaint,
     write_state,
 )
 from engines.upkeep import Action, Upkeep
@@ -155,6 +158,8 @@ class Supervisor:
                 self._note_end(daemon, ending, now)
             if daemon.probe is not None:
                 self._take_answer(daemon, daemon.probe, now)
+            if daemon.program is not None and take_complaint(self._folder, daemon.number, daemon.life):
+                self._upkeep.of_no_use(daemon.number, "games hang on it, though it answers STATUS", now)
         for action in self._upkeep.due(now):
             self._act(action, now)
         self._write(now)
@@ -233,12 +238,14 @@ class Supervisor:
 
     def _start(self, daemon: _Daemon, now: float) -> None:
         room, upkeep = self._folder / str(daemon.number), self._config.upkeep
+        self._touch()  # to start many on a busy machine takes longer than the others may be alone
         try:
             taken = {other.port for other in self._daemons if other is not daemon}
             if not daemon.port or not is_free(daemon.port):
                 daemon.port = free_port(self._config.engine.base_port, taken=taken)
             daemon.life = secrets.token_hex(8)
             room.mkdir(parents=True, exist_ok=True)
+            drop_old_pieces(room)
             daemon.program = start_alone(
                 self._launch.command(daemon.number, daemon.port, room),
                 engine=_name(daemon),
@@ -251,6 +258,8 @@ class Supervisor:
                 log_bytes=upkeep.log_kb << 10,
             )
         except (TamenError, OSError) as error:
+            if daemon.life:  # its guard may be there, and only late to say so
+                kill_marked(LIFE_MARK, daemon.life)
             why = f"{error.what}: {error.why}" if isinstance(error, TamenError) else str(error)
             self._upkeep.failed_to_start(daemon.number, why, now)
             self._tell_loss(daemon)
@@ -283,10 +292,20 @@ class Supervisor:
             return
         daemon.probe = None
         was = self._upkeep.slots[daemon.number].state
+        if was == "starting" and (stranger := self._stranger(daemon)) is not None:
+            why = f"process {stranger}, none of its own, listens on its port {daemon.port}"
+            self._upkeep.of_no_use(daemon.number, why, now)
+            return
         self._note_status(daemon, status)
         self._upkeep.answered(daemon.number, now)
         if was == "starting":
             self._tell(f"daemon {daemon.number} is ready on port {daemon.port}")
+
+    def _stranger(self, daemon: _Daemon) -> int | None:
+        """Return who answers in its place: a port that was free at its start is anybody's until it listens."""
+        assert daemon.program is not None
+        mark, session = (LIFE_MARK, daemon.life), daemon.program.process.pid
+        return stranger_at(daemon.port, mark=mark, session=session)
 
     def _note_status(self, daemon: _Daemon, status: Status) -> None:
         daemon.life_games, daemon.active_games = status.games_played, status.active_games

@@ -2,8 +2,8 @@
 
     state      what it waits for                     leaves it by
     waiting    its time to be started                `started`, `failed_to_start`, or `taken_over`
-    starting   its first answer                      `answered`: ready; silent for too long: ending; `ended`
-    ready      questions now and then                silent too often: ending; `ended`
+    starting   its first answer                      `answered`: ready; silent too long, or `of_no_use`: ending; `ended`
+    ready      questions now and then                silent too often, or `of_no_use`: ending; `ended`
     ending     that the process is gone              `ended`
     aside      nothing: it failed too often          -
 
@@ -134,6 +134,12 @@ class Upkeep:
             slot.due, slot.silence = now + AGAIN_SECONDS, why
             if slot.silences >= self._config.most_silences:
                 self._give_up(slot, f"{why} ({slot.silences} times in a row)", now)
+
+    def of_no_use(self, number: int, why: str, now: float) -> None:
+        """Note that it answers and is no good all the same."""
+        slot = self.slots[number]
+        if slot.state in ("starting", "ready"):
+            self._give_up(slot, why, now)
 
     def ended(self, number: int, why: str, now: float) -> None:
         """Note that its process is gone; `why` counts unless it was to be killed."""

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from actors import engine_games
 from actors.engine_games import EngineGames
 from configs.engines import GamesConfig
 from core.errors import UsageError
-from engines.book import End, Exchange, GameBook, Plan
+from engines.book import GameBook, Plan
 from engines.forge_client import Endpoint
 from engines.forge_decisions import Choice, Decision
 from engines.forge_extension import GREETING
 from engines.journal import read_journal
+from engines.tickets import End, Exchange
 from engines.watched_games import counted_games, read_shard
 from tests.engines.scripted_daemon import Talk, scripted
 
@@ -109,6 +111,71 @@ def test_all_games_are_played_over_two_connections_each(tmp_path: Path, stack: E
     assert len(seeds) == 300
 
 
+@pytest.mark.parametrize("batch", ["auto", 16])
+def test_a_stock_daemon_that_is_killed_costs_the_games_in_play_alone(
+    tmp_path: Path, stack: ExitStack, batch: Any
+) -> None:
+    killed = threading.Event()
+    commands: list[str] = []
+
+    def script(talk: Talk) -> None:
+        line = talk.hear() or ""
+        commands.append(line)
+        if killed.is_set() or len(commands) > 60:
+            killed.set()  # whoever asks hears nothing from now on
+        elif line.startswith("NEWGAME"):
+            talk.say(DRAW)
+        else:
+            talk.say("ERROR: Unknown command")
+
+    endpoints = [stack.enter_context(scripted(each)) for each in (script, stock)]
+    config = CONFIG.model_copy(update={"batch": batch})
+    stats, _ = run(
+        tmp_path, lambda: endpoints[:1] if not killed.is_set() else endpoints[1:], games=200, config=config
+    )
+    assert (stats["finished"], stats["set_aside"]) == (200, 0)
+    assert sum(stats["retried"].values()) <= 2
+
+
+def test_a_stock_daemon_whose_games_hang_is_complained_of(tmp_path: Path, stack: ExitStack) -> None:
+    complaints: list[Endpoint] = []
+
+    def hang(talk: Talk) -> None:
+        if (talk.hear() or "").startswith("NEWGAME"):
+            talk.be_silent()
+        talk.say("ERROR: Unknown command")
+
+    endpoints = [stack.enter_context(scripted(script)) for script in (hang, stock)]
+    config = CONFIG.model_copy(update={"slack_seconds": 0.1, "tries": 20})
+    stats, _ = run(
+        tmp_path,
+        lambda: endpoints[:1] if not complaints else endpoints[1:],
+        games=20,
+        config=config,
+        complain=complaints.append,
+    )
+    assert (stats["finished"], set(complaints)) == (20, {endpoints[0]})
+    assert stats["retried"].keys() == {"timeout"}
+    assert 3 <= stats["retried"]["timeout"] <= 4
+
+
+def test_the_result_of_another_game_is_known_by_its_decks(tmp_path: Path, stack: ExitStack) -> None:
+    def script(talk: Talk) -> None:
+        line = (talk.hear() or "").split()
+        if line[0] != "NEWGAME":
+            talk.say("ERROR: Unknown command")
+        elif "-q" in line:
+            talk.say("GAME_RESULT: Ai(1)-Green won in 1ms")
+        else:
+            talk.say(f"SEED: {line[line.index('-s') + 1]}", "GAME_START: Red vs Blue")
+            talk.say("GAME_RESULT: Ai(1)-Green won in 1ms")
+
+    endpoint = stack.enter_context(scripted(script))
+    stats, _ = run(tmp_path, lambda: [endpoint], games=2)
+    assert (stats["finished"], stats["set_aside_by"]) == (0, {"protocol": 2})
+    assert "Green" in stats["whys"]["protocol"]
+
+
 def test_a_stock_daemon_is_played_with_as_well(tmp_path: Path, stack: ExitStack) -> None:
     endpoint = stack.enter_context(scripted(stock))
     stats, _ = run(tmp_path, lambda: [endpoint], games=20)
@@ -143,9 +210,18 @@ def test_games_that_cannot_be_had_are_set_aside_and_the_others_go_on(
     assert (stats["finished"], stats["set_aside_by"], stats["retried"]) == (
         5,
         {"refused": 5},
-        {"refused": 10},
+        {},
     )
-    assert "Could not load deck" in stats["whys"]["refused"]
+    assert "'Could not load deck: red'; give the path of a .dck file" in stats["whys"]["refused"]
+    assert not stats["all_refused"]
+
+
+def test_what_a_daemon_refuses_for_a_reason_of_its_own_is_tried_again(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    endpoint = stack.enter_context(scripted(Daemon(lambda command: ["ERROR: not now"]).script))
+    stats, _ = run(tmp_path, lambda: [endpoint], games=1)
+    assert (stats["retried"], stats["set_aside_by"]) == ({"refused": 2}, {"refused": 1})
 
 
 def test_a_game_that_broke_in_the_daemon_has_failed(tmp_path: Path, stack: ExitStack) -> None:
@@ -190,7 +266,8 @@ def test_a_hanging_game_is_given_up_and_played_elsewhere(tmp_path: Path, stack: 
     hung: list[str] = []
 
     def hang(talk: Talk) -> None:
-        assert talk.hear() == GREETING
+        if talk.hear() != GREETING:
+            return  # it does not tell its status either
         talk.say(f"{GREETING} games=1 waiting=4")
         hung.append(talk.hear() or "")
         talk.be_silent()
@@ -198,7 +275,9 @@ def test_a_hanging_game_is_given_up_and_played_elsewhere(tmp_path: Path, stack: 
     endpoints = [stack.enter_context(scripted(script)) for script in (hang, Daemon().script)]
     stats, _ = run(tmp_path, lambda: endpoints, games=50)
     assert (stats["finished"], stats["set_aside"]) == (50, 0)
-    assert stats["retried"] == {"timeout": len(hung)}
+    # It says that it plays one at a time: what it was asked for over another connection may not have begun.
+    assert stats["retried"].keys() == {"timeout"}
+    assert 1 <= stats["retried"]["timeout"] <= len(hung)
 
 
 def test_daemons_may_come_and_go(tmp_path: Path, stack: ExitStack) -> None:
@@ -250,10 +329,11 @@ def test_a_stop_lets_games_end_and_brings_back_the_rest(tmp_path: Path, stack: E
 
 
 class SlowBook:
-    """A book that takes its time with what is brought."""
+    """A book that takes its time with what is brought, once it has given out some tickets."""
 
-    def __init__(self, book: GameBook, may_go_on: threading.Event) -> None:
+    def __init__(self, book: GameBook, may_go_on: threading.Event, tickets: int = 0) -> None:
         self.book, self.may_go_on = book, may_go_on
+        self.left = tickets
         self.brought = threading.Event()
 
     def enter(self, holder: str) -> None:
@@ -262,10 +342,12 @@ class SlowBook:
     def exchange(
         self, holder: str, number: int, ends: Sequence[End], *, want: int, hold_seconds: float
     ) -> Exchange:
-        if ends:
+        if ends and self.left <= 0:
             self.brought.set()
             assert self.may_go_on.wait(PATIENCE_SECONDS)
-        return self.book.exchange(holder, number, ends, want=want, hold_seconds=hold_seconds)
+        got = self.book.exchange(holder, number, ends, want=want, hold_seconds=hold_seconds)
+        self.left -= len(got.tickets)
+        return got
 
 
 def test_players_wait_when_the_book_does_not_take_what_they_bring(tmp_path: Path, stack: ExitStack) -> None:
@@ -286,6 +368,32 @@ def test_players_wait_when_the_book_does_not_take_what_they_bring(tmp_path: Path
         may_go_on.set()
         thread.join(PATIENCE_SECONDS)
         assert inner.stats()["finished"] >= before
+
+
+def test_players_wait_when_decisions_that_nobody_takes_need_much_room(
+    tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_games, "MOST_END_BYTES", 20_000)
+    lines = [DECISION % ("AiObs", f',"ai_choice":true,"message":"{"x" * 1000}"'), DRAW]
+    endpoint = stack.enter_context(scripted(Daemon(lambda command: lines).script))
+    may_go_on = threading.Event()
+    with GameBook(tmp_path, Plan(games=300, decks=("red",), mode="observe")) as inner:
+        book = SlowBook(inner, may_go_on, tickets=200)
+        config = CONFIG.model_copy(update={"shard_games": 1, "batch": 64})
+        given = {"endpoints": lambda: [endpoint], "mode": "observe", "folder": tmp_path}
+        player = EngineGames(book, "here", config, **given)
+        thread = threading.Thread(target=player.run)
+        thread.start()
+        assert book.brought.wait(PATIENCE_SECONDS)
+        deadline, before = time.monotonic() + PATIENCE_SECONDS, -1
+        while before != (before := player.stats()["played"]) and time.monotonic() < deadline:
+            time.sleep(0.3)  # until two looks in a row find the same
+        # Some 20,000 bytes are with the book, as many wait; what was played before the book stood still is more.
+        assert before <= 120
+        may_go_on.set()
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
+        assert inner.stats()["finished"] == 300
 
 
 def test_decisions_are_kept_and_counted_once_a_game(tmp_path: Path, stack: ExitStack) -> None:

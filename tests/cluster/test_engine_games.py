@@ -2,26 +2,29 @@
 
 import errno
 import json
+import resource
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from cluster.engine_games import Order, local_engines, play_games, players_of, watch
+from cluster import engine_games_checks
+from cluster.engine_games import Order, Players, local_engines, play_games, players_of, watch
 from cluster.engines import bring_up, engines_folder, take_down
 from cluster.engines_verbs import engines
 from cluster.stopping import StopRequest
 from configs.engines import EngineConfig, EnginesConfig, GamesConfig, JavaConfig, UpkeepConfig
 from configs.loading import dump
 from core.errors import ClusterError, UsageError
-from engines.book import Plan
+from engines.book import GameBook, Plan
 from engines.journal import read_journal
 from engines.reference.compile import compiled
 from engines.supervised import read_state
 from engines.supervisor import Supervisor
 from engines.watched_games import counted_games
-from tests.engines.supervising import nothing_left
+from tests.engines.supervising import PATIENCE_SECONDS, fakes, nothing_left
 
 DECKS = ("aggro", "control")
 
@@ -50,6 +53,13 @@ def order(folder: Path, config: EnginesConfig, games: int, **plan: Any) -> Order
         folder=folder / "out",
         runs=folder / "runs",
     )
+
+
+def until_played(players: Players, games: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while players.book()["finished"] < games:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def numbers(folder: Path) -> list[int]:
@@ -88,7 +98,9 @@ def test_what_is_stopped_goes_on_where_it_was(tmp_path: Path, capsys: pytest.Cap
     games = dict(counted_games(tmp_path / "out"))
     assert sorted(games) == list(range(400))
     assert all(outcome.decisions for outcome in games.values())
-    assert "400 of 400 games are finished" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "400 of 400 games are finished" in said
+    assert f"next: tamen engines imitate {tmp_path / 'out'} --name cards" in said
 
 
 @pytest.mark.system
@@ -110,11 +122,65 @@ def test_engines_that_are_up_are_used_and_stay_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-def test_a_deck_that_there_is_not_ends_the_run_with_what_the_daemon_says(tmp_path: Path) -> None:
-    config = cards(games=GamesConfig(most_set_aside=3, tries=1))
-    with pytest.raises(ClusterError, match="in a row were set aside") as caught:
-        play_games(order(tmp_path, config, 10_000, decks=("no.dck",)), engine="local", quiet=True)
+@pytest.mark.parametrize("games", [2, 10_000])
+def test_a_deck_that_there_is_not_ends_the_run_with_what_the_daemon_says(tmp_path: Path, games: int) -> None:
+    with pytest.raises(ClusterError, match="none of these games can be played") as caught:
+        play_games(order(tmp_path, cards(), games, decks=("no.dck", "aggro")), engine="local", quiet=True)
     assert "Could not load deck" in caught.value.why
+    assert "path of a .dck file" in caught.value.why
+
+
+@pytest.mark.system
+def test_a_folder_that_another_program_goes_on_with_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    play_games(order(tmp_path, cards(), 5), engine="local", quiet=True)
+    other = order(tmp_path, cards("--wait-ms", "1"), 10, mode="result")
+    assert play_games(other, engine="local", quiet=False, plain=True)["finished"] == 10
+    said = capsys.readouterr()
+    assert "are played alike: after 5 games: program" in said.err
+    assert "not all of them were played alike: after 5 games" in said.out
+    assert "next:" not in said.out
+
+
+def test_engines_that_are_taken_down_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_games_checks, "GONE_SECONDS", 0.5)
+    given = order(tmp_path, fakes(base_port=26_000), 1_000_000)
+    bring_up(given.config, given.runs, quiet=True)
+
+    def take_down_soon() -> None:
+        if players.book()["finished"] >= 20:
+            take_down(given.runs, None, quiet=True)
+
+    with players_of(given, "local", None) as players, pytest.raises(ClusterError, match="are gone"):
+        watch(players, given, StopRequest(), None, meanwhile=take_down_soon)
+    assert nothing_left(engines_folder(given.runs, "engines"))
+
+
+def test_a_program_that_answers_its_status_and_nothing_else_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_games_checks, "STANDSTILL_SECONDS", 1.0)
+    with pytest.raises(ClusterError, match="can be played with") as caught:
+        play_games(order(tmp_path, fakes("--greets", base_port=26_100), 10), engine="local", quiet=True)
+    assert "'220 hello'" in caught.value.why
+
+
+def test_a_disk_that_takes_nothing_ends_the_run_with_the_name_of_the_file(tmp_path: Path) -> None:
+    given = order(tmp_path, fakes(base_port=26_200), 1_000_000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with players_of(given, "local", None) as players:
+        until_played(players, 20)
+        # As a full disk does, it lets what is written end before its end.
+        size = (tmp_path / "out" / "games.jsonl").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10_000, before[1]))
+        try:
+            with pytest.raises(OSError, match=r"out/games\.jsonl"):
+                watch(players, given, StopRequest(), None)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with GameBook(tmp_path / "out", given.plan) as book:
+        assert book.stats()["finished"] == len(numbers(tmp_path / "out")) >= 20
 
 
 def test_engines_of_which_none_stays_up_end_the_run(tmp_path: Path) -> None:

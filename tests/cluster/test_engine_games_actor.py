@@ -1,25 +1,29 @@
 """Games of engines under Ray: whoever is killed, every game is finished once."""
 
+import itertools
 import os
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from cluster import engine_games_actor
+from cluster import engine_games_actor, engine_games_checks
 from cluster.engine_games import play_games, watch
 from cluster.engine_games_actor import PLAYER, RayPlayers, ray_players
-from cluster.engines import engines_folder
+from cluster.engines import bring_up, engines_folder, show_engines, take_down
 from cluster.engines_actor import NAMESPACE
 from cluster.stopping import StopRequest
-from core.errors import ClusterError, UsageError
+from core.errors import ClusterError, TamenError, UsageError
 from engines.watched_games import counted_games
-from tests.cluster.test_engine_games import cards, numbers, order
-from tests.engines.supervising import nothing_left
+from tests.cluster.test_engine_games import cards, numbers, order, until_played
+from tests.engines.supervising import fakes, nothing_left
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("local_ray")]
 
@@ -31,6 +35,44 @@ def test_games_are_played_on_each_machine_and_nothing_is_left(tmp_path: Path) ->
     assert numbers(tmp_path / "out") == list(range(100))
     assert sorted(number for number, _ in counted_games(tmp_path / "out")) == list(range(100))
     assert nothing_left(engines_folder(tmp_path / "runs", "cards"))
+
+
+def test_engines_that_are_up_without_ray_are_used_and_stay_up(tmp_path: Path) -> None:
+    given = order(tmp_path, fakes(base_port=34_100), 50)
+    before = bring_up(given.config, given.runs, quiet=True)
+    try:
+        assert play_games(given, engine="ray", quiet=True)["finished"] == 50
+        (after,) = show_engines(given.runs, None, quiet=True)
+        assert after["supervised"]
+        assert after["daemons"][0]["pid"] == before["daemons"][0]["pid"]
+        other = order(tmp_path, fakes("--mood", "well", base_port=34_100), 60)
+        with pytest.raises(UsageError, match="other engines are up"):
+            play_games(other, engine="ray", quiet=True)
+    finally:
+        take_down(given.runs, None, quiet=True)
+    assert nothing_left(engines_folder(given.runs, "engines"))
+
+
+def test_games_on_engines_of_other_games_end_when_those_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_games_checks, "GONE_SECONDS", 1.0)
+    given = order(tmp_path, fakes(base_port=34_200), 1_000_000)
+    guest = replace(given, folder=tmp_path / "guest")
+    with ExitStack() as first:
+        until_played(first.enter_context(ray_players(given, None)), 20)
+        with ray_players(guest, None) as players:
+            until_played(players, 20)
+            looks = itertools.count()
+
+            def end_first() -> None:
+                if next(looks) == 10:  # by then their engines have been seen
+                    first.close()
+
+            with pytest.raises(ClusterError, match="are gone") as caught:
+                watch(players, guest, StopRequest(), None, meanwhile=end_first)
+            assert "with the games for which they were brought up" in caught.value.why
+    assert nothing_left(engines_folder(given.runs, "engines"))
 
 
 def test_killed_players_and_a_killed_book_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
@@ -86,3 +128,40 @@ def test_when_the_only_player_is_gone_for_good_that_is_told(
         with pytest.raises(ClusterError, match="games are left, and nobody plays them"):
             watch(players, given, StopRequest(), None, meanwhile=end_player)
         assert players.book()["out"] == 0
+
+
+@contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
+    """Let `folder` be a disk of its own, of that size."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    if (
+        not sys.platform.startswith("linux")
+        or subprocess.run(mount, check=False, capture_output=True).returncode
+    ):
+        pytest.skip("needs Linux with leave to mount a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("mode", ["result", "observe"])
+def test_a_full_disk_ends_the_run_with_its_name_and_without_restarts(tmp_path: Path, mode: Any) -> None:
+    given = order(tmp_path, fakes(base_port=34_000), 1_000_000, mode=mode)
+    if mode == "observe":
+        (tmp_path / "out").mkdir()
+        full = tmp_path / "out" / "decisions"
+    else:
+        full = tmp_path / "out"
+    lives: set[int] = set()
+    with small_disk(full, 64), ray_players(given, None) as players:
+
+        def note_lives() -> None:
+            lives.add(players.book()["pid"])
+            lives.update(part["pid"] for part in players.parts() if "pid" in part)
+
+        with pytest.raises(TamenError, match=f"{full}.* could not be read or written") as caught:
+            watch(players, given, StopRequest(), None, meanwhile=note_lives)
+    assert "No space left on device" in caught.value.why
+    assert len(lives) <= 2

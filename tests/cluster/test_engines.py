@@ -6,11 +6,14 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.engine_games import local_engines
 from cluster.engines import (
     bring_up,
     engines_folder,
@@ -32,6 +35,12 @@ def until(reached: Callable[[], object]) -> None:
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+@contextmanager
+def in_another_thread(work: Callable[[], dict[str, Any]]) -> Iterator["Future[dict[str, Any]]"]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(work)
 
 
 @pytest.fixture
@@ -64,7 +73,7 @@ class TestEngines:
         printed = capsys.readouterr().out
         assert "2 of 2 daemons serve" in printed
         assert "spare" in printed
-        assert take_down(runs, NAME, quiet=True) == [{"engines": NAME, "ended": 3}]
+        assert [each["ended"] for each in take_down(runs, NAME, quiet=True)] == [3]
         assert nothing_left(folder)
         (gone,) = show_engines(runs, None, quiet=False)
         assert not gone["up"]
@@ -98,15 +107,23 @@ class TestEngines:
         assert state is not None
         os.kill(state.supervisor.pid, signal.SIGKILL)
         until(lambda: not state.is_supervised())
-        assert take_down(runs, NAME, quiet=True) == [{"engines": NAME, "ended": 2}]
+        assert [each["ended"] for each in take_down(runs, NAME, quiet=True)] == [2]
         assert nothing_left(folder)
 
-    def test_engines_nobody_takes_over_end(self, runs: Path, folder: Path) -> None:
+    def test_engines_nobody_takes_over_end(
+        self, runs: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         bring_up(fakes(orphan_seconds=1.0), runs, quiet=True)
         state = read_state(folder)
         assert state is not None
         os.kill(state.supervisor.pid, signal.SIGKILL)
         assert nothing_left(folder)
+        (ended,) = show_engines(runs, NAME, quiet=False)
+        assert (ended["up"], ended["serving"], ended["endpoints"], pids(ended)) == (True, 0, [], [None])
+        assert "0 of 1 daemons serve" in (printed := capsys.readouterr().out)
+        assert f"they have ended; clear up with: tamen engines down {NAME}" in printed
+        assert [each["ended"] for each in take_down(runs, NAME, quiet=True)] == [0]
+        assert not show_engines(runs, NAME, quiet=True)[0]["up"]
 
     def test_engines_that_do_not_come_up_are_told_and_nothing_is_left(
         self, runs: Path, folder: Path, capsys: pytest.CaptureFixture[str]
@@ -115,6 +132,40 @@ class TestEngines:
             bring_up(fakes("--mood", "crash", max_failures=1), runs, quiet=False)
         assert "exit code 3" in caught.value.why
         assert "OutOfMemoryError" in capsys.readouterr().err
+        assert nothing_left(folder)
+
+    def test_one_command_at_a_time_brings_them_up(self, runs: Path) -> None:
+        with in_another_thread(lambda: bring_up(fakes("--mood", "late:3"), runs, quiet=True)) as first:
+            until(lambda: engines_names(runs))
+            with pytest.raises(UsageError, match="are being brought up"):
+                bring_up(fakes(), runs, quiet=True)
+            assert first.result(PATIENCE_SECONDS)["serving"] == 1
+
+    @pytest.mark.parametrize(
+        ("number", "words"), [(signal.SIGKILL, "was killed"), (signal.SIGTERM, "taken down before")]
+    )
+    def test_what_becomes_of_the_supervisor_meanwhile_is_told(
+        self, runs: Path, folder: Path, number: signal.Signals, words: str
+    ) -> None:
+        with in_another_thread(lambda: bring_up(fakes("--mood", "late:30"), runs, quiet=True)) as first:
+            until(lambda: (state := read_state(folder)) is not None and state.daemons)
+            state = read_state(folder)
+            assert state is not None
+            os.kill(state.supervisor.pid, number)
+            with pytest.raises(ClusterError, match=words):
+                first.result(PATIENCE_SECONDS)
+        take_down(runs, NAME, quiet=True)
+        assert nothing_left(folder)
+
+    def test_engines_of_games_that_are_played_are_left_to_these(self, runs: Path, folder: Path) -> None:
+        with local_engines(fakes(), runs):
+            assert engines_names(runs) == [NAME]
+            for work in (
+                lambda: take_down(runs, None, quiet=True),
+                lambda: bring_up(fakes(), runs, quiet=True),
+            ):
+                with pytest.raises(UsageError, match="those of games that are being played"):
+                    work()
         assert nothing_left(folder)
 
     def test_engines_of_a_cluster_are_not_touched_from_beside_it(self, runs: Path, folder: Path) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from cluster import engines_actor
 from cluster.engines import engines_folder
-from cluster.engines_actor import end_hosts, find_hosts, let_go, start_hosts, wait_until_settled
+from cluster.engines_actor import EngineHost, end_hosts, find_hosts, let_go, start_hosts, wait_until_settled
 from cluster.ray_client import LOST, call, get
 from core.errors import UsageError
+from engines.supervisor import Supervisor
 from tests.engines.supervising import PATIENCE_SECONDS, fakes, nothing_left
 
 pytestmark = pytest.mark.usefixtures("local_ray")
@@ -56,7 +58,7 @@ def test_they_are_found_by_their_name_and_started_once(hosts: dict[str, Any], tm
     wait_until_settled(hosts, PATIENCE_SECONDS)
     again = start_hosts(fakes(base_port=24_000), tmp_path, detached=False)
     assert [call(actor.stats)["pid"] for actor in again.values()] == [
-        call(actor.stats)["pid"] for actor in find_hosts("engines")
+        call(actor.stats)["pid"] for actor in find_hosts("engines").values()
     ]
     with pytest.raises(UsageError, match="no engines 'other'"):
         find_hosts("other")
@@ -74,6 +76,26 @@ def test_supervisors_with_other_settings_take_over_the_daemons(tmp_path: Path) -
     assert after["daemons"][0]["pid"] == before["daemons"][0]["pid"]
     assert [each["ended"] for each in end_hosts(hosts.values())] == [2]
     assert nothing_left(engines_folder(tmp_path, "engines"))
+
+
+def test_engines_that_another_cluster_supervises_are_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cluster has a host of its own: here one is this process, and the other what it would be told."""
+    monkeypatch.setattr(engines_actor, "LET_GO_SECONDS", 0.2)
+    with Supervisor(fakes(base_port=24_100), engines_folder(tmp_path, "engines"), kind="actor") as theirs:
+        ours = EngineHost(fakes(base_port=24_100), str(tmp_path))
+
+        def is_told() -> bool:
+            try:
+                ours.stats()
+            except UsageError as error:
+                return "another Ray cluster" in error.what and str(os.getpid()) in error.why
+            return False
+
+        until(is_told)
+        assert ours.stop()["ended"] == 0
+        theirs.stop()
 
 
 def test_what_cannot_be_started_is_told_as_it_is(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ VERBS = (
 NESTED = {
     "bench": ("inference", "selfplay", "search", "phases", "solve", "locks", "engines"),
     "plan": ("capacity", "games"),
-    "engines": ("up", "status", "down", "play", "bench"),
+    "engines": ("up", "status", "down", "play", "imitate", "bench"),
     "data": ("import", "stats", "check", "export"),
     "datagen": ("generate", "audit", "diagnose", "analyze-hands"),
     "models": ("list", "show", "promote", "rollback", "lineage"),

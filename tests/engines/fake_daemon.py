@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("-p", type=int, required=True)
     parser.add_argument("--mood", default="well")
     parser.add_argument("--room", type=Path)
+    parser.add_argument("--greets", action="store_true", help="whatever is not STATUS, as other programs do")
+    parser.add_argument("--stubborn", action="store_true", help="goes on when it cannot listen, as Forge may")
     given = parser.parse_args()
     print(f"fake daemon {os.getpid()} on {given.p}, {given.mood}", file=sys.stderr, flush=True)
     if given.mood == "crash":
@@ -32,13 +34,19 @@ def main() -> None:
         sys.exit(3)
     if given.mood.startswith("late:"):
         time.sleep(float(given.mood.removeprefix("late:")))
-    Daemon(given.room).serve(given.p)
+    try:
+        Daemon(given.room, greets=given.greets).serve(given.p)
+    except OSError:
+        if not given.stubborn:
+            raise
+        threading.Event().wait()
 
 
 class Daemon:
     """Answers each connection in a thread of its own."""
 
-    def __init__(self, room: Path | None) -> None:
+    def __init__(self, room: Path | None, *, greets: bool = False) -> None:
+        self._greets = greets
         self._mood_file = None if room is None else room / "mood"
         self._played = 0
 
@@ -61,6 +69,8 @@ class Daemon:
             elif command == "STATUS":
                 text = STATUS.format(active=int(mood == "busy"), played=self._played)
                 connection.sendall(text.encode())
+            elif self._greets:
+                connection.sendall(b"220 hello\n")
             elif command.startswith("NEWGAME"):
                 self._played += 1
                 connection.sendall(b"GAME_RESULT: Draw in 1ms\n")

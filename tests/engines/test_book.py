@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from core.errors import UsageError
 from core.metrics import NoMetrics
 from engines import book as book_module
-from engines.book import Exchange, Failed, GameBook, Plan, Played, Returned, Ticket
+from engines.book import GameBook, Plan
 from engines.journal import read_journal
+from engines.terms import Terms
+from engines.tickets import Exchange, Failed, Played, Returned, Ticket
 
 PLAN = Plan(games=12, decks=("red", "blue"), tries=3)
 
@@ -122,12 +125,60 @@ def test_a_ticket_that_is_overdue_goes_to_another_and_the_first_result_counts(
     assert (stats["finished"], stats["duplicates"], stats["retried"]) == (1, 1, {"timeout": 1})
 
 
-def test_a_holder_that_begins_anew_has_lost_what_it_had(book: GameBook) -> None:
-    Numbered(book, "one").take(2)
+def test_a_holder_that_begins_anew_has_lost_what_it_had_and_nobody_has_tried_it(book: GameBook) -> None:
+    first = Numbered(book, "one").take(2)
     Numbered(book, "two").take(1)
     again = Numbered(book, "one")
-    assert book.stats()["out"] == 1
-    assert [(ticket.number, ticket.attempt) for ticket in again.take(2)] == [(0, 2), (1, 2)]
+    stats = book.stats()
+    assert (stats["out"], stats["lost"], stats["retried"]) == (1, 2, {})
+    assert again.take(2) == first
+
+
+def test_what_was_lost_alone_was_tried(book: GameBook) -> None:
+    Numbered(book).take(1)
+    assert [(ticket.number, ticket.attempt) for ticket in Numbered(book).take(1)] == [(0, 2)]
+    assert book.stats()["retried"] == {"died": 1}
+
+
+@pytest.mark.parametrize("holders", [1, 2])
+def test_a_game_that_kills_whoever_plays_it_is_set_aside_and_no_other(tmp_path: Path, holders: int) -> None:
+    """Whoever holds the killer begins anew before it has brought anything of what it took."""
+    killer, lives = 321, 0
+    with GameBook(tmp_path, Plan(games=1000, decks=("red",), tries=3)) as book:
+        players = [Numbered(book, f"holder {number}") for number in range(holders)]
+        is_over = False
+        while not is_over:
+            for place, player in enumerate(players):
+                tickets = player.take(500)
+                if any(ticket.number == killer for ticket in tickets):
+                    lives += 1
+                    players[place] = Numbered(book, player.name)
+                else:
+                    is_over = player.give(*map(played, tickets)).is_over
+        stats = book.stats()
+    assert (stats["finished"], stats["set_aside_by"], stats["retried"]) == (999, {"died": 1}, {"died": 2})
+    assert [entry["game"] for entry in read_journal(tmp_path / "games.jsonl") if "aside" in entry] == [killer]
+    assert lives == 6  # lost among 500, 256 and 16, and three times alone
+
+
+def test_what_is_lost_among_others_when_its_time_is_over_goes_back(book: GameBook, clock: Clock) -> None:
+    silent = Numbered(book, "silent")
+    first = silent.take(3, hold=10.0)
+    clock.now += 11.0
+    assert Numbered(book, "other").take(3) == first
+    assert (book.stats()["lost"], book.stats()["retried"]) == (3, {})
+
+
+def test_what_cannot_be_played_is_set_aside_at_once(book: GameBook) -> None:
+    holder = Numbered(book)
+    first, second, third = holder.take(3)
+    holder.give(Failed(first.number, 1, "refused", "no such deck", is_final=True))
+    stats = book.stats()
+    assert (stats["set_aside_by"], stats["retried"], stats["all_refused"]) == ({"refused": 1}, {}, False)
+    holder.give(Failed(second.number, 1, "refused", "no such deck", is_final=True))
+    assert book.stats()["all_refused"]  # red was refused against blue, and blue against red
+    holder.give(played(third))
+    assert not book.stats()["all_refused"]
 
 
 def test_what_was_not_used_is_no_try(book: GameBook) -> None:
@@ -206,6 +257,36 @@ def test_monitoring_hears_of_games_tried_again_and_set_aside(tmp_path: Path) -> 
         ("tamen_engine_retries_total", {"reason": "died"}),
         ("tamen_engine_games_set_aside_total", {"reason": "died"}),
     ]
+
+
+def terms(program: str = "cards", **changes: Any) -> Terms:
+    return replace(Terms(program, f"digest of {program}", (), 120, 5), **changes)
+
+
+def test_a_book_tells_when_its_games_are_played_otherwise(tmp_path: Path) -> None:
+    with GameBook(tmp_path, replace(PLAN, terms=terms())) as book:
+        holder = Numbered(book)
+        holder.give(*map(played, holder.take(5)))
+        assert book.stats()["changes"] == []
+    GameBook(tmp_path, replace(PLAN, terms=terms())).close()
+    with GameBook(tmp_path, replace(PLAN, terms=terms("other", game_seconds=60))) as book:
+        (change,) = book.stats()["changes"]
+    assert change.startswith("after 5 games: program cards, then other;")
+    assert "game_seconds 120, then 60" in change
+    assert "decision" not in change
+    (tmp_path / "book.json").unlink()
+    with GameBook(tmp_path, replace(PLAN, terms=terms(extra=("-x",)))) as book:
+        assert book.stats()["changes"][0] == change
+        assert len(book.stats()["changes"]) == 2
+        assert book.stats()["finished"] == 5
+
+
+def test_a_book_from_before_terms_were_told_goes_on(tmp_path: Path) -> None:
+    with GameBook(tmp_path, PLAN) as book:
+        holder = Numbered(book)
+        holder.give(*map(played, holder.take(5)))
+    with GameBook(tmp_path, replace(PLAN, terms=terms())) as book:
+        assert (book.stats()["finished"], book.stats()["changes"]) == (5, [])
 
 
 @pytest.mark.parametrize("decks", [(), ("red blue",), ("red\n",), ("-x",)])
@@ -307,7 +388,8 @@ class BookMachine(RuleBasedStateMachine):
         assert sum(parts) == PLAN.games
         assert min(parts) >= 0
         assert (stats["finished"], stats["set_aside"]) == (len(self.finished), len(self.aside))
-        assert stats["out"] == len(self.book._out)
+        assert stats["out"] == len(self.book._out) == self.book._held.total()
+        assert min(self.book._held.values(), default=0) >= 0
 
     @invariant()
     def each_game_is_finished_or_set_aside_once(self) -> None:

@@ -164,8 +164,8 @@ def test_nobody_there_is_told_as_such() -> None:
     assert caught.value.kind == "died"
 
 
-def test_each_game_of_a_batch_ends_once() -> None:
-    left = iter([RESULT, "nonsense", "ERROR: Could not load deck: x", "GAME_RESULT: Draw in 1ms"])
+def test_a_batch_ends_with_the_first_fault_that_is_no_refusal() -> None:
+    left = iter([RESULT, "ERROR: Could not load deck: x", "GAME_RESULT: Draw in 1ms", "nonsense", RESULT])
     lock = threading.Lock()
 
     def script(talk: Talk) -> None:
@@ -175,9 +175,27 @@ def test_each_game_of_a_batch_ends_once() -> None:
         talk.say(line)
 
     with scripted(script) as endpoint:
-        ends = list(ForgeClient(endpoint).play_batch([REQUEST] * 4))
+        ends = list(ForgeClient(endpoint).play_batch([REQUEST] * 6))
     assert [place for place, _ in ends] == [0, 1, 2, 3]
-    assert [getattr(end, "kind", "played") for _, end in ends] == ["played", "protocol", "refused", "played"]
+    assert [getattr(end, "kind", "played") for _, end in ends] == ["played", "refused", "played", "protocol"]
+    assert next(left) == RESULT
+
+
+@pytest.mark.parametrize("behind", [RESULT, "GAME_RESULT: Ai(2)-Blue won in 5ms", "DECISION:{}", "x"])
+def test_what_comes_behind_a_result_is_a_fault(behind: str) -> None:
+    fault = fault_of(answering(RESULT, behind))
+    assert fault.kind == "protocol"
+    assert "nothing after the result" in fault.why
+
+
+def test_a_connection_that_stays_open_behind_its_result_costs_no_game() -> None:
+    def script(talk: Talk) -> None:
+        talk.hear()
+        talk.say(RESULT)
+        talk.be_silent()
+
+    with scripted(script) as endpoint:
+        assert ForgeClient(endpoint).play(REQUEST).winner == 0
 
 
 def test_the_status_is_asked_for() -> None:
@@ -196,29 +214,6 @@ def test_a_hanging_daemon_does_not_tell_its_status() -> None:
     with scripted(Talk.be_silent) as endpoint, pytest.raises(EngineFault) as caught:
         ForgeClient(endpoint, IMPATIENT).status()
     assert caught.value.kind == "timeout"
-
-
-def test_a_shutdown_makes_the_connection_that_the_daemon_waits_for() -> None:
-    heard: list[str | None] = []
-    came = threading.Event()
-
-    def script(talk: Talk) -> None:
-        heard.append(talk.hear())
-        if heard[-1] is None:
-            came.set()
-        else:
-            talk.say("Shutting down daemon...")
-
-    with scripted(script) as endpoint:
-        ForgeClient(endpoint).shutdown()
-        assert came.wait(20)
-    assert heard == ["SHUTDOWN", None]
-
-
-def test_a_shutdown_that_is_refused_is_told() -> None:
-    with scripted(answering("ERROR: Unknown command")) as endpoint, pytest.raises(EngineFault) as caught:
-        ForgeClient(endpoint).shutdown()
-    assert caught.value.kind == "refused"
 
 
 def test_a_game_to_decide_needs_somebody_who_decides() -> None:

@@ -3,7 +3,9 @@
 import itertools
 import json
 import random
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from engines.errors import EngineFault
 from engines.forge_client import Endpoint, Finished, Limits
 from engines.forge_extension import GREETING, ForgeConnection
 from engines.forge_protocol import GameRequest, Outcome
+from engines.turns import Turns
 from tests.engines.scripted_daemon import Script, Talk, scripted
 
 DECKS = ("red.dck", "blue.dck")
@@ -54,11 +57,13 @@ def hear_commands(talk: Talk, count: int) -> list[tuple[int, str]]:
     return [(int(line[1 : line.index(" ")]), line[line.index(" ") + 1 :]) for line in heard]
 
 
-@pytest.mark.parametrize("answer", ["ERROR: Unknown command. Use NEWGAME, STATUS, or SHUTDOWN", "ERROR: no"])
-def test_a_daemon_without_it_is_detected(answer: str) -> None:
+@pytest.mark.parametrize(
+    "answer", [["ERROR: Unknown command. Use NEWGAME, STATUS, or SHUTDOWN"], ["ERROR: no"], []]
+)
+def test_a_daemon_without_it_is_detected(answer: list[str]) -> None:
     def script(talk: Talk) -> None:
         talk.hear()
-        talk.say(answer)
+        talk.say(*answer)
 
     with scripted(script) as endpoint:
         assert ForgeConnection.opened(endpoint) is None
@@ -74,10 +79,9 @@ def test_what_is_neither_yes_nor_no_is_a_fault(answer: str) -> None:
 
 
 def test_no_answer_at_all_is_a_fault() -> None:
-    for script, kind in ((Talk.be_silent, "timeout"), (lambda talk: None, "closed")):
-        with scripted(script) as endpoint, pytest.raises(EngineFault) as caught:
-            ForgeConnection.opened(endpoint, IMPATIENT)
-        assert caught.value.kind == kind
+    with scripted(Talk.be_silent) as endpoint, pytest.raises(EngineFault) as caught:
+        ForgeConnection.opened(endpoint, IMPATIENT)
+    assert caught.value.kind == "timeout"
 
 
 @settings(max_examples=20)
@@ -142,7 +146,7 @@ def test_a_refused_game_leaves_the_others_be() -> None:
         ([result(2)], "closed"),
     ],
 )
-def test_a_fault_ends_every_game_that_had_not_ended_and_each_once(lines: list[str], kind: str) -> None:
+def test_a_fault_ends_every_game_that_can_have_begun_and_each_once(lines: list[str], kind: str) -> None:
     def rest(talk: Talk) -> None:
         hear_commands(talk, 4)
         talk.say(*lines)
@@ -151,9 +155,10 @@ def test_a_fault_ends_every_game_that_had_not_ended_and_each_once(lines: list[st
         connection = opened(endpoint)
         ends = kinds(list(connection.play_batch(requests(6))))
     done = 1 if lines and lines[0] in (result(1), result(2)) else 0
-    assert [place for place, _ in ends] == list(range(6))
+    # The daemon says that it plays two at a time; those that waited behind them are not told of.
+    assert [place for place, _ in ends] == list(range(2 + done))
     assert [end for _, end in ends].count("played") == done
-    assert [end for _, end in ends].count(kind) == 6 - done
+    assert [end for _, end in ends].count(kind) == 2
     assert connection.is_broken
 
 
@@ -167,6 +172,59 @@ def test_silence_ends_them_too() -> None:
         connection = opened(endpoint, Limits(slack_seconds=-0.8))
         assert kinds(list(connection.play_batch(requests(2)))) == [(0, "timeout"), (1, "played")]
         assert connection.is_broken
+
+
+@pytest.mark.parametrize("comes_late", [False, True])
+def test_a_game_that_hangs_fails_alone_and_before_the_others_have_ended(*, comes_late: bool) -> None:
+    may_end = threading.Event()
+
+    def rest(talk: Talk) -> None:
+        (hangs, _), *others = hear_commands(talk, 4)
+        for tag, _ in others[:-1]:
+            talk.say(result(tag))
+        assert may_end.wait(20)
+        late = [result(hangs)] if comes_late else []
+        talk.say(*late, result(others[-1][0]))
+        talk.hear()
+
+    with scripted(serving(rest)) as endpoint:
+        connection = opened(endpoint, Limits(slack_seconds=-0.5))
+        ends: list[Finished] = []
+        for end in connection.play_batch([*requests(3), replace(requests(1)[0], game_seconds=600)]):
+            ends.append(end)
+            if kinds([end]) == [(0, "timeout")]:
+                may_end.set()
+        assert [place for place, _ in ends] == [1, 2, 0, 3]
+        assert kinds(ends) == [(0, "timeout"), (1, "played"), (2, "played"), (3, "played")]
+        assert connection.is_quiet() == comes_late  # it is of use when nothing of it is left at the daemon
+        assert connection.is_broken != comes_late
+        connection.close()
+
+
+def test_games_behind_those_that_hang_are_not_blamed() -> None:
+    def rest(talk: Talk) -> None:
+        hear_commands(talk, 4)
+        talk.be_silent()
+
+    with scripted(serving(rest)) as endpoint:
+        connection = opened(endpoint, Limits(slack_seconds=-0.8))
+        assert kinds(list(connection.play_batch(requests(6)))) == [(0, "timeout"), (1, "timeout")]
+        assert connection.is_broken
+
+
+def test_games_that_wait_behind_those_of_another_connection_are_not_blamed() -> None:
+    turns, impatient = Turns(), Limits(slack_seconds=-0.8)
+    with scripted(serving(Talk.be_silent, hello=f"{GREETING} games=1 waiting=4")) as endpoint:
+        first, second = (ForgeConnection.opened(endpoint, impatient, turns) for _ in range(2))
+        assert first is not None
+        assert second is not None
+        hung = first.play_batch(requests(2))
+        assert kinds([next(hung)]) == [(0, "timeout")]
+        # The daemon has not begun any other game, and will not as long as that one has its only place.
+        assert kinds(list(second.play_batch(requests(2)))) == []
+        assert kinds(list(hung)) == []
+        assert first.is_broken
+        assert second.is_broken
 
 
 @pytest.mark.parametrize("data", [b"@1 GAME_RES", b"@1 \xff\n", b"@1 " + b"x" * 70_000])

@@ -280,6 +280,63 @@ def test_endpoints_come_and_go() -> None:
             pass
 
 
+def test_a_daemon_with_as_many_games_that_hang_as_places_is_complained_about() -> None:
+    active = 0
+
+    def script(talk: Talk) -> None:
+        if talk.hear() == GREETING:
+            talk.say(f"{GREETING} games=2 waiting=8")
+            talk.be_silent()
+        facts = (
+            f"  Active games: {active}",
+            "  Total games played: 7",
+            "  Memory: 1MB / 2MB",
+            "  Max concurrent: 2",
+        )
+        talk.say("X STATUS", *facts)
+
+    complaints: list[Endpoint] = []
+    with scripted(script) as endpoint:
+        limits = Limits(slack_seconds=-0.9)
+        pool = ForgePool([endpoint], limits=limits, per_endpoint=1, complain=complaints.append)
+
+        def play_two() -> None:
+            for _ in range(2):  # it plays two at a time
+                with pool.session(20) as session:
+                    assert play(session) == ["timeout"]
+
+        play_two()
+        assert complaints == []  # it has given them up when their connections were closed
+        active = 2
+        play_two()
+        assert complaints == [endpoint]
+        pool.close()
+
+
+def test_a_daemon_that_answers_nothing_after_a_game_that_hung_is_complained_about() -> None:
+    heard: list[str] = []
+
+    def script(talk: Talk) -> None:
+        heard.append(talk.hear() or "")
+        if heard == [GREETING]:
+            talk.say("ERROR: Unknown command")
+        else:
+            talk.be_silent()
+
+    complaints: list[Endpoint] = []
+    with scripted(script) as endpoint:
+        limits = Limits(status_seconds=0.1, slack_seconds=-0.9)
+        pool = ForgePool([endpoint], limits=limits, complain=complaints.append)
+        with pool.session(20) as session:
+            assert play(session) == ["timeout"]
+        assert complaints == []
+        with pytest.raises(EngineFault, match="in time"), pool.session(2):
+            pass
+        pool.close()
+    assert complaints[:1] == [endpoint]
+    assert heard[1:4] == [REQUEST.line(), GREETING, GREETING]
+
+
 def test_many_threads_never_hold_more_than_their_number() -> None:
     daemons = [Daemon() for _ in range(2)]
     held, most, lock = 0, 0, threading.Lock()

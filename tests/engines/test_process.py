@@ -13,6 +13,7 @@ import pytest
 
 from core.errors import UsageError
 from core.processes import this_process
+from engines.guard import Log
 from engines.process import Ending, Program, kill_marked, marked_processes, start_alone, start_beside
 
 PATIENCE_SECONDS = 60.0
@@ -242,3 +243,16 @@ def test_a_number_that_was_given_again_is_not_signalled(tmp_path: Path) -> None:
 )
 def test_an_ending_is_told_in_words(ending: Ending, last_words: str, told: str) -> None:
     assert ending.in_words(last_words).startswith(told)
+
+
+def test_a_log_that_had_no_room_goes_on_when_there_is_some(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    log = Log(folder / "output.log", 10)
+    log.write(b"12345678")
+    folder.rename(tmp_path / "gone")
+    log.write(b"lost, and no file to write to is left")
+    folder.mkdir()
+    log.write(b"again")
+    assert (folder / "output.log").read_bytes() == b"again"
+    assert log.lost_bytes == len(b"lost, and no file to write to is left")

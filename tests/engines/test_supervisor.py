@@ -15,7 +15,7 @@ import pytest
 from core.errors import UsageError
 from core.metrics import NoMetrics
 from engines.process import marked_processes, start_alone
-from engines.supervised import LIFE_MARK, MARK, end_everything, mark_of, read_state
+from engines.supervised import LIFE_MARK, MARK, complain, end_everything, mark_of, read_state
 from engines.supervisor import Supervisor
 from tests.engines.supervising import fakes, nothing_left, pids, until
 
@@ -58,6 +58,24 @@ def test_a_port_in_use_is_left_to_who_has_it(folder: Path) -> None:
         until(supervisor, supervisor.settled)
         assert supervisor.endpoints()[0][1] > 21_101
         supervisor.stop()
+
+
+def test_two_that_choose_one_port_before_either_listens_are_parted(folder: Path, tmp_path: Path) -> None:
+    """The one that is late goes on and does not answer; the other must not be taken for it."""
+    config, second = fakes("--mood", "late:0.7", "--stubborn", base_port=21_200), tmp_path / "second"
+    try:
+        with Supervisor(config, folder) as one, Supervisor(config, second) as two:
+            one.step()
+            two.step()
+            assert one.report()[0].port == two.report()[0].port
+            until(one, lambda: two.step() or (one.settled() and two.settled()))
+            assert {one.report()[0].restarts, two.report()[0].restarts} == {0, 1}
+            assert "none of its own, listens on its port" in one.report()[0].trouble + two.report()[0].trouble
+            answer(*two.endpoints()[0], "NEWGAME a b")
+            until(two, lambda: one.step() or two.report()[0].games == 1)
+            assert one.report()[0].games == 0
+    finally:
+        end_everything(second)
 
 
 class Noted(NoMetrics):
@@ -144,6 +162,24 @@ def test_a_hanging_daemon_holds_nobody_up(folder: Path) -> None:
         os.kill(pids(supervisor)[1], signal.SIGKILL)
         until(supervisor, lambda: supervisor.report()[1].restarts == 1)
         assert time.monotonic() - before < 30.0
+        supervisor.stop()
+
+
+def test_a_daemon_whose_games_hang_is_started_again_and_only_for_that_life(folder: Path) -> None:
+    with Supervisor(fakes(), folder) as supervisor:
+        until(supervisor, supervisor.settled)
+        (_, port), (before,) = supervisor.endpoints()[0], pids(supervisor)
+        complain(folder, port + 1)  # of none
+        complain(folder, port)
+        late = (folder / "0" / "complaint").read_bytes()
+        until(supervisor, lambda: supervisor.report()[0].restarts == 1 and supervisor.endpoints())
+        assert "games hang" in supervisor.report()[0].trouble
+        (after,) = pids(supervisor)
+        assert after != before
+        (folder / "0" / "complaint").write_bytes(late)
+        until(supervisor, lambda: not (folder / "0" / "complaint").exists())
+        supervisor.step()
+        assert pids(supervisor) == [after]
         supervisor.stop()
 
 

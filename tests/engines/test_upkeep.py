@@ -56,6 +56,20 @@ def test_a_spare_serves_at_once_when_another_is_gone_and_the_other_becomes_the_s
     assert upkeep.slots[0].trouble == "it crashed"
 
 
+def test_one_that_is_of_no_use_is_killed_and_started_again_whether_it_was_ready_or_not() -> None:
+    upkeep = make()
+    upkeep.due(0.0)
+    upkeep.started(0, 0.0)
+    assert upkeep.due(0.0) == [Action("ask", 0)]
+    upkeep.of_no_use(0, "another answers", 0.5)
+    assert upkeep.due(0.5) == [Action("kill", 0)]
+    upkeep.of_no_use(0, "too late to say", 0.6)
+    upkeep.ended(0, "it was killed", 1.0)
+    assert (upkeep.slots[0].state, upkeep.slots[0].trouble) == ("waiting", "another answers")
+    made_ready(upkeep, 3.0).of_no_use(0, "games hang", 4.0)
+    assert upkeep.due(4.0) == [Action("kill", 0)]
+
+
 def test_one_that_is_silent_too_often_is_killed_and_started_again() -> None:
     upkeep, now = made_ready(make(), 0.0), 5.0
     for _ in range(CONFIG.most_silences):
