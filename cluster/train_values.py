@@ -27,7 +27,13 @@ from core.files import write_atomic
 
 
 def refuse_for_values(given: Mapping[str, Any]) -> None:
-    """Raise UsageError when an option is given that says when self-play ends."""
+    """Raise UsageError when an option is given that says when self-play ends, or where it is mirrored."""
+    if given.get("--resume") is not None:
+        raise UsageError(
+            "a network of hand values is not restored by --resume",
+            why="runs that play are mirrored, and its folder is not",
+            fix="leave out --resume; samples may lie at a URL",
+        )
     if named := [name for name, value in given.items() if value is not None]:
         raise UsageError(
             f"a network of hand values does not end by {named[0]}",
