@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest
 # Otherwise pyright asks the network at each run whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup demo format check test test-system services soak bench
+.PHONY: help setup demo format check test test-system services soak soak-cluster cluster-services bench
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -51,7 +51,22 @@ services: # what the tests of whole programs start, each on loopback or behind a
 	fi
 
 soak: $(READY) ## the tests that run for many minutes
-	$(PYTEST) -m soak || [ $$? -eq 5 ]
+	$(PYTEST) -m soak --ignore=tests/cluster_soak || [ $$? -eq 5 ]
+
+soak-cluster: $(READY) cluster-services ## those of clusters: hosts in namespaces, a cloud of this machine; as root
+	$(PYTEST) -m soak tests/cluster_soak || [ $$? -eq 5 ]
+
+cluster-services: # what those start on addresses of their own; nothing is left running by the installation
+	@export PATH="$$PATH:/usr/sbin:/sbin"; \
+	if ! command -v prometheus chromium sshd rsync ip | awk 'END {exit NR < 5}'; then \
+	  echo "installing prometheus, chromium, openssh-server, rsync and iproute2"; \
+	  if [ ! -e /usr/sbin/policy-rc.d ]; then \
+	    trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
+	    install -m 755 <(printf '#!/bin/sh\nexit 101\n') /usr/sbin/policy-rc.d; \
+	  fi; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    prometheus chromium openssh-server rsync iproute2 >/dev/null; \
+	fi
 
 bench: $(READY) ## measure what the README claims
 	$(BIN)/tamen bench inference

@@ -244,5 +244,5 @@ def bar(value: float, mark: float, *, most: float, width: int) -> str:
 
 def _actors(config: RunConfig) -> int:
     count = config.actors.count
-    assert count != "auto", "a point says how many actors it has"
+    assert isinstance(count, int), "a point says how many actors it has"
     return count

@@ -8,7 +8,7 @@ import platform
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +20,12 @@ from cluster.program import Machine
 from cluster.terminal import console
 
 GIB = 2**30
+RUN_BYTES = 3 * GIB
+"""Of memory, for the parts of a small run on one machine."""
+SHARED_BYTES = GIB // 2
+DISK_BYTES = 2 * GIB
+OF_OTHERS = 0o077
+"""The permissions of a file by which others than its owner reach it."""
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where Ray keeps objects
 
 
@@ -45,26 +51,33 @@ def examine(runs: Path) -> Iterator[Finding]:
     yield _machine()
     yield _memory()
     yield _shared_memory()
-    yield _disk(runs)
+    yield disk_of_runs(runs)
     yield _token(token_path())
     yield _kernels()
     yield _precision()
 
 
-def show_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
-    """Print a line for each finding and its fix below it; or one JSON object."""
+def show_findings(findings: Iterable[Finding], *, as_json: bool, then: str = "tamen demo") -> bool:
+    """Print a line for each finding and its fix below it, and what comes `then`; or one JSON object.
+
+    Each is printed as it comes. Returns whether none is bad.
+    """
     if as_json:
-        sys.stdout.write(json.dumps([dataclasses.asdict(finding) for finding in findings]) + "\n")
-        return
+        found = list(findings)
+        sys.stdout.write(json.dumps([dataclasses.asdict(finding) for finding in found]) + "\n")
+        return all(finding.verdict != "bad" for finding in found)
     target = console()
     styles = {"ok": "green", "warn": "yellow", "bad": "bold red"}
+    fit = True
     for finding in findings:
+        fit = fit and finding.verdict != "bad"
         verdict = (f"{finding.verdict:5}", styles[finding.verdict])
         target.print(Text.assemble(f"{finding.subject:14} ", verdict, finding.said), soft_wrap=True)
         if finding.fix:
             target.print(Text(f"{'':20} → {finding.fix}", style="dim"), soft_wrap=True)
-    if all(finding.verdict != "bad" for finding in findings):
-        target.print("next: tamen demo")
+    if fit:
+        target.print(f"next: {then}", soft_wrap=True)
+    return fit
 
 
 def _python() -> Finding:
@@ -93,9 +106,9 @@ def _machine() -> Finding:
 
 
 def _memory() -> Finding:
-    available = _meminfo("MemAvailable")
+    available = available_memory()
     said = f"{available / GIB:.1f} GiB available"
-    if available < 3 * GIB:
+    if available < RUN_BYTES:
         return Finding(
             "memory", said, "bad", "a run on Ray needs about 3 GiB; close something, or use `--engine local`"
         )
@@ -107,20 +120,21 @@ def _shared_memory() -> Finding:
         return Finding("shared memory", "no /dev/shm", "warn", "Ray will keep objects on disk, which is slow")
     free = shutil.disk_usage(SHARED_MEMORY).free
     said = f"{free / GIB:.1f} GiB free in /dev/shm"
-    if free < GIB / 2:
+    if free < SHARED_BYTES:
         return Finding(
             "shared memory", said, "warn", "in a container start it with --shm-size=2g; else empty /dev/shm"
         )
     return Finding("shared memory", said, "ok")
 
 
-def _disk(runs: Path) -> Finding:
+def disk_of_runs(runs: Path) -> Finding:
+    """Say whether runs can be written to the folder `runs`, which need not be there yet."""
     there = next(folder for folder in (runs.resolve(), *runs.resolve().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     said = f"{free / GIB:.0f} GiB free at {there}"
     if not os.access(there, os.W_OK):
         return Finding("disk", f"{there} cannot be written", "bad", "choose another folder with --runs")
-    if free < 2 * GIB:
+    if free < DISK_BYTES:
         return Finding(
             "disk",
             said,
@@ -131,10 +145,10 @@ def _disk(runs: Path) -> Finding:
 
 
 def _token(path: Path) -> Finding:
-    if not path.exists():
+    mode = mode_of(path)
+    if mode is None:
         return Finding("ray token", "none yet; made at the first run, readable by you alone", "ok")
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
+    if mode & OF_OTHERS:
         return Finding(
             "ray token", f"{path} has mode {mode:o}", "bad", f"others can read it: chmod 600 {path}"
         )
@@ -142,8 +156,7 @@ def _token(path: Path) -> Finding:
 
 
 def _kernels() -> Finding:
-    folder = Path(os.environ["NUMBA_CACHE_DIR"])
-    compiled = len(list(folder.rglob("*.nbi"))) if folder.is_dir() else 0
+    compiled = compiled_kernels()
     if not compiled:
         return Finding(
             "kernels",
@@ -151,7 +164,7 @@ def _kernels() -> Finding:
             "warn",
             "the first run compiles for a minute; `make setup` does it ahead",
         )
-    return Finding("kernels", f"{compiled} compiled in {folder}", "ok")
+    return Finding("kernels", f"{compiled} compiled in {os.environ['NUMBA_CACHE_DIR']}", "ok")
 
 
 def _precision() -> Finding:
@@ -161,7 +174,21 @@ def _precision() -> Finding:
     return Finding("precision", f"{resolve('auto', device).name} on {device}", "ok")
 
 
-def _meminfo(key: str) -> int:
-    """Return an entry of /proc/meminfo in bytes."""
+def available_memory() -> int:
+    """Return the bytes of memory that a new process could have."""
     lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+
+
+def compiled_kernels() -> int:
+    """Return how many kernels are compiled where this process looks for them."""
+    folder = Path(os.environ["NUMBA_CACHE_DIR"])
+    return len(list(folder.rglob("*.nbi"))) if folder.is_dir() else 0
+
+
+def mode_of(path: Path) -> int | None:
+    """Return the permissions of a file, None when there is none."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return None

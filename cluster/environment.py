@@ -29,6 +29,9 @@ def prepare() -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DEDUP_LOGS": "1",
+        # When a machine leaves, Ray prints its raylet's errors, with stacks of C++, on every driver, which says it in a
+        # line. They are in Ray's logs.
+        "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

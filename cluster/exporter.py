@@ -30,6 +30,8 @@ COUNTERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("tamen_learner_steps_total", "learner", "learner_steps", {}),
     ("tamen_learner_steps_refused_total", "learner", "batches_set_aside", {}),
     ("tamen_rows_too_old_total", "learner", "rows_too_old", {}),
+    ("tamen_mirror_failures_total", "mirror", "failures", {}),
+    ("tamen_spot_notices_total", "machines", "spot_notices", {}),
     *(
         ("tamen_restarts_total", role, "restarts", {"role": role})
         for role in ("store", "replay", "learner", "colearner", "inference", "actor", "evaluator")
@@ -60,7 +62,7 @@ class Exporter:
     def record(self, stats: Stats, snapshot: Snapshot) -> None:
         """Take in one moment of the run."""
         for metrics in self._metrics:
-            for name, value, tags in _gauges(snapshot):
+            for name, value, tags in (*_gauges(snapshot), *_gauges_of_machines(stats)):
                 if value is not None:
                     metrics.gauge(name, value, **tags)
         for name, role, counter, tags in COUNTERS:
@@ -83,6 +85,13 @@ class Exporter:
         if now >= before or (part, counter) in PERSISTENT:
             return max(0.0, now - before)
         return now  # the part was restarted and counts from zero
+
+
+def _gauges_of_machines(stats: Stats) -> Iterable[tuple[str, float | None, dict[str, str]]]:
+    mirror = stats.get("mirror", {})
+    yield "tamen_mirror_seconds", mirror.get("seconds"), {}
+    yield "tamen_mirror_lag_seconds", mirror.get("lag_seconds"), {}
+    yield "tamen_effective_ratio", stats.get("machines", {}).get("effective_ratio"), {}
 
 
 def _gauges(snapshot: Snapshot) -> Iterable[tuple[str, float | None, dict[str, str]]]:

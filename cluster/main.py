@@ -4,7 +4,7 @@ import functools
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,16 +12,21 @@ from cluster import environment
 from cluster.addresses import cluster_to_join
 from cluster.bench_verbs import bench
 from cluster.control_verbs import health, locks, why
+from cluster.dashboard_verbs import dashboard
 from cluster.data_verbs import data as data_app
 from cluster.datagen_verbs import datagen
+from cluster.doctor_verbs import doctor
 from cluster.engines_verbs import engines as engines_app
 from cluster.gtp_verbs import EngineCommands, gtp
 from cluster.models_verbs import models as models_app
 from cluster.plan_verbs import plan
-from cluster.status_verbs import status, stop
+from cluster.solve_verbs import solve
+from cluster.status_verbs import scale, status, stop
 from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
 from configs.names import PIPELINES_FOLDER, VALUES_FOLDER, preset_names
-from poker.schedules import DEFAULT_VARIANT, VARIANTS
+
+if TYPE_CHECKING:
+    from configs.schema import RunConfig
 
 app = typer.Typer(
     name="tamen",
@@ -89,6 +94,10 @@ Engine = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="seed of all randomness", min=0, metavar="N")]
 Minutes = Annotated[float | None, typer.Option(help="stop after this time", min=0.01, metavar="MINUTES")]
+Games = Annotated[int | None, typer.Option(help="stop when the run has this many games", min=1, metavar="N")]
+Steps = Annotated[
+    int | None, typer.Option(help="stop when the run has this many learner steps", min=1, metavar="N")
+]
 MetricsPort = Annotated[
     int | None,
     typer.Option(help="serve Prometheus text on this port of 127.0.0.1", min=0, max=65535, metavar="PORT"),
@@ -101,6 +110,9 @@ FirstWeights = Annotated[
     typer.Option(help="begin with these: a run, RUN@VERSION or a .safetensors file", metavar="MODEL"),
 ]
 Plain = Annotated[bool, typer.Option("--plain", help="plain lines instead of the live panel")]
+Resume = Annotated[
+    str | None, typer.Option(help="restore the run from where mirror.url had it, and go on", metavar="URL")
+]
 DEFAULT_PRESET = "hex5"
 app.add_typer(bench, name="bench")
 app.add_typer(data_app, name="data")
@@ -123,15 +135,7 @@ def demo(
     run_demo(seconds=seconds, runs=runs, plain=plain)
 
 
-@verb
-def doctor(runs: Runs = Path("runs"), as_json: AsJson = False) -> None:
-    """Say whether this machine is fit to run, and what mends it."""
-    from cluster.doctor import examine, show_findings
-
-    findings = list(examine(runs))
-    show_findings(findings, as_json=as_json)
-    if any(finding.verdict == "bad" for finding in findings):
-        raise typer.Exit(3)
+verb(doctor)
 
 
 @verb
@@ -141,17 +145,14 @@ def train(
     name: Name = None,
     weights: FirstWeights = None,
     minutes: Minutes = None,
-    games: Annotated[
-        int | None, typer.Option(help="stop when the run has this many games", min=1, metavar="N")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="stop when the run has this many learner steps", min=1, metavar="N")
-    ] = None,
+    games: Games = None,
+    steps: Steps = None,
     seed: Seed = None,
     size: Size = "auto",
     engine: Engine = "ray",
     address: Address = None,
     runs: Runs = Path("runs"),
+    resume: Resume = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="print the settings and the plan, and end")
     ] = False,
@@ -170,36 +171,59 @@ def train(
 
     The same command resumes. Ctrl-C saves and stops.
     """
+    whence = {"--weights": weights, "--resume": resume}
     if auto:
-        refused = {"--name": name, "--weights": weights, "--games": games, "--steps": steps, "--seed": seed}
+        refused = {"--name": name, "--games": games, "--steps": steps, "--seed": seed, **whence}
         around: dict[str, Any] = {"runs": runs, "minutes": minutes, "address": address, "dry_run": dry_run}
         _go_round([preset, *(overrides or [])], refused, **around, plain=plain, as_json=as_json)
         return
     if (settings := settings_without_preset(preset, overrides)) is not None:
         preset, overrides = DEFAULT_PRESET, settings
     if preset in preset_names(VALUES_FOLDER):
-        refused = {"--weights": weights, "--minutes": minutes, "--games": games, "--steps": steps}
-        _train_values(
-            preset, overrides, name or preset, refused, runs=runs, seed=seed, plain=plain, dry_run=dry_run
-        )
+        refused = {"--minutes": minutes, "--games": games, "--steps": steps, **whence}
+        given: dict[str, Any] = {"runs": runs, "seed": seed, "plain": plain, "dry_run": dry_run}
+        _train_values(preset, overrides, name or preset, refused, **given)
         return
-    from cluster.first_weights import choose_first_weights
     from cluster.program import Machine
-    from cluster.run_folder import run_folder
-    from cluster.train import fitting_size, resolve_config, show_plan
-    from cluster.train import train as start
+    from cluster.train import fitting_size, resolve_config
 
-    address = cluster_to_join(address) if engine == "ray" else None
     fitting = fitting_size(size, Machine.here())
-    config = resolve_config(
-        preset, overrides or [], size=fitting, seed=seed, minutes=minutes, games=games, steps=steps
-    )
-    folder = run_folder(runs, name or preset)
+    bounds: dict[str, Any] = {"minutes": minutes, "games": games, "steps": steps}
+    config = resolve_config(preset, overrides or [], size=fitting, seed=seed, resume=resume, **bounds)
+    address = cluster_to_join(address) if engine == "ray" else None
+    where = {"engine": engine, "address": address, "plain": plain, "metrics_port": metrics_port}
+    begins = {"runs": runs, "weights": weights, "resume": resume}
+    _train_run(config, name or preset, fitting, **begins, plan_only=dry_run, where=where)
+
+
+def _train_run(
+    config: "RunConfig",
+    name: str,
+    size: Literal["cpu", "gpu"],
+    *,
+    runs: Path,
+    weights: str | None,
+    resume: str | None,
+    plan_only: bool,
+    where: dict[str, Any],
+) -> None:
+    from cluster.first_weights import choose_first_weights
+    from cluster.run_folder import run_folder
+    from cluster.train import show_plan, train
+    from core.errors import UsageError
+
+    if weights is not None and resume is not None:
+        raise UsageError(
+            "--weights and --resume are both given",
+            why="a run that is restored has weights of its own",
+            fix="leave one of them out",
+        )
+    folder = run_folder(runs, name)
     first = choose_first_weights(weights, config, folder, runs=runs) if weights is not None else None
-    if dry_run:
-        show_plan(config, folder, size=fitting, first=first)
+    if plan_only:
+        show_plan(config, folder, size=size, first=first, resume=resume)
         return
-    start(config, folder, engine=engine, address=address, plain=plain, metrics_port=metrics_port, first=first)
+    train(config, folder, first=first, resume=resume, **where)
 
 
 def _go_round(words: list[str], refused: dict[str, Any], *, as_json: bool, **around: Any) -> None:
@@ -214,7 +238,7 @@ def _train_values(
     preset: str,
     overrides: list[str] | None,
     name: str,
-    refused: dict[str, float | None],
+    refused: dict[str, Any],
     *,
     runs: Path,
     seed: int | None,
@@ -341,7 +365,7 @@ def play(
     simulations: ModelSimulations = 64,
     runs: Runs = Path("runs"),
 ) -> None:
-    """Play against a trained model or another player, in the terminal."""
+    """Play against a model or another player, in the terminal."""
     from cluster.match import play_in_terminal
 
     play_in_terminal(opponent, game=game, person=int(second), simulations=simulations, runs=runs)
@@ -423,64 +447,7 @@ def evaluate(
         raise typer.Exit(1)
 
 
-@verb
-def solve(
-    board: Annotated[str, typer.Option(help="5 cards, 4, or with --values 3: Td9d6hQc3s", metavar="CARDS")],
-    pot_half: Annotated[float, typer.Option(help="chips that each player has put in", metavar="CHIPS")],
-    stack: Annotated[
-        float, typer.Option(help="of each at the beginning of the hand", metavar="CHIPS")
-    ] = 20_000,
-    range1: Annotated[str, typer.Option(help="of who begins: TT+,AKs,A5o:0.5", metavar="RANGE")] = "uniform",
-    range2: Annotated[str, typer.Option(help="of the other", metavar="RANGE")] = "uniform",
-    bets: Annotated[
-        str, typer.Option(help="in pots after a call, besides all-in: 0.5,1, or none", metavar="SIZES")
-    ] = "1",
-    target_pct: Annotated[
-        float | None,
-        typer.Option(help="stop at this exploitability, in % of the pot (default: 0.1)", metavar="PCT"),
-    ] = None,
-    iterations: Annotated[
-        int | None, typer.Option(help="take so many, without a target", metavar="N")
-    ] = None,
-    variant: Annotated[
-        str, typer.Option(help=f"one of {', '.join(VARIANTS)}", metavar="NAME")
-    ] = DEFAULT_VARIANT,
-    values: Annotated[
-        str | None,
-        typer.Option(
-            help="a run whose network says what hands are worth at the end of the street (default: solve to the end)",
-            metavar="RUN",
-        ),
-    ] = None,
-    runs: Runs = Path("runs"),
-    as_json: AsJson = False,
-) -> None:
-    """Solve a river or turn of hold'em, or with a network a flop.
-
-    Exit code 1 when 10,000 iterations do not reach the target. Ctrl-C tells what was reached, with 130.
-    """
-    from cluster.solve import solve as solve_situation
-
-    solution, exit_code = solve_situation(
-        board=board,
-        pot_half=pot_half,
-        stack=stack,
-        ranges=(range1, range2),
-        bets=bets,
-        target_pct=target_pct,
-        iterations=iterations,
-        variant=variant,
-        values=values,
-        runs=runs,
-        quiet=as_json,
-    )
-    if as_json:
-        print_json(solution)
-    if exit_code:
-        raise typer.Exit(exit_code)
-
-
-for work in (status, stop, gtp, why, health, locks):
+for work in (solve, status, scale, dashboard, stop, gtp, why, health, locks):
     verb(work)
 
 

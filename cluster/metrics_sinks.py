@@ -64,14 +64,18 @@ class RayMetrics:
 
 
 @contextlib.contextmanager
-def served(port: int | None) -> Iterator[list[Metrics]]:
-    """Serve Prometheus text on 127.0.0.1 while the context lasts; without a port there is nobody to write to."""
+def served(port: int | None, *, run: str | None = None) -> Iterator[list[Metrics]]:
+    """Serve Prometheus text on 127.0.0.1 while the context lasts; without a port there is nobody to write to.
+
+    Args:
+        run: whose values they are, if they are of one.
+    """
     if port is None:
         yield []
         return
     from core.prometheus import PrometheusMetrics
 
-    metrics = PrometheusMetrics()
+    metrics = PrometheusMetrics({} if run is None else {"run": run})
     console().print(f"metrics: http://127.0.0.1:{metrics.serve(port)}/metrics", markup=False)
     try:
         yield [metrics]

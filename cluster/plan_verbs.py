@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cluster.bench_verbs import Blocks, Channels, Game, Precision, Simulations
-from cluster.verbs import AsJson, add_verb, print_json
+from cluster.verbs import AsJson, add_verb, print_json, settings_without_preset
 
 plan = typer.Typer(
     help="Say what more machines would do.",
@@ -120,3 +120,73 @@ def games(
         print_json(result)
     else:
         show_games(result)
+
+
+Preset = typer.Argument(help="of a board game, as for train", metavar="PRESET")
+RunSettings = typer.Argument(help="as for train", metavar="SECTION.KEY=VALUE")
+Sizes = typer.Option(help="how many, home among them; , between choices", metavar="N,…")
+Cores = typer.Option(help="of a machine", min=2, max=1024, metavar="N")
+Wanted = typer.Option(help="whose time and price are told, as in 10M", metavar="N")
+Printed = typer.Option(help="what a benchmark printed; may be repeated", metavar="FILE")
+BrainEvals = typer.Option(help="a second, of GPUs that evaluate for all", min=1, max=1e12, metavar="X")
+LearnerRows = typer.Option(
+    help="a second, of a learner that takes no core: a GPU's", min=1, max=1e12, metavar="X"
+)
+Moves = typer.Option(help="else as measured", min=1, max=1e5, metavar="X")
+Gigabits = typer.Option(help="a second, of home, each way", min=0.001, max=1e4, metavar="X")
+Tree = typer.Option("--tree", help="machines send new weights on")
+Price = typer.Option(help="dollars an hour for a machine", min=0, max=1e5, metavar="X")
+Interruptions = typer.Option(help="an hour, of a spot machine", min=0, max=60, metavar="X")
+UntilPlay = typer.Option(help="until a machine plays", min=0, max=3600, metavar="SECONDS")
+Seed = typer.Option(help="of what is left to chance", min=0, metavar="N")
+
+
+@verb
+def cluster(
+    preset: Annotated[str, Preset] = "hex13",
+    settings: Annotated[list[str] | None, RunSettings] = None,
+    machines: Annotated[str, Sizes] = "1,10,100,1000",
+    cores: Annotated[int, Cores] = 16,
+    games: Annotated[str, Wanted] = "10M",
+    measured: Annotated[list[Path] | None, Printed] = None,
+    brain_evals: Annotated[float | None, BrainEvals] = None,
+    learner_rows: Annotated[float | None, LearnerRows] = None,
+    moves_per_game: Annotated[float | None, Moves] = None,
+    network_gbit: Annotated[float, Gigabits] = 10.0,
+    tree: Annotated[bool, Tree] = False,
+    price: Annotated[float, Price] = 0.68,
+    spot_price: Annotated[float, SpotDollars] = 0.27,
+    interruptions: Annotated[float, Interruptions] = 0.05,
+    notice: Annotated[float, Notice] = 120.0,
+    replacement: Annotated[float, Replacement] = 180.0,
+    startup: Annotated[float, UntilPlay] = 15.0,
+    seed: Annotated[int, Seed] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run makes of many machines, and which part is full when."""
+    from cluster.cluster_costs import read_costs
+    from cluster.fleet import Spot
+    from cluster.plan_cluster import costs_of, layout_of, parse_machines, plan_cluster, show_cluster
+    from cluster.plan_games import Prices, parse_games
+    from configs.loading import load
+
+    if (all_settings := settings_without_preset(preset, settings)) is not None:
+        preset, settings = "hex13", all_settings
+    sizes, wanted, config = parse_machines(machines), parse_games(games), load(preset, settings or [])
+    figures = read_costs(measured or [], moves_per_game=moves_per_game, learner_rows_per_s=learner_rows)
+    layout = layout_of(
+        config,
+        cores=cores,
+        learner_on_cores=learner_rows is None,
+        network_bytes_per_s=network_gbit * 1e9 / 8,
+        brain_evals_per_s=brain_evals,
+        tree=tree,
+        startup_seconds=startup,
+        spot=Spot(
+            interruptions_per_hour=interruptions, notice_seconds=notice, replacement_seconds=replacement
+        ),
+    )
+    prices = Prices(price / cores, spot_price / cores)
+    result = plan_cluster(sizes, costs_of(config, figures), layout, games=wanted, prices=prices, seed=seed)
+    result["sources"] = {name: figure.source for name, figure in figures.items()}
+    print_json(result) if as_json else show_cluster(result, figures, config=config)

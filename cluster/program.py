@@ -1,4 +1,4 @@
-"""Who takes part in a run, how many of each, and whom each one asks: the topology as data.
+"""Who takes part in a run at home, how many of each, and whom each one asks: the topology as data.
 
     actors ──positions──► inference ◄──weights── store ◄──weights── learner
       └───────games──────► replay ──────rows──────────────────────────┘
@@ -10,6 +10,7 @@ import math
 import os
 from dataclasses import dataclass
 
+from cluster.placement import Node, Share, gpu_share, shares
 from configs.schema import RunConfig
 from core.errors import UsageError
 
@@ -69,19 +70,25 @@ class Program:
         return sum(role.count for role in self.roles if role.name == name)
 
 
+def share_of_home(config: RunConfig, machine: Machine) -> Share:
+    """Return how many actors and servers the driver's machine gets."""
+    home = Node("home", "home", machine.cpus, machine.gpus, is_home=True)
+    return shares([home], actors=config.actors.count, servers=config.inference.servers)[home.id]
+
+
 def plan(config: RunConfig, machine: Machine, *, learn: bool = True) -> Program:
-    """Return the program of a run on one machine; without `learn` it only plays with the weights that are there."""
-    servers, actors = config.inference.servers, config.actors.count
-    if servers == "auto":
-        servers = max(1, machine.gpus or machine.cpus // 2)
-    if actors == "auto":
-        actors = max(1, machine.cpus - 2 if machine.gpus else machine.cpus // 2)
+    """Return the program of a run at home; without `learn` it only plays with the weights that are there.
+
+    What other machines of a cluster add is for `cluster.following`, as they come and go.
+    """
+    share = share_of_home(config, machine)
+    servers, actors = share.servers, share.actors
     evaluated = config.evaluation.episodes if config.environment else config.evaluation.games
     peers = config.learner.num_learners - 1 if learn else 0
     if peers and machine.gpus:
         learner_share, server_share = _shares_with_a_team(1 + peers, servers, machine)
     else:
-        learner_share = server_share = _gpu_share(servers + 1, machine)
+        learner_share = server_share = gpu_share(servers + 1, machine.gpus)
     roles = [
         Role("store", 1, 0.0, 0.0, ()),
         Role("replay", 1, 0.0, 0.0, ()),
@@ -102,7 +109,7 @@ def plan_serving(machine: Machine, *, servers: int = 1) -> Program:
     return Program(
         (
             Role("store", 1, 0.0, 0.0, ()),
-            Role("inference", servers, 0.0, _gpu_share(servers + 1, machine), ("store",)),
+            Role("inference", servers, 0.0, gpu_share(servers + 1, machine.gpus), ("store",)),
         )
     )
 
@@ -120,8 +127,3 @@ def _shares_with_a_team(learners: int, servers: int, machine: Machine) -> tuple[
             fix=f"set learner.num_learners to at most {machine.gpus}",
         )
     return _LEARNERS_SHARE, (1 - _LEARNERS_SHARE) / math.ceil(servers / machine.gpus)
-
-
-def _gpu_share(parts: int, machine: Machine) -> float:
-    """Return the share of a GPU that each of `parts` asks for, so that all of them fit, none over two GPUs."""
-    return 1 / math.ceil(parts / machine.gpus) if machine.gpus else 0.0

@@ -11,7 +11,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,22 @@ class Assignment:
         """Return the handles of all that play `role`."""
         return [ray.get_actor(name) for name in self.asks[role]]
 
+    def servers(self) -> list[Handle]:
+        """Return the handles of the servers that are still there: those of other machines come and go."""
+        return known_servers(self.asks["inference"])
+
+
+def known_servers(names: Sequence[str]) -> list[Handle]:
+    """Return the handles of those that Ray knows. Raises ValueError, Ray's own, when it knows none of them."""
+    found: list[Handle] = []
+    for name in names:
+        try:
+            found.append(ray.get_actor(name))
+        except ValueError:  # its machine has left
+            if name == names[-1] and not found:
+                raise
+    return found
+
 
 REST_SECONDS = 0.1
 """Of a server before it asks for new weights again, when there were none or they could not be had."""
@@ -81,7 +97,7 @@ class InferenceActor:
     def __init__(self, given: Assignment) -> None:
         (self._store,) = given.handles("store")
         self._config = given.config
-        self._metrics = RayMetrics({"role": "inference"})
+        self._metrics = RayMetrics({"role": "inference", "run": given.folder.name})
         self._host = parts.make_host(given.config, fetch=self._fetch)
         self._server = parts.make_server(given.config, self._host, self._metrics)
         self._news = News(
@@ -253,7 +269,7 @@ class SelfPlayActor:
         self._stopping = threading.Event()
         (replay,) = given.handles("replay")
         self._client = RayClient(
-            given.handles("inference"), first_home=given.index * given.config.actors.groups_per_actor
+            given.servers(), first_home=given.index * given.config.actors.groups_per_actor
         )
         self._delivery = RayDelivery(replay)
         self._player = parts.make_player(
@@ -263,7 +279,7 @@ class SelfPlayActor:
             epoch=call(replay.open_epoch, given.index),
             client=self._client,
             delivery=self._delivery,
-            metrics=RayMetrics({"role": "actor"}),
+            metrics=RayMetrics({"role": "actor", "run": given.folder.name}),
         )
 
     def run(self) -> None:
@@ -271,6 +287,11 @@ class SelfPlayActor:
             self._player.worker.run(self._stopping.is_set)
         finally:
             self._player.close()
+
+    @ray.method(concurrency_group="control")
+    def meet(self, servers: list[str]) -> None:
+        """From now on ask these, by their Ray names."""
+        self._client.meet(known_servers(servers))
 
     @ray.method(concurrency_group="control")
     def stop(self) -> None:
@@ -293,15 +314,21 @@ class EvaluatorActor:
     def __init__(self, given: Assignment) -> None:
         self._stopping = threading.Event()
         (store,) = given.handles("store")
+        self._client = RayClient(given.servers())
         self._evaluator = parts.make_evaluator(
             given.config,
             given.folder,
-            RayClient(given.handles("inference")),
+            self._client,
             lambda: call(store.newest_version, MODEL),
         )
 
     def run(self) -> None:
         self._evaluator.run(self._stopping.is_set)
+
+    @ray.method(concurrency_group="control")
+    def meet(self, servers: list[str]) -> None:
+        """From now on ask these, by their Ray names."""
+        self._client.meet(known_servers(servers))
 
     @ray.method(concurrency_group="control")
     def stop(self) -> None:

@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import (
     ActorUnschedulableError,
     GetTimeoutError,
+    NodeDiedError,
     ObjectLostError,
     ObjectStoreFullError,
     OutOfDiskError,
@@ -37,6 +38,7 @@ RETRY_SECONDS = 0.25
 LOST = (
     RayActorError,
     ActorUnschedulableError,  # its machine has left the cluster
+    NodeDiedError,
     ObjectLostError,
     WorkerCrashedError,
     RaySystemError,
@@ -145,7 +147,15 @@ class RayClient:
         self._in_flight: dict[ray.ObjectRef, _Sent] = {}
         self._resends: deque[_Resend] = deque()
         self._next_handle = 0
+        self._to_meet: deque[list[Handle]] = deque(maxlen=1)
         self.resent_requests = 0
+
+    def meet(self, servers: list[Handle]) -> None:
+        """Ask these servers from now on; may be called by any thread.
+
+        What is on its way to another one is sent again: that one has left, and nobody may ever say so.
+        """
+        self._to_meet.append(servers)
 
     @property
     def spilled_requests(self) -> int:
@@ -166,6 +176,7 @@ class RayClient:
         """Wait until all requests of one handle are answered; every handle in flight counts, as a caller has all."""
         deadline = self._clock() + timeout_seconds
         while True:
+            self._meet_new_servers()
             ended = self._end_one_late()
             left = deadline - self._clock()
             if ended is not None or left <= 0:
@@ -174,6 +185,15 @@ class RayClient:
                 finished = self._collect(reference)
                 if finished is not None:
                     return finished
+
+    def _meet_new_servers(self) -> None:
+        if not self._to_meet:
+            return
+        self._router.meet(self._to_meet.pop())
+        left = [ref for ref, sent in self._in_flight.items() if sent.server not in self._router.servers]
+        for reference in left:
+            handle, position, *_ = self._in_flight.pop(reference)
+            self._resends.appendleft(_Resend(self._clock(), handle, position))
 
     def _end_one_late(self) -> tuple[int, tuple[Reply, ...] | EvaluationError] | None:
         """End a handle whose time is over, if there is one: with the answers that are there, else as given up."""

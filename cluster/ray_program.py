@@ -10,8 +10,8 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -25,12 +25,12 @@ from cluster.environment import CHECKOUT
 from cluster.machine_file import batches_of
 from cluster.program import Program, Role
 from cluster.ray_client import LOST, Handle, get, in_one_line
+from cluster.ray_part import AT_HOME, Part, cannot_be_made, cause_of, keeps_dying
+from cluster.refusals import what_ray_logs, why_refused
 from cluster.run_folder import RunFolder
-from cluster.supervision import Attendance
 from configs.loading import override
 from configs.schema import RunConfig
 from core.errors import ClusterError, TamenError
-from core.restarts import RestartPolicy
 
 KNOCK_SECONDS = 5.0
 START_TIMEOUT_SECONDS = 150.0
@@ -38,8 +38,8 @@ WARM_UP_TIMEOUT_SECONDS = 60.0
 RESERVE_SECONDS = 30
 POLL_SECONDS = 0.1
 SILENT_SECONDS = 30.0
-REASON_CHARACTERS = 300
-"""Of what Ray says why a cluster cannot be joined; of versions it does so in several lines."""
+ASK_THE_LOST_SECONDS = 0.2
+"""Between two questions to a part whose loop has ended, which is to run again as soon as a process answers."""
 MAX_CONCURRENT_REQUESTS = 4096
 """Requests that one server holds at a time; further ones wait in Ray without a word."""
 
@@ -51,6 +51,7 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
         ClusterError: when the address does not answer, or the local cluster does not start.
     """
     on_terminate = signal.getsignal(signal.SIGTERM)
+    logged = [""]
     try:
         if address is None:
             ray.init(
@@ -65,19 +66,19 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
             )
         else:
             _knock(address)
-            ray.init(
-                address=address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": _shared_environment()},
-            )
+            with what_ray_logs() as logged:
+                ray.init(
+                    address=address,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    runtime_env={"env_vars": _shared_environment()},
+                )
     except Exception as error:  # Ray raises a dozen kinds, all meaning the same to the user
+        why, fix = why_refused(error, logged[0])
         raise ClusterError(
             f"cannot reach a Ray cluster at {address!r}" if address else "cannot start Ray on this machine",
-            why=" ".join(str(error).split())[:REASON_CHARACTERS] or type(error).__name__,
-            fix="check `ray status` there, the address, RAY_AUTH_MODE with the token of that cluster, and its versions"
-            if address
-            else "run `tamen doctor`; `--engine local` trains without Ray",
+            why=why,
+            fix=fix if address else "run `tamen doctor`; `--engine local` trains without Ray",
         ) from error
     finally:
         # Ray puts in a handler that ends everything at once; ours saves first.
@@ -90,7 +91,7 @@ def dressed(part: type, **options: Any) -> Any:
 
 
 def beside_the_driver() -> NodeAffinitySchedulingStrategy:
-    """Return the placement of every actor: on this machine, where the run's folder and the checkout are."""
+    """Return the placement of an actor at home: on this machine, where the run's folder is."""
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
@@ -123,90 +124,19 @@ def _name_of_this_node() -> str:
     return next(name for name in resources if name.startswith("node:") and not name.startswith("node:__"))
 
 
-@dataclass(slots=True)
-class Part:
-    """One actor of the program, as the driver sees it. Ray restarts its process; its loop has to be run again.
-
-        state       running  lost  restart_at   leaves it by
-        idle        -        ""    -            `run`: is working
-        working     set      ""    -            `lose`: the loop ended with an error
-        lost        -        set   -            `answered`, by a process that has not been killed
-        back        -        ""    set          `run`, at `restart_at`: is working again
-
-    A part that only answers is idle, or lost while its process is replaced. Beside that, whatever the state, a question
-    is on its way (`asked`) or is not, and `attendance` watches that some process stays. A process that dies between
-    two questions is known by the next one's pid.
-
-    Attributes:
-        running: reference of its `run` call.
-        lost: how it was lost, in words.
-        killed_pid: of a process that the driver has killed, which may go on answering for a moment.
-        trouble: what was heard of it instead of an answer, since the last answer.
-        stats: its newest answer, and `asked`/`asked_at` the question on its way.
-        restarts: that were counted; each death is counted once.
-    """
-
-    name: str
-    role: str
-    handle: Handle
-    loops: bool
-    policy: RestartPolicy = field(default_factory=RestartPolicy)
-    attendance: Attendance = field(default_factory=Attendance)
-    running: Any = None
-    lost: str = ""
-    restart_at: float | None = None
-    killed_pid: int | None = None
-    trouble: str = ""
-    stats: dict[str, Any] = field(default_factory=dict)
-    asked: Any = None
-    asked_at: float = 0.0
-    restarts: int = 0
-
-    def run(self) -> None:
-        """Set its loop going."""
-        self.restart_at = None
-        self.running = self.handle.run.remote()
-
-    def ask(self, now: float) -> None:
-        """Ask how it is, unless that question is on its way already."""
-        if self.asked is None:
-            self.asked, self.asked_at = self.handle.stats.remote(), now
-
-    def lose(self, reason: str, now: float, *, killed: bool) -> None:
-        """Note that it is gone; only an answer to a question that is asked from now on tells that it is back.
-
-        Args:
-            killed: whether the driver has killed its process, so that another one has to answer.
-        """
-        self.running = self.restart_at = None
-        self.lost = reason
-        if killed:
-            self.killed_pid = self.attendance.pid
-        self.missed(reason, now)
-
-    def missed(self, reason: str, now: float) -> None:
-        """Note that nobody was there to answer."""
-        self.asked = None
-        self.trouble = reason
-        self.attendance.missed(now)
-
-    def answered(self, stats: dict[str, Any], now: float) -> str | None:
-        """Take in an answer. If the part is back by it, return how it was lost ("" if nobody knows), else None."""
-        self.asked = None
-        if stats["pid"] == self.killed_pid:
-            return None
-        replaced = self.attendance.answered(stats["pid"], now)
-        back, reason = bool(self.lost) or (replaced and not self.loops), self.lost or self.trouble
-        self.stats, self.lost, self.trouble, self.killed_pid = stats, "", "", None
-        return reason if back else None
-
-
 class RayProgram:
     """Starts the parts of `program`, keeps them alive and stops them.
+
+    Those of `program` are at home, on the driver's machine. Others are added on any machine, and leave again; what goes
+    wrong with one elsewhere never ends the run.
 
     Args:
         report: told of everything that a person should know (restarts, silence): in one line, after which the
             traceback of a failure that nobody foresaw may follow.
+
+    Attributes:
+        parts: by name; nobody gets a number that another had before it.
+        given_up: what no restart would mend, by the id of a machine elsewhere; for its reader to clear.
     """
 
     def __init__(
@@ -218,14 +148,17 @@ class RayProgram:
         report: Callable[[str], None],
     ) -> None:
         self._config = config
-        self._folder = folder
+        # Elsewhere the folder is not at hand, in which the run's name stands.
+        self._folder = replace(folder, called=folder.name)
         self._program = program
         self._report = report
         # Ray frees the names of a program that was stopped a moment after it is gone.
         self._life = secrets.token_hex(4)
         self._playing = False
         self._reserved: PlacementGroup | None = None
+        self._next_number = {role.name: role.count for role in program.roles}
         self.parts: dict[str, Part] = {}
+        self.given_up: dict[str, TamenError] = {}
 
     def start(self) -> None:
         """Create every actor, wait for weights to play with, warm up the servers, then set the loops going."""
@@ -239,7 +172,15 @@ class RayProgram:
         names: dict[str, list[str]] = {}
         for role in self._program.roles:
             asks = {name: names[name] for name in role.asks}
-            names[role.name] = [self._create(role, index, asks) for index in range(role.count)]
+            names[role.name] = [
+                self._create(
+                    role.name if role.count == 1 else f"{role.name}-{index}",
+                    self._assignment(index, asks),
+                    role,
+                    self._placement(role, index),
+                ).ray_name
+                for index in range(role.count)
+            ]
         if "learner" in self.parts:
             self.parts["learner"].run()
         waiting = [part for part in self.parts.values() if part.loops and part.running is None]
@@ -250,6 +191,36 @@ class RayProgram:
             part.run()
         self._playing = True
 
+    def add(
+        self, role: Role, *, node: str, asks: Mapping[str, list[str]], batch_rows: int | None = None
+    ) -> None:
+        """Create one more part and set it going.
+
+        Args:
+            role: of which `count` is not looked at.
+            node: id of its machine; `AT_HOME` for the driver's.
+            asks: Ray names of those it asks, by role.
+            batch_rows: that batches on its machine may have at most; None for as many as at home.
+        """
+        index = self._next_number.get(role.name, 0)
+        self._next_number[role.name] = index + 1
+        given = self._assignment(index, asks)
+        if batch_rows is not None:
+            given = replace(given, config=override(given.config, [f"inference.max_batch_rows={batch_rows}"]))
+        where = NodeAffinitySchedulingStrategy(node, soft=False) if node != AT_HOME else beside_the_driver()
+        part = self._create(f"{role.name}-{index}", given, role, where, node=node)
+        if part.loops:
+            part.run()
+
+    def drop(self, part: Part) -> None:
+        """End a part at once, for good."""
+        ray.kill(part.handle)
+        del self.parts[part.name]
+
+    def role(self, name: str) -> Role:
+        """Return what a part at home that plays `name` is given."""
+        return self._program.role(name)
+
     def handles(self, role: str) -> list[Handle]:
         """Return the handles of all that play `role`."""
         return [part.handle for part in self.parts.values() if part.role == role]
@@ -258,30 +229,52 @@ class RayProgram:
         """Notice loops that ended, and run them again once their process is back and their delay is over.
 
         Raises:
-            TamenError: what a part raised that no restart would mend, or that it keeps failing.
+            TamenError: what a part at home raised that no restart would mend, or that it keeps failing.
         """
         now = time.monotonic()
         for part in self.parts.values():
-            if part.restart_at is not None and now >= part.restart_at:
+            if part.lost and now - part.asked_at >= ASK_THE_LOST_SECONDS:
+                part.ask(now)
+        awaited = [part.running or (part.asked if part.lost else None) for part in self.parts.values()]
+        awaited = [reference for reference in awaited if reference is not None]
+        ready = set(ray.wait(awaited, num_returns=len(awaited), timeout=0)[0]) if awaited else set()
+        for part in list(self.parts.values()):
+            if part.leaves_by is not None:
+                if part.running is None or part.running in ready or now >= part.leaves_by:
+                    self.drop(part)
+            elif part.restart_at is not None and now >= part.restart_at:
                 part.run()
-            elif part.running is not None and ray.wait([part.running], timeout=0)[0]:
+            elif part.running in ready:
                 self._notice_end(part, now)
+            elif part.lost and part.asked in ready:
+                self._take_answer(part, now)
             elif part.attendance.given_up(now):
-                raise _keeps_dying(part)
+                self._give_up(part, keeps_dying(part))
 
     def collect_stats(self, timeout_seconds: float) -> dict[str, dict[str, Any]]:
-        """Ask every part how it is; return the newest answer of each, however old."""
+        """Ask every part how it is; return the newest answer of each, however old.
+
+        Args:
+            timeout_seconds: to wait for the answers of those that are there. For one that starts, or was lost, nobody
+                waits: meanwhile no loop could be run again.
+        """
         now = time.monotonic()
         for part in self.parts.values():
             part.ask(now)
-        asked = [part.asked for part in self.parts.values() if part.asked is not None]
-        ready, _ = ray.wait(asked, num_returns=len(asked), timeout=timeout_seconds)
+        there = [part.asked for part in self.parts.values() if part.heard_at is not None and not part.lost]
+        others = [part.asked for part in self.parts.values() if part.heard_at is None or part.lost]
+        ready = set(ray.wait(there, num_returns=len(there), timeout=timeout_seconds)[0]) if there else set()
+        ready |= set(ray.wait(others, num_returns=len(others), timeout=0)[0]) if others else set()
+        silent = []
         for part in self.parts.values():
             if part.asked in ready:
                 self._take_answer(part, now)
             elif part.asked is not None and now - part.asked_at > SILENT_SECONDS:
-                self._report(f"{part.name} has not answered for {now - part.asked_at:.0f} s")
+                silent.append(part.name)
                 part.asked = None
+        if silent:
+            have = "has" if len(silent) == 1 else "have"
+            self._report(f"{', '.join(silent)} {have} not answered for {SILENT_SECONDS:.0f} s")
         return {part.name: part.stats | {"restarts": part.restarts} for part in self.parts.values()}
 
     def stop(self, timeout_seconds: float = 30.0) -> None:
@@ -316,28 +309,34 @@ class RayProgram:
             part.handle.stop.remote()
         return [part.running for part in stopping]
 
-    def _create(self, role: Role, index: int, asks: dict[str, list[str]]) -> str:
-        """Create one actor beside the driver, where the run's folder is, and return its Ray name."""
-        name = role.name if role.count == 1 else f"{role.name}-{index}"
-        loops = role.name in ray_actors.LOOPS
-        given = ray_actors.Assignment(
+    def _assignment(self, index: int, asks: Mapping[str, list[str]]) -> ray_actors.Assignment:
+        return ray_actors.Assignment(
             self._config, self._folder, index, asks, self._program.count("learner") > 0
         )
+
+    def _create(
+        self, name: str, given: ray_actors.Assignment, role: Role, where: Any, *, node: str = AT_HOME
+    ) -> Part:
+        """Create one actor at `where`, on the machine `node`."""
         options: dict[str, Any] = {
             "name": f"{self._folder.name}/{self._life}/{name}",
             "num_cpus": role.num_cpus,
             "num_gpus": role.num_gpus,
             "max_restarts": -1,
             "enable_task_events": False,
-            "scheduling_strategy": self._placement(role, index),
+            "scheduling_strategy": where,
         }
         if role.name in ray_actors.ANSWERING_BESIDE_WORK:
             options["concurrency_groups"] = {"control": 2}
         if role.name == "inference":
             options["max_concurrency"] = MAX_CONCURRENT_REQUESTS
         handle = dressed(ray_actors.ACTORS[role.name], **options).remote(given)
-        self.parts[name] = Part(name, role.name, handle, loops)
-        return options["name"]
+        part = Part(name, role.name, handle, role.name in ray_actors.LOOPS)
+        part.node, part.ray_name, part.num_gpus = node, options["name"], role.num_gpus
+        part.made_at = time.monotonic()
+        part.servers = tuple(given.asks["inference"]) if "inference" in given.asks else None
+        self.parts[name] = part
+        return part
 
     def _placement(self, role: Role, index: int) -> Any:
         """Return where an actor goes: learners of a team to the places reserved for them, the leader to the last."""
@@ -369,10 +368,10 @@ class RayProgram:
         try:
             get(running, timeout_seconds=1.0)
         except LOST as error:
-            part.lose(_cause(error), now, killed=False)
-        except TamenError:
-            raise
+            part.lose(cause_of(error), now, killed=False)
         except Exception as error:  # an unexpected failure of one part is not the end of the run
+            if isinstance(error, TamenError) and part.node == AT_HOME:
+                raise
             self._replace(part, error, now)
 
     def _replace(self, part: Part, error: Exception, now: float) -> None:
@@ -387,8 +386,8 @@ class RayProgram:
             died = part.answered(get(asked, timeout_seconds=1.0), now)
         except RayActorError as error:
             if error.actor_init_failed:
-                raise _cannot_be_made(part.name, error) from error
-            part.missed(_cause(error), now)  # it is being restarted
+                self._give_up(part, cannot_be_made(part.name, error), because=error)
+            part.missed(cause_of(error), now)  # it is being restarted
         except LOST:
             return
         except Exception as error:  # it says itself that it is broken
@@ -398,34 +397,29 @@ class RayProgram:
             if died is not None:
                 self._plan_restart(part, died, now)
 
+    def _give_up(self, part: Part, error: TamenError, *, because: Exception | None = None) -> None:
+        """End the run with `error`, or where the part is elsewhere note that its machine is of no use."""
+        if part.node == AT_HOME:
+            raise error from because
+        self.given_up.setdefault(part.node, error)
+
     def _plan_restart(self, part: Part, reason: str, now: float) -> None:
         delay = part.policy.failed(now)
         if delay is None:
-            raise ClusterError(
+            failed = ClusterError(
                 f"{part.name} keeps failing",
                 why=f"it failed {part.policy.max_failures} times in {part.policy.window_seconds:.0f} s: {reason}",
                 fix="look at the run's log.txt; the same command resumes the run",
             )
+            self._give_up(part, failed)
+            return
         part.restarts += 1
+        part.servers = None  # it knows of those again that it was made with
         if part.loops:
             part.restart_at = now + delay
         self._report(
             f"{part.name} died ({reason}); it is back" if reason else f"{part.name} died; it is back"
         )
-
-
-def _cause(error: Exception) -> str:
-    """Return in a few words how Ray lost a part, as far as it knows."""
-    return in_one_line(error).rpartition("unavailable: ")[2].partition(". The task")[0]
-
-
-def _keeps_dying(part: Part) -> ClusterError:
-    return ClusterError(
-        f"{part.name} keeps dying",
-        why=f"no process of it has stayed for {part.attendance.patience_seconds:.0f} s: "
-        f"{part.trouble or 'each answers for a moment'}",
-        fix="look for its last words in Ray's logs (/tmp/ray/session_latest/logs), and at free memory",
-    )
 
 
 def _answer(reference: Any, timeout_seconds: float) -> Any:
@@ -434,25 +428,6 @@ def _answer(reference: Any, timeout_seconds: float) -> Any:
         return get(reference, timeout_seconds=timeout_seconds)
     except LOST:
         return None
-
-
-def _cannot_be_made(part: str, error: RayActorError) -> ClusterError:
-    """Return what a constructor raised, of which Ray keeps the text alone: for a TamenError its what, why and do."""
-    lines = [line.strip() for line in str(error).strip().splitlines()]
-    whys = [k for k, line in enumerate(lines) if line.startswith("why:")]
-    if not whys:
-        return ClusterError(
-            f"the {part} cannot be made",
-            why=lines[-1] if lines else type(error).__name__,
-            fix="run again with `--engine local --debug`",
-        )
-    why = max(whys)
-    do = next((k for k in range(why, len(lines)) if lines[k].startswith("do:")), len(lines))
-    return ClusterError(
-        f"the {part} cannot be made",
-        why="; ".join([lines[max(0, why - 1)], "\n".join(lines[why:do])]),
-        fix=lines[do][3:].strip() if do < len(lines) else "run again with `--engine local --debug`",
-    )
 
 
 def _knock(address: str) -> None:
@@ -475,7 +450,7 @@ def _object_store_bytes() -> int:
 
 
 def _shared_environment() -> dict[str, str]:
-    """Return what a cluster started by others has to be told. Its actors run here, so they find the checkout itself.
+    """Return what a cluster started by others has to be told: on each machine the checkout is where it is here.
 
     A copy of it, as Ray's `working_dir` would be, has kernels of its own to compile: half a minute a start.
     """

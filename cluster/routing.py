@@ -79,6 +79,11 @@ class Router:
         self._places: OrderedDict[Hashable, int] = OrderedDict()
         self.spilled_requests = 0
 
+    def meet(self, handles: Sequence[Any]) -> None:
+        """Choose among these from now on; of those that were there before everything is remembered."""
+        known = {server.handle: server for server in self.servers}
+        self.servers = [known.get(handle) or Server(handle) for handle in handles]
+
     def choose(self, stream: Hashable, rows: int, *, now: float) -> Server:
         """Return where a request of `rows` rows is to be sent, and count it if that is not its home.
 

@@ -32,13 +32,20 @@ LOCK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of one run."""
+    """The paths of one run.
+
+    Attributes:
+        called: what the run was called when it began, told to who cannot look into the folder; "" for who can.
+    """
 
     root: Path
+    called: str = ""
 
     @property
     def name(self) -> str:
         """What the run was called when it began: its games carry that name, wherever the folder is moved."""
+        if self.called:
+            return self.called
         file = self.root / "name.txt"
         return checked_name(file.read_text().strip(), what="run") if file.exists() else self.root.name
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
+from cluster.machine_table import MachineStanding, Standing, read_standing
 from cluster.metrics_sinks import newest_moment
 from cluster.observer import newest_evaluations
+from cluster.placement import KIND_LABELS
 from cluster.run_folder import RunFolder, named_runs, nearest_run, run_folder, run_names
 from cluster.terminal import console, reward
 from core.errors import UsageError
@@ -30,12 +32,15 @@ def show_status(name: str | None, *, runs: Path, quiet: bool) -> list[dict[str, 
     found = sorted((_status(folder) for folder in folders), key=lambda status: -(status["written"] or 0))
     if not quiet:
         _print(found, runs)
+        if name and found[0]["machines"]:
+            _print_machines(found[0])
     return found
 
 
 def _status(folder: RunFolder) -> dict[str, Any]:
     last = newest_moment(folder.root)
     evaluations = newest_evaluations(folder.evaluations_file)
+    standing = _standing(folder)
     return {
         "run": folder.typed,
         "game": folder.config().game,
@@ -48,6 +53,8 @@ def _status(folder: RunFolder) -> dict[str, Any]:
         "perfect_share": evaluations.get("perfect_share"),
         "strength": {name: score.score for name, score in (evaluations.get("strength") or {}).items()},
         "evaluated_return": _returned(evaluations.get("returned", {})),
+        "effective_ratio": standing.effective_ratio if standing else None,
+        "machines": [machine.model_dump(mode="json") for machine in standing.machines] if standing else [],
         **_fitted(folder),
         **_imitated(folder),
     }
@@ -57,6 +64,12 @@ def _returned(line: dict[str, Any]) -> dict[str, Any] | None:
     """Return what episodes of an environment returned when they were last evaluated; None of what has none."""
     told = ("mean_return", "low", "high", "episodes", "version")
     return {name: line[name] for name in told} if line else None
+
+
+def _standing(folder: RunFolder) -> Standing | None:
+    """Return how the machines of a run that goes on stand; None where nobody has told of late."""
+    standing = read_standing(folder) if folder.is_running() else None
+    return None if standing is None or standing.is_old(time.time()) else standing
 
 
 def _fitted(folder: RunFolder) -> dict[str, Any]:
@@ -118,6 +131,42 @@ def _print(found: list[dict[str, Any]], runs: Path) -> None:
             ", ".join(strength) or "–",
         )
     target.print(table)
+
+
+def _print_machines(status: dict[str, Any]) -> None:
+    table = Table(box=None, pad_edge=False)
+    numbers = ("cores", "actors", "servers", "games/h", "busy", "silent")
+    for heading in ("machine", "state", "kind", *numbers):
+        number = heading in numbers
+        table.add_column(heading, justify="right" if number else "left", no_wrap=heading != "kind")
+    machines = [MachineStanding.model_validate(machine) for machine in status["machines"]]
+    for machine in machines:
+        kinds = [machine.labels[key] for key in KIND_LABELS if key in machine.labels]
+        heard, busy = machine.heard_seconds, machine.busy_share
+        table.add_row(
+            f"{machine.host} {machine.node[:6]}",
+            machine.state,
+            ", ".join(kinds) or "–",
+            f"{machine.cpus}" + (f"+{machine.gpus} GPU" if machine.gpus else ""),
+            f"{machine.actors}",
+            f"{machine.servers}",
+            _number(machine.games_per_hour),
+            "–" if busy is None else f"{busy:.0%}",
+            "–" if heard is None else f"{heard:.0f} s",
+        )
+    target = console()
+    target.print()
+    target.print(table)
+    for machine in machines:
+        called = f"{machine.host} {machine.node[:6]}"
+        if machine.why:
+            target.print(f"{called} is not used: {machine.why}", markup=False, soft_wrap=True)
+        if machine.leaves_in_seconds is not None:
+            left = f"{machine.leaves_in_seconds:.0f} s"
+            target.print(f"{called} is taken away in {left}, its cloud says", markup=False, soft_wrap=True)
+    if status["effective_ratio"] is not None:
+        told = f"actors have played {status['effective_ratio']:.1%} of the time that they should have"
+        target.print(told, markup=False, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

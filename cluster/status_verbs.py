@@ -1,4 +1,4 @@
-"""`tamen status | stop`: how runs and autopilots stand, and that they end."""
+"""`tamen status | scale | stop`: how runs and autopilots stand, how many play, and that they end."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,10 @@ def status(
     runs: Runs = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """Say how runs stand: games, steps, strength, running or not."""
+    """Say how runs stand: games, steps, strength, running or not.
+
+    Of one run that goes on, also what each of its machines does.
+    """
     if auto:
         from cluster.autopilot_status import show_autopilots
 
@@ -23,6 +26,30 @@ def status(
         from cluster.status import show_status
 
         result = show_status(name, runs=runs, quiet=as_json)
+    if as_json:
+        print_json(result)
+
+
+def scale(
+    name: Annotated[str, typer.Argument(help="a run that goes on", metavar="RUN")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="actors_per_machine=12, servers_per_machine=auto; by kind: '{home: 1, spot: 12}'",
+            metavar="SETTING",
+        ),
+    ] = None,
+    runs: Runs = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """Say or change how many actors each machine of a run has.
+
+    It takes force within seconds and lasts until the run stops: the command that resumes it says anew what
+    actors.count and inference.servers are. Actors that are too many deliver what they have finished.
+    """
+    from cluster.scaling import scale_run
+
+    result = scale_run(name, settings or [], runs=runs, quiet=as_json)
     if as_json:
         print_json(result)
 

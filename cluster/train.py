@@ -1,8 +1,10 @@
 """`tamen train`: opens a run, starts an engine on it, shows how it goes, and stops it without losing anything."""
 
 import contextlib
+import json
 import logging
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,8 +16,12 @@ import numpy as np
 from cluster import environment
 from cluster.exporter import Exporter
 from cluster.first_weights import first_weights, in_words, keep_first_weights
+from cluster.jobs import short_grace
 from cluster.machine_file import batches_of
 from cluster.metrics_sinks import RunLog, newest_moment, served
+from cluster.mirror import Mirror, check_mirror, mirrored
+from cluster.mirror_manifests import in_words as mirrored_in_words
+from cluster.mirror_restore import Restoring
 from cluster.observer import Observer, Stats
 from cluster.panel import RunDisplay, plain_line
 from cluster.program import Machine, plan
@@ -69,11 +75,16 @@ def resolve_config(
     minutes: float | None = None,
     games: int | None = None,
     steps: int | None = None,
+    resume: str | None = None,
 ) -> RunConfig:
-    """Return the configuration of a preset with the command line's words for it; flags win over overrides."""
+    """Return the configuration of a preset with the command line's words for it; flags win over overrides.
+
+    A run that is restored from `resume` goes on being mirrored there, unless the overrides say otherwise.
+    """
     flags = {"seed": seed, "stop.minutes": minutes, "stop.games": games, "stop.learner_steps": steps}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
-    return load(preset, [*overrides, *given], size)
+    mirrored_there = [f"mirror.url={json.dumps(resume)}"] if resume is not None else []
+    return load(preset, [*mirrored_there, *overrides, *given], size)
 
 
 def fitting_size(size: Literal["auto", "cpu", "gpu"], machine: Machine) -> Literal["cpu", "gpu"]:
@@ -84,7 +95,12 @@ def fitting_size(size: Literal["auto", "cpu", "gpu"], machine: Machine) -> Liter
 
 
 def show_plan(
-    config: RunConfig, folder: RunFolder, *, size: Literal["cpu", "gpu"], first: Weights | None = None
+    config: RunConfig,
+    folder: RunFolder,
+    *,
+    size: Literal["cpu", "gpu"],
+    first: Weights | None = None,
+    resume: str | None = None,
 ) -> None:
     """Print the resolved configuration, who would take part, and what a full replay takes on disk.
 
@@ -96,14 +112,20 @@ def show_plan(
     refuse_imitation(folder)
     check_run(folder, config)
     target, machine = console(), Machine.here()
+    mirrored_as = Restoring(resume, folder, config=config.mirror, say=_say).look() if resume else None
+    if mirrored_as is None:
+        check_mirror(config.mirror, folder)
     target.print(dump(config), end="", markup=False)
 
     def say(text: str) -> None:
         target.print(f"# {text}", markup=False, soft_wrap=True)
 
-    say(_beginning(folder, config))
-    if first is not None and not folder.exists():
-        say(f"begins with {in_words(first)}")
+    if mirrored_as is not None:
+        say(f"{folder.typed}: restored from {resume}, {mirrored_in_words(mirrored_as)}")
+    else:
+        say(_beginning(folder, config))
+        if first is not None and not folder.exists():
+            say(f"begins with {in_words(first)}")
     for change in changed_settings(folder.config(), config) if folder.exists() else ():
         say(f"  changed: {change}")
     say(f"size: {size}, on {machine.cpus} cores and {machine.gpus} GPUs")
@@ -156,15 +178,20 @@ def train(
     plain: bool,
     metrics_port: int | None,
     first: Weights | None = None,
+    resume: str | None = None,
 ) -> None:
     """Train until a stop bound or Ctrl-C; what the folder holds already is where it goes on.
 
-    A run that begins does so with the weights `first`; None: untrained ones.
+    A run that begins does so with the weights `first`; None: untrained ones. With `resume`, where the run is mirrored,
+    the folder is restored from there first.
 
     Raises:
         TamenError: when the run cannot start or go on; what was acknowledged is in the folder.
     """
     workload_of(config).experience()  # a game or environment that is not there must not leave a folder behind
+    if resume is not None:
+        Restoring(resume, folder, config=config.mirror, say=_say).run(config)
+    check_mirror(config.mirror, folder)
     before = folder.config() if folder.exists() else None
     beginning = _beginning(folder, config)
     refuse_imitation(folder)
@@ -181,12 +208,46 @@ def train(
             target.print(f"  changed: {change}", markup=False)
         observer = Observer(folder.typed, config, evaluations_file=folder.evaluations_file)
         chosen = make_engine(engine, config, folder, address=address, report=observer.note)
-        snapshot = run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port)
-        if snapshot is not None:
-            _publish_card(snapshot, folder)
+        with mirrored(config.mirror, folder, report=observer.note) as mirror:
+            chosen = chosen if mirror is None else _Mirrored(chosen, mirror)
+            snapshot = run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port)
+            if snapshot is not None:
+                _publish_card(snapshot, folder)
+                if mirror is not None:
+                    _finish(mirror, config)
         _say_goodbye(snapshot, folder)
     finally:
         lock.release()
+
+
+class _Mirrored:
+    """An engine whose run's folder is mirrored while it goes on."""
+
+    def __init__(self, engine: Engine, mirror: Mirror) -> None:
+        self._mirror = mirror
+        self._engine = engine
+        self.advance, self.metrics, self.stop = engine.advance, engine.metrics, engine.stop
+
+    def start(self) -> None:
+        self._engine.start()
+        self._mirror.start()
+
+    def stats(self) -> Stats:
+        return {**self._engine.stats(), "mirror": self._mirror.stats()}
+
+
+def _finish(mirror: Mirror, config: RunConfig) -> None:
+    """Wait until what the run left is mirrored, and say whether it is."""
+    if mirror.fails:
+        _say(f"tries to mirror what is new, for at most {config.mirror.finish_seconds:g} s; Ctrl-C ends that")
+    if mirror.finish():
+        _say(f"mirrored to {config.mirror.url}")
+    else:
+        _say(f"not all of it is mirrored to {config.mirror.url}: the folder here is newer")
+
+
+def _say(text: str) -> None:
+    console().print(text, markup=False, soft_wrap=True)
 
 
 def make_engine(
@@ -230,9 +291,11 @@ def run_engine(
     log, numbers = text_log(folder.log_file), RunLog(folder.root, report=observer.note)
     boards = LastBoard(config.game) if config.environment is None else None
     observer.log_to(log.info)
+    if (short := short_grace(os.environ)) is not None:
+        observer.note(short)
     with (
         stop_request() as stop,
-        served(metrics_port) as port,
+        served(metrics_port, run=folder.name) as port,
         RunDisplay(console(), plain=plain) as display,
     ):
         try:

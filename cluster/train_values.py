@@ -28,6 +28,12 @@ from core.files import write_atomic
 
 def refuse_for_values(given: Mapping[str, Any]) -> None:
     """Raise UsageError when an option is given that is for runs that play."""
+    if given.get("--resume") is not None:
+        raise UsageError(
+            "a network of hand values is not restored by --resume",
+            why="runs that play are mirrored, and its folder is not",
+            fix="leave out --resume; samples may lie at a URL",
+        )
     if named := [name for name, value in given.items() if value is not None]:
         raise UsageError(
             f"{named[0]} says nothing to a network of hand values",

@@ -19,6 +19,16 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveReal = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Real = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 BatchRows = Annotated[int, Field(ge=1, le=65536)]
+MOST_A_MACHINE = 1024
+PerMachine = (
+    Annotated[int, Field(ge=1, le=MOST_A_MACHINE)]
+    | Auto
+    | Annotated[
+        dict[str, Annotated[int, Field(ge=0, le=MOST_A_MACHINE)] | Auto], Field(min_length=1, max_length=32)
+    ]
+)
+"""How many on each machine of a cluster: a number, "auto" from its cores and memory, or either by kind of machine, as
+{home: 1, spot: 12}: the first kind that a machine is of counts (cluster.placement); of none of them, it is "auto"."""
 
 
 class Section(BaseModel):
@@ -90,9 +100,12 @@ def minimax_positions(widths: Sequence[int]) -> int:
 
 
 class ActorsConfig(Section):
-    """Who plays. Each actor keeps `groups_per_actor` groups of games: one thinks while another waits."""
+    """Who plays. Each actor keeps `groups_per_actor` groups of games: one thinks while another waits.
 
-    count: Positive | Auto = "auto"
+    `count` is of each machine that takes part.
+    """
+
+    count: PerMachine = "auto"
     groups_per_actor: Annotated[int, Field(ge=1, le=16)] = 2
     games_per_group: Annotated[int, Field(ge=1, le=8192)] = 64
     random_opening_plies: Count = 0
@@ -136,11 +149,11 @@ class InferenceConfig(_Serving):
 class InferenceSettings(_Serving):
     """How positions are evaluated. The cache holds evaluations of the current weights; 0 turns it off.
 
-    `max_batch_rows` "auto" is what `tamen bench inference --write` found best on this machine; see
-    cluster.machine_file.
+    `servers` is of each machine that takes part. `max_batch_rows` "auto" is what `tamen bench inference --write` found
+    best on a server's machine; see cluster.machine_file.
     """
 
-    servers: Positive | Auto = "auto"
+    servers: PerMachine = "auto"
     max_batch_rows: BatchRows | Auto = "auto"
 
     def given(self, max_batch_rows: int) -> InferenceConfig:
@@ -278,6 +291,20 @@ class EvaluationConfig(Section):
     env_options: dict[str, bool | int | float | str | None] = {}
 
 
+class MirrorConfig(Section):
+    """Where the run's folder is mirrored while the run goes on: a path, or a URL such as s3://bucket/runs/hex5.
+
+    That happens every so many seconds and after each checkpoint, `max_uploads` pieces of files at a time; one that gets
+    no answer within `timeout_seconds` is tried again. At the end the run waits for it up to `finish_seconds`.
+    """
+
+    url: Annotated[str, Field(min_length=1)] | None = None
+    every_seconds: PositiveReal = 30.0
+    max_uploads: Annotated[int, Field(ge=1, le=64)] = 4
+    timeout_seconds: PositiveReal = 30.0
+    finish_seconds: PositiveReal = 60.0
+
+
 class StopConfig(Section):
     """When a run is finished: at the first bound reached. None of them: it runs until it is interrupted."""
 
@@ -305,6 +332,7 @@ class RunConfig(Section):
     learner: LearnerConfig = LearnerConfig()
     policy_gradient: PolicyGradientConfig = PolicyGradientConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    mirror: MirrorConfig = MirrorConfig()
     stop: StopConfig = StopConfig()
 
     @property

@@ -42,8 +42,9 @@ def _in_words(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         return str(schema["const"])
     if "enum" in schema:
         return " or ".join(map(str, schema["enum"]))
-    if schema["type"] == "array":
-        return f"a list{_length(schema)}, each of it {_in_words(schema['items'], definitions)}"
+    for whole, each in ((f"a list{_length(schema)}", "items"), ("{name: …}", "additionalProperties")):
+        if isinstance(schema.get(each), dict):
+            return f"{whole}, each of it {_in_words(schema[each], definitions)}"
     bounds = " and ".join(
         f"{words} {schema[bound]:g}"
         for bound, words in _BOUNDS.items()

@@ -16,7 +16,7 @@ from prometheus_client import (
 )
 
 from core.errors import UsageError
-from core.metrics import checked_amount, checked_spec
+from core.metrics import MetricSpec, checked_amount, checked_spec
 
 # They would be a second series for each counter and histogram, telling only when this process began.
 disable_created_metrics()
@@ -25,9 +25,14 @@ Labelled = TypeVar("Labelled", Counter, Gauge, Histogram)
 
 
 class PrometheusMetrics:
-    """Keeps its metrics in a registry of its own; one that was never measured is not in it."""
+    """Keeps its metrics in a registry of its own; one that was never measured is not in it.
 
-    def __init__(self) -> None:
+    Args:
+        tags: what tells this process from others, added to every value ({"run": "hex5"}).
+    """
+
+    def __init__(self, tags: Mapping[str, str] | None = None) -> None:
+        self._tags = dict(tags or {})
         self._registry = CollectorRegistry()
         self._making = threading.Lock()
         self._counters: dict[str, Counter] = {}
@@ -39,24 +44,27 @@ class PrometheusMetrics:
         spec, amount = checked_spec(name, "counter", tags), checked_amount(name, amount)
         with self._making:
             if name not in self._counters:
-                self._counters[name] = Counter(name, spec.help, spec.tags, registry=self._registry)
-        _labelled(self._counters[name], tags).inc(amount)
+                self._counters[name] = Counter(name, spec.help, self._names(spec), registry=self._registry)
+        _labelled(self._counters[name], self._tags | tags).inc(amount)
 
     def gauge(self, name: str, value: float, /, **tags: str) -> None:
         spec = checked_spec(name, "gauge", tags)
         with self._making:
             if name not in self._gauges:
-                self._gauges[name] = Gauge(name, spec.help, spec.tags, registry=self._registry)
-        _labelled(self._gauges[name], tags).set(float(value))
+                self._gauges[name] = Gauge(name, spec.help, self._names(spec), registry=self._registry)
+        _labelled(self._gauges[name], self._tags | tags).set(float(value))
 
     def observe(self, name: str, value: float, /, **tags: str) -> None:
         spec = checked_spec(name, "histogram", tags)
         with self._making:
             if name not in self._histograms:
                 self._histograms[name] = Histogram(
-                    name, spec.help, spec.tags, buckets=spec.buckets, registry=self._registry
+                    name, spec.help, self._names(spec), buckets=spec.buckets, registry=self._registry
                 )
-        _labelled(self._histograms[name], tags).observe(float(value))
+        _labelled(self._histograms[name], self._tags | tags).observe(float(value))
+
+    def _names(self, spec: MetricSpec) -> tuple[str, ...]:
+        return (*self._tags, *spec.tags)
 
     def text(self) -> str:
         """Return all values in Prometheus' text format."""

@@ -30,7 +30,7 @@ def open_binary(location: str) -> BinaryIO:
     """Open a file to be read; it can be sought in."""
     if not is_url(location):
         return Path(location).open("rb")
-    with _reaching(location) as (system, path):
+    with reaching(location) as (system, path):
         return system.open(path, "rb")
 
 
@@ -38,7 +38,7 @@ def read_bytes(location: str) -> bytes:
     """Return what a file holds."""
     if not is_url(location):
         return Path(location).read_bytes()
-    with _reaching(location) as (system, path):
+    with reaching(location) as (system, path):
         return system.cat_file(path)
 
 
@@ -50,7 +50,7 @@ def write_atomic_at(location: str, data: bytes) -> None:
     if not is_url(location):
         write_atomic(Path(location), data)
         return
-    with _reaching(location) as (system, path):
+    with reaching(location) as (system, path):
         system.pipe_file(path, data)
 
 
@@ -59,7 +59,7 @@ def size_of(location: str) -> int | None:
     try:
         if not is_url(location):
             return Path(location).stat().st_size
-        with _reaching(location) as (system, path):
+        with reaching(location) as (system, path):
             return system.info(path)["size"]
     except FileNotFoundError:
         return None
@@ -71,7 +71,7 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
         found = [str(path) for path in Path(folder).glob(f"*{suffix}") if path.is_file()]
         return sorted(path for path in found if not Path(path).name.startswith("."))
     try:
-        with _reaching(folder) as (system, path):
+        with reaching(folder) as (system, path):
             return sorted(
                 system.unstrip_protocol(entry["name"])
                 for entry in system.ls(path, detail=True)
@@ -82,11 +82,18 @@ def list_files(folder: str, suffix: str = "") -> list[str]:
 
 
 @contextlib.contextmanager
-def _reaching(url: str) -> Iterator[tuple[Any, str]]:
+def reaching(url: str) -> Iterator[tuple[Any, str]]:
     """Give fsspec's file system for a URL, and the path in it; what its libraries raise becomes OSError."""
-    system, path = _file_system(url)
-    try:
+    system, path = file_system(url)
+    with as_oserrors(url):
         yield system, path
+
+
+@contextlib.contextmanager
+def as_oserrors(url: str) -> Iterator[None]:
+    """Let what the libraries of a URL raise be OSError."""
+    try:
+        yield
     except OSError:
         raise
     except (
@@ -95,14 +102,18 @@ def _reaching(url: str) -> Iterator[tuple[Any, str]]:
         raise OSError(f"{url}: {type(error).__name__}: {error}") from error
 
 
-def _file_system(url: str) -> tuple[Any, str]:
-    """Raises UsageError when there is none."""
+def file_system(url: str, **options: Any) -> tuple[Any, str]:
+    """Return fsspec's file system for a URL, made with `options`, and the path in it.
+
+    Raises:
+        UsageError: when nothing here can open such a URL.
+    """
     protocol = url.partition("://")[0]
     try:
         import fsspec  # noqa: PLC0415 - a local pipeline does without
 
         # Kept listings would not show what another process has written since.
-        return fsspec.url_to_fs(url, use_listings_cache=False)
+        return fsspec.url_to_fs(url, use_listings_cache=False, **options)
     except (ImportError, ValueError) as error:
         package = "tamen[s3]" if protocol == "s3" else f"fsspec[{protocol}]"
         raise UsageError(

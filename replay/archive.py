@@ -31,7 +31,7 @@ STORED_CHUNK_VERSION = 1
 
 _NUMBERED = re.compile(r"(\d{8,})\.chunk(\.damaged)?")
 # After its ledger was lost, a replay cannot know which lives it gave out; none reached this many.
-_EPOCH_LEAP = 1_000_000
+EPOCH_LEAP = 1_000_000
 # Chunks that were not written have numbers that the ledger may not know; a learner may still hold what they named.
 _NUMBER_LEAP = 1_000_000
 LEDGER_SECONDS = 5.0
@@ -248,7 +248,7 @@ class Archive:
             if self._lost_ledger:  # above all numbers there were, and those after an earlier loss
                 self.ledger.next_number = max(self.ledger.next_number, time.time_ns() // 1_000_000)
         if self._lost_ledger:
-            self.ledger.first_epoch = max(self.ledger.next_epochs.values(), default=0) + _EPOCH_LEAP
+            self.ledger.first_epoch = max(self.ledger.next_epochs.values(), default=0) + EPOCH_LEAP
         self.write_ledger()
 
     def _write(self, number: int, stored: StoredChunk, chunk: Chunk) -> None:

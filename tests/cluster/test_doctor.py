@@ -32,7 +32,7 @@ def test_everything_is_looked_at_and_every_complaint_has_a_fix(tmp_path: Path) -
 
 @pytest.mark.parametrize(("gib", "verdict"), [(2, "bad"), (4, "ok")])
 def test_ray_needs_memory(gib: int, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_meminfo", lambda key: gib * GIB)
+    monkeypatch.setattr(doctor, "available_memory", lambda: gib * GIB)
 
     assert findings(tmp_path)["memory"].verdict == verdict
 

@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,16 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert os.environ["NUMBA_CACHE_DIR"] == "/somewhere"
+
+
+def test_ray_does_not_print_errors_of_its_raylets_over_the_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_DEDUP_LOGS_SKIP_REGEX")
+    told = """{"lines": ["a stack of C++"], "pid": "raylet", "is_err": False}"""
+    shown = f"from ray._private.worker import print_to_stdstream as show; show({told}, ignore_prefix=False)"
+    prepared = f"from cluster.environment import prepare; prepare(); {shown}"
+    said = [subprocess.check_output([sys.executable, "-c", code], timeout=60) for code in (shown, prepared)]
+    assert b"a stack" in said[0]
+    assert said[1] == b""
 
 
 def test_kernels_are_kept_apart_for_each_state_of_their_sources(

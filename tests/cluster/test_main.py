@@ -30,12 +30,14 @@ VERBS = (
     "locks",
     "solve",
     "status",
+    "scale",
+    "dashboard",
     "stop",
     "gtp",
 )
 NESTED = {
     "bench": ("inference", "selfplay", "search", "phases", "solve", "locks", "engines"),
-    "plan": ("capacity", "games"),
+    "plan": ("capacity", "cluster", "games"),
     "engines": ("up", "status", "down", "play", "imitate", "bench"),
     "data": ("import", "stats", "check", "export"),
     "datagen": ("generate", "audit", "diagnose", "analyze-hands"),

@@ -248,6 +248,31 @@ def test_a_server_that_stays_away_is_given_up_with_the_reason(ray: FakeRay) -> N
     assert PATIENCE_SECONDS <= ray.now <= PATIENCE_SECONDS + 2 * RETRY_SECONDS
 
 
+def test_what_a_server_owes_that_has_left_is_sent_to_the_others_at_once(ray: FakeRay) -> None:
+    leaves, stays = FakeServer(None), FakeServer(GOOD)
+    client = a_client(ray, leaves)
+    handles = [client.submit((REQUEST, REQUEST), stream=stream) for stream in range(2)]
+    client.meet([stays])
+    answered = [client.wait_any(handles, timeout_seconds=1.0) for _ in handles]
+
+    assert {answer[0] for answer in answered if answer} == set(handles)
+    assert calls(leaves, stays) == (4, 4)
+    assert (client.resent_requests, ray.now) == (4, 0.0)
+
+
+def test_a_server_that_comes_is_asked_and_those_that_stay_keep_what_they_owe(ray: FakeRay) -> None:
+    first, second, third = FakeServer(None), FakeServer(None), FakeServer(GOOD)
+    client = a_client(ray, first, second)
+    for _ in range(2):
+        client.submit((REQUEST,))
+    client.meet([first, second, third])
+    client.wait_any([0], timeout_seconds=0.0)
+    ask(client)
+
+    assert calls(first, second, third) == (1, 1, 1)
+    assert client.resent_requests == 0
+
+
 def test_answers_that_came_while_nobody_looked_count_however_late_it_is(ray: FakeRay) -> None:
     client = a_client(ray, FakeServer(GOOD))
     handles = [client.submit((REQUEST, REQUEST)) for _ in range(2)]

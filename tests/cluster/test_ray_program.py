@@ -199,6 +199,19 @@ def test_a_part_that_dies_is_counted_once(ray: FakeRay, tmp_path: Path) -> None:
     assert watched.part.restarts == 1
 
 
+def test_a_part_that_was_lost_is_back_without_anybody_looking_at_its_counters(
+    ray: FakeRay, tmp_path: Path
+) -> None:
+    watched = Watched(tmp_path)
+    watched.part.handle.stats.answer = {"pid": 2}
+    watched.loop_ends(DIED)
+    assert watched.part.restart_at is None
+    watched.program.supervise()
+
+    assert watched.part.restart_at is not None
+    assert watched.said == ["part died (worker exit type SYSTEM_ERROR); it is back"]
+
+
 class Starting:
     """A program that starts: its store has weights, its server answers as it is told to.
 

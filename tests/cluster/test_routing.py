@@ -82,6 +82,19 @@ def test_a_request_goes(case: Case) -> None:
     assert router.spilled_requests == (case.goes_to != home)
 
 
+def test_of_servers_that_stay_everything_is_remembered_when_others_come_and_go() -> None:
+    router = a_router(HERE, HERE, THERE)
+    first, second, _ = router.servers
+    first.failed(0.0)
+    second.outstanding_rows = 7
+    router.meet(["server 1", "server 3", "server 0"])
+
+    assert [server.handle for server in router.servers] == ["server 1", "server 3", "server 0"]
+    assert router.servers[0] is second
+    assert router.servers[2] is first
+    assert (router.servers[1].node, router.servers[1].outstanding_rows) == (None, 0)
+
+
 def test_a_stream_returns_home_when_that_owes_little_again() -> None:
     router = a_router(HERE, HERE)
     went = []

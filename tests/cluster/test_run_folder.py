@@ -135,3 +135,12 @@ def test_everything_else_may_change_between_lives_and_is_told(tmp_path: Path) ->
     assert folder.config() == after
     assert changed_settings(before, after) == ["search.simulations: 4 -> 9", "learner.batch_rows: 32 -> 16"]
     assert changed_settings(after, after) == []
+
+
+def test_who_cannot_look_into_the_folder_is_told_what_the_run_is_called(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "new")
+    open_run(folder, tiny_config()).release()
+    moved = RunFolder(folder.root.rename(tmp_path / "moved"))
+
+    assert RunFolder(moved.root, called=moved.name).name == moved.name == "new"
+    assert RunFolder(tmp_path / "elsewhere", called="new").name == "new"

@@ -221,7 +221,7 @@ def test_numbers_are_served_while_the_run_goes_on(tmp_path: Path, capsys: pytest
     run_engine(engine, Observer("run", config), config, run, plain=True, metrics_port=0)
 
     assert served[0].startswith("metrics: http://127.0.0.1:")
-    assert "tamen_games_total 10.0" in served[-1]
+    assert 'tamen_games_total{run="run"} 10.0' in served[-1]
 
 
 def picture(*, seconds: float = 0.0, games: int | None = None, steps: int | None = None) -> Snapshot:

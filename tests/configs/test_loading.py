@@ -114,7 +114,11 @@ def test_an_unknown_setting_is_answered_with_the_nearest(override: str, unknown:
         ("learner.value_mix=.nan", "a number (at least 0 and at most 1)"),
         ("learner.clip_norm=.inf", "a number (more than 0)"),
         ("learner.value_mix=2020-02-02", "a number (at least 0 and at most 1)"),
-        ("actors.count=many", "a whole number (at least 1) or auto"),
+        (
+            "actors.count=many",
+            "a whole number (at least 1 and at most 1024) or auto or {name: …}, each of it a whole number (at least 0"
+            " and at most 1024) or auto",
+        ),
         ("actors.games_per_group=9000", "a whole number (at least 1 and at most 8192)"),
         ("search.algorithm=alphabeta", "gumbel or puct or minimax"),
         ("search.minimax_widths=13", "a list of 1 to 8, each of it a whole number (at least 1)"),

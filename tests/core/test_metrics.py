@@ -73,6 +73,7 @@ def test_names_are_well_formed_and_declared_once() -> None:
     assert [name for name in names if not re.fullmatch(r"tamen_[a-z_]+[a-z]", name)] == []
     assert all(spec.name.endswith("_total") == (spec.kind == "counter") for spec in SPECS)
     assert all((spec.kind == "histogram") == bool(spec.buckets) for spec in SPECS)
+    assert all(spec.kind == "counter" for spec in SPECS if str(spec.healthy) in {"rises", "0"})
     assert all(
         0 < low < high for spec in SPECS for low, high in zip(spec.buckets, spec.buckets[1:], strict=False)
     )
@@ -94,6 +95,14 @@ def test_prometheus_text_holds_what_was_measured_and_nothing_else() -> None:
         "tamen_inference_batch_size_count 1.0",
         "tamen_inference_batch_size_sum 64.0",
     ]
+
+
+def test_prometheus_text_tells_whose_values_they_are() -> None:
+    metrics = PrometheusMetrics({"run": "hex5"})
+    metrics.count("tamen_games_total", 2)
+    metrics.gauge("tamen_learner_loss", 1.5, part="policy")
+    values = [line for line in metrics.text().splitlines() if not line.startswith("#")]
+    assert values == ['tamen_games_total{run="hex5"} 2.0', 'tamen_learner_loss{part="policy",run="hex5"} 1.5']
 
 
 def test_two_prometheus_sinks_do_not_meet() -> None:
@@ -131,3 +140,5 @@ def test_the_page_on_metrics_has_a_row_for_each_as_declared() -> None:
     declared = [[f"`{spec.name}`", spec.kind, spec.unit, ", ".join(spec.tags) or "–"] for spec in SPECS]
     assert [row[:4] for row in rows] == declared
     assert [row[0] for row in rows if len(row) != 7 or not all(row)] == []
+    healthy = [str(spec.healthy or "") for spec in SPECS]
+    assert [row[0] for row, bounds in zip(rows, healthy, strict=True) if bounds not in row[6]] == []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TARGETS = ("help", "setup", "demo", "format", "check", "test", "test-system", "soak", "bench")
+TARGETS = ("help", "setup", "demo", "format", "check", "test", "test-system", "soak", "soak-cluster", "bench")
 
 
 @pytest.fixture

@@ -1,0 +1,210 @@
+"""The machines of a Ray cluster as a run sees them: who is there, who is of use, and who has left.
+
+One is of use once a process there has told that it runs the code and the libraries that the driver runs.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.checkout import Code, code_here, difference
+from cluster.machine_file import batches_of
+from cluster.placement import Node
+from cluster.program import Machine
+from cluster.ray_client import get, in_one_line
+from configs.schema import RunConfig
+from core.errors import ClusterError, TamenError
+
+GREETING_SECONDS = 90.0
+"""For a machine to start a process and tell; one that has just booted reads Python from a cold disk."""
+AGAIN_SECONDS, AGAIN_AFTER_FAILURES_SECONDS = 60.0, 600.0
+"""After which a machine that was of no use is asked anew: somebody may have seen to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a process on a machine tells of it.
+
+    Attributes:
+        batch_rows: that servers there take at most.
+    """
+
+    code: Code
+    batch_rows: int
+
+
+def greet(config: RunConfig) -> Greeting:
+    """Tell of the machine on which this runs."""
+    return Greeting(code_here(), batches_of(config).rows)
+
+
+@dataclass(slots=True)
+class _Known:
+    """A machine elsewhere.
+
+    Attributes:
+        greeting: once it is of use.
+        question: the greeting that is on its way, since `asked_at`.
+        not_before: when it is asked (again).
+        told: why it was of no use, as a person was told last.
+    """
+
+    node: Node
+    greeting: Greeting | None = None
+    question: Any = None
+    asked_at: float = 0.0
+    not_before: float = 0.0
+    told: str = ""
+
+
+class Machines:
+    """Follows the machines of the cluster that this process has joined.
+
+    Args:
+        config: of the run.
+        home: what the driver's machine offers.
+        report: told in one line, or the three of an error, what a person should know.
+
+    Attributes:
+        leaving: ids of those that Ray drains: they do not take on anything more.
+    """
+
+    def __init__(self, config: RunConfig, home: Machine, *, report: Callable[[str], None]) -> None:
+        self._config = config
+        self._home = home
+        self._report = report
+        self._home_id = ray.get_runtime_context().get_node_id()
+        self._code = code_here()
+        self._known: dict[str, _Known] = {}
+        self.leaving: frozenset[str] = frozenset()
+
+    def look(self, now: float) -> list[Node]:
+        """Return the machines that are of use now, home first; ask those that are new. Never waits for one.
+
+        Args:
+            now: monotonic seconds.
+        """
+        alive = {each["NodeID"]: self._node(each) for each in ray.nodes() if each["Alive"]}
+        for gone in [id for id in self._known if id not in alive]:
+            del self._known[gone]
+        self.leaving = draining() & alive.keys()
+        for id, node in alive.items():
+            if not node.is_home and node.takes_part and id not in self.leaving:
+                self._meet(self._known.setdefault(id, _Known(node)), now)
+        of_use = [each.node for each in self._known.values() if each.greeting is not None]
+        return [node for node in alive.values() if node.is_home] + of_use
+
+    def of_no_use(self) -> list[tuple[Node, str]]:
+        """Return the machines that were refused, and why."""
+        return [
+            (each.node, each.told) for each in self._known.values() if each.told and each.greeting is None
+        ]
+
+    def is_there(self, id: str) -> bool:
+        """Whether a machine was in the cluster when looked last."""
+        return id in self._known
+
+    def batch_rows(self, node: Node) -> int | None:
+        """Return what servers on a machine take at most; None at home, where the run has settled it."""
+        known = self._known.get(node.id)
+        return known.greeting.batch_rows if known is not None and known.greeting is not None else None
+
+    def refuse(self, id: str, error: TamenError, now: float, *, for_seconds: float) -> None:
+        """Count a machine as of no use for some time, and tell why unless that was told before."""
+        known = self._known.get(id)
+        if known is None:
+            return
+        known.greeting = known.question = None
+        known.not_before = now + for_seconds
+        if str(error) != known.told:
+            known.told = str(error)
+            self._report(f"{name_of(known.node)} is not used: {in_one_line(error)}\n{error}")
+
+    def _node(self, told: dict[str, Any]) -> Node:
+        resources, is_home = told["Resources"], told["NodeID"] == self._home_id
+        memory = resources.get("memory")
+        return Node(
+            id=told["NodeID"],
+            host=told["NodeManagerHostname"],
+            cpus=self._home.cpus if is_home else int(resources.get("CPU", 0)),
+            gpus=self._home.gpus if is_home else int(resources.get("GPU", 0)),
+            memory_bytes=None if memory is None else int(memory),
+            labels=told.get("Labels") or {},
+            is_home=is_home,
+        )
+
+    def _meet(self, known: _Known, now: float) -> None:
+        if known.greeting is not None or now < known.not_before:
+            return
+        if known.question is None:
+            ask = ray.remote(num_cpus=0, max_retries=0)(greet).options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(known.node.id, soft=False)
+            )
+            known.question, known.asked_at = ask.remote(self._config), now
+            return
+        try:
+            told: Greeting = get(known.question, timeout_seconds=0)
+        except GetTimeoutError:
+            if now - known.asked_at > GREETING_SECONDS:
+                error = _cannot_greet(f"no process there has answered for {GREETING_SECONDS:.0f} s")
+                self.refuse(known.node.id, error, now, for_seconds=AGAIN_SECONDS)
+        except Exception as error:  # Ray raises a dozen kinds, all meaning the same to the user
+            self.refuse(known.node.id, _cannot_greet(in_one_line(error)), now, for_seconds=AGAIN_SECONDS)
+        else:
+            self._take(known, told, now)
+
+    def _take(self, known: _Known, told: Greeting, now: float) -> None:
+        known.question = None
+        if differs := difference(self._code, told.code):
+            self.refuse(known.node.id, _other_code(differs), now, for_seconds=AGAIN_SECONDS)
+            return
+        known.greeting, known.told = told, ""
+
+
+def draining() -> frozenset[str]:
+    """Return the ids of the machines that Ray drains; none where the private way is gone, for no public one tells."""
+    try:
+        from ray._private.state import state
+
+        return frozenset(state.get_draining_nodes())
+    except (ImportError, AttributeError):
+        return frozenset()
+
+
+def free_resources(id: str) -> str:
+    """Return in words what Ray has left on a machine, as far as it can be told."""
+    try:
+        from ray._private.state import state
+
+        free = state.available_resources_per_node().get(id, {})
+    except (ImportError, AttributeError):
+        return "unknown"
+    shown = {name: free[name] for name in ("CPU", "GPU", "memory") if name in free}
+    return ", ".join(f"{name} {amount:g}" for name, amount in shown.items()) or "nothing"
+
+
+def name_of(node: Node) -> str:
+    """Return how a person is told of a machine; several may have one host name, as containers do."""
+    return f"machine {node.host} ({node.id[:6]})"
+
+
+def _cannot_greet(why: str) -> ClusterError:
+    return ClusterError(
+        "it cannot take part",
+        why=why,
+        fix=f"see that the checkout is at {os.path.dirname(os.path.dirname(__file__))} there too, with the same Python;"
+        " it is asked again every minute",
+    )
+
+
+def _other_code(differs: str) -> ClusterError:
+    return ClusterError(
+        "it runs other code",
+        why=differs,
+        fix="bring its checkout and libraries to the state of this one; it is asked again every minute",
+    )
