@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.message import Message
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -40,7 +41,7 @@ class Answer(NamedTuple):
 
     status: int
     text: str
-    headers: Mapping[str, str]
+    headers: Message
 
 
 @dataclass(frozen=True, slots=True)

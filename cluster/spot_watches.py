@@ -99,11 +99,13 @@ class Watches:
         return self._watched[id].told if id in self._watched else Told()
 
     def _begin(self, id: str) -> Handle:
-        where = NodeAffinitySchedulingStrategy(id, soft=False)
-        kind: Any = ray.remote(
-            num_cpus=0, max_restarts=-1, enable_task_events=False, scheduling_strategy=where
-        )(Watch)
-        return kind.remote(clouds(self._base))
+        options: dict[str, Any] = {
+            "num_cpus": 0,
+            "max_restarts": -1,
+            "enable_task_events": False,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(id, soft=False),
+        }
+        return ray.remote(**options)(Watch).remote(clouds(self._base))
 
     def _ask(self, watched: _Watched, now: float) -> None:
         if watched.question is None and watched.leaves_at is None and now >= watched.ask_at:
@@ -138,10 +140,11 @@ def ask_ray_to_drain(id: str, seconds: float, reason: str) -> None:
     """
     try:
         from ray._private.worker import global_worker
-        from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+        from ray.core.generated import autoscaler_pb2
 
-        preemption = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-        deadline_ms = int(1000 * (time.time() + seconds))
-        global_worker.gcs_client.drain_node(id, preemption, reason, deadline_ms)
+        reasons: Any = autoscaler_pb2  # neither is described to type checkers
+        gcs: Any = getattr(global_worker, "gcs_client")  # noqa: B009
+        preemption = reasons.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+        gcs.drain_node(id, preemption, reason, int(1000 * (time.time() + seconds)))
     except Exception:  # private to Ray: whatever it raises, the run goes by its own notice
         return

@@ -68,7 +68,7 @@ class FakeCluster(FakeRay):
     def get_runtime_context(self) -> Any:
         return SimpleNamespace(get_node_id=lambda: HERE)
 
-    def join(self, id: str, *, cpus: int = 4, gpus: int = 0, **labels: str) -> None:
+    def join(self, id: str, cpus: int = 4, gpus: int = 0, **labels: str) -> None:
         resources = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
         self.machines[id] = {
             "NodeID": id,

@@ -10,12 +10,16 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
+from tests.cluster.test_driver import told_of
+
+END_SECONDS = 20.0
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
 OTHER_RAY = """
 import sys, ray
 ray.__version__ = "2.59.0"
@@ -36,21 +40,24 @@ def visit(folder: Path) -> dict[str, Any]:
         path.chmod(0o600)
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
+    address = str(cluster.address)
     try:
         liar = cluster.add_node(**NODE, num_gpus=1, labels={"tamen": "gpu"})
         told = {
-            "without_gpu": doctor(cluster.address, "--json"),
-            "in_words": doctor(cluster.address),
-            "left": [each.pid for each in psutil.process_iter() if "NodeProbe" in " ".join(_words(each))],
-            "no_token": train(cluster.address, folder, {"RAY_AUTH_MODE": "disabled"}),
-            "other_token": train(cluster.address, folder, {"RAY_AUTH_TOKEN_PATH": str(other)}),
-            "other_ray": train(cluster.address, folder, {}, program=("-c", OTHER_RAY)),
+            "without_gpu": doctor(address, "--json"),
+            "in_words": doctor(address),
+            "left": left_over(
+                [node.all_processes["raylet"][0].process.pid for node in cluster.list_all_nodes()]
+            ),
+            "no_token": train(address, folder, {"RAY_AUTH_MODE": "disabled"}),
+            "other_token": train(address, folder, {"RAY_AUTH_TOKEN_PATH": str(other)}),
+            "other_ray": train(address, folder, {}, program=("-c", OTHER_RAY)),
         }
         cluster.remove_node(liar)
         hanging = psutil.Process(cluster.add_node(**NODE).all_processes["raylet"][0].process.pid)
         token.chmod(0o644)
         hanging.send_signal(signal.SIGSTOP)
-        found = list(examine_cluster(cluster.address, folder, patience_seconds=8.0))
+        found = list(examine_cluster(address, folder, patience_seconds=8.0))
         told["hanging"] = [[each.subject, each.verdict, each.said] for each in found]
         hanging.send_signal(signal.SIGCONT)
     finally:
@@ -84,11 +91,15 @@ def typed(*words: str, setting: dict[str, str]) -> dict[str, Any]:
     return {"code": ended.returncode, "out": ended.stdout, "err": ended.stderr}
 
 
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+def left_over(raylets: list[int]) -> list[int]:
+    """Return the processes that look and are still there after a while: Ray ends them once the driver has gone."""
+    deadline = time.monotonic() + END_SECONDS
+    while True:
+        children = [child for pid in raylets for child in psutil.Process(pid).children(recursive=True)]
+        left = [child.pid for child in children if told_of(child, "NodeProbe")]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

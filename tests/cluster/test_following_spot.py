@@ -19,7 +19,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def test_a_machine_that_its_cloud_takes_away_delivers_in_time_and_is_drained(run: Run) -> None:
-    run.ray.join(FAR, **{"ray.io/market-type": "spot"})
+    run.ray.join(FAR, 4, 0, **{"ray.io/market-type": "spot"})
     run.steps(3)
     actor = run.some("actor", FAR)
     (home, far) = run.following.standings({})
