@@ -129,6 +129,7 @@ def steady_rates(machines: list[Machine], work: Work, spot: Spot | None = None) 
     A daemon plays, from when it is ready, a game after the other. With interruptions at a rate r, a notice of n and a
     game of X seconds, it comes to the next game with probability L = E[exp(-rX)]; the one during which the notice comes
     is finished in time with probability E[exp(-r max(0, X - n))] - L. The sum over its games is a geometric series.
+    Games that are interrupted are begun again, so E is over tries: each game as often as it takes until it is finished.
 
     Raises:
         UsageError: when machines go before they have played.
@@ -145,16 +146,19 @@ def steady_rates(machines: list[Machine], work: Work, spot: Spot | None = None) 
         )
     rate = spot.interruptions_per_hour / 3600
     gets_ready = math.exp(-rate * work.startup_seconds)
-    interrupted = float(-np.expm1(-rate * seconds).mean())
-    finished = float(np.exp(-rate * np.maximum(0.0, seconds - spot.notice_seconds)).mean())
-    kept = gets_ready * finished / interrupted
+    too_late = rate * np.maximum(0.0, seconds - spot.notice_seconds)
+    tries = np.exp(too_late - too_late.max())
+    tries /= tries.sum()
+    interrupted = float(tries @ -np.expm1(-rate * seconds))
+    unfinished = float(tries @ -np.expm1(-too_late))
+    kept = gets_ready * (1 - unfinished) / interrupted
     if kept < _LEAST_KEPT:
         raise UsageError(
             f"a daemon finishes {kept:.2g} games before its machine is taken away",
             why=f"{spot.interruptions_per_hour:g} interruptions an hour leave no time for it",
             fix="take fewer --interruptions",
         )
-    lost = gets_ready * (1 - finished) / interrupted
+    lost = gets_ready * unfinished / interrupted
     cycle = 1 / rate + spot.notice_seconds + spot.replacement_seconds
     return Rates(
         games=daemons * kept * games_of_try / cycle,
@@ -223,7 +227,8 @@ class _Run:
         self._failures = derive_rng(seed, "failures")
         self._losses = derive_rng(seed, "interruptions")
         self._games = self._fresh = self._open = games
-        self._again: list[int] = []
+        self._again: list[tuple[int, float]] = []
+        """Games to be played again: which try it is, and how long it lasts: as long as it did before."""
         self._machine_of = [m for m, machine in enumerate(machines) for _ in range(machine.daemons)]
         self._first = np.cumsum([0, *(machine.daemons for machine in machines)]).tolist()
         daemons = len(self._machine_of)
@@ -301,7 +306,7 @@ class _Run:
         if self._work.failed_share and self._failures.random() < self._work.failed_share:
             self._failed += 1
             if tries < self._work.tries:
-                self._play_again(tries + 1)
+                self._play_again(tries + 1, self._lasting[daemon])
                 return
             self._set_aside += 1
         else:
@@ -319,19 +324,18 @@ class _Run:
         begins = max(self._now, self._next_handout)
         self._next_handout = begins + 1 / self._work.handouts_per_second
         if self._again:
-            self._tries[daemon] = self._again.pop()
+            self._tries[daemon], self._lasting[daemon] = self._again.pop()
         else:
-            self._tries[daemon] = 1
+            self._tries[daemon], self._lasting[daemon] = 1, next(self._durations)
             self._fresh -= 1
             self._last_handout = begins
             if self._games - self._fresh == self._games // 4:
                 self._quarter = begins
-        self._lasting[daemon] = next(self._durations)
         self._set_due(daemon, begins + self._work.between_games + self._lasting[daemon])
 
-    def _play_again(self, tries: int) -> None:
+    def _play_again(self, tries: int, lasts: float) -> None:
         """Put a game back, and wake who has nothing to do."""
-        self._again.append(tries)
+        self._again.append((tries, lasts))
         while self._idle:
             daemon = self._idle.pop()
             if self._due[daemon] == _IDLE and not self._is_leaving[self._machine_of[daemon]]:
@@ -347,7 +351,7 @@ class _Run:
     def _take_away(self, machine: int) -> None:
         assert self._spot is not None
         daemons = range(self._first[machine], self._first[machine + 1])
-        lost = [self._tries[daemon] for daemon in daemons if self._tries[daemon]]
+        lost = [(self._tries[daemon], self._lasting[daemon]) for daemon in daemons if self._tries[daemon]]
         back = self._now + self._spot.replacement_seconds
         self._absent += self._machines[machine].cores * self._spot.replacement_seconds
         self._back[machine] = back
@@ -356,5 +360,5 @@ class _Run:
         self._is_leaving[machine] = False
         self._arrive(machine, back)
         self._lost += len(lost)
-        for tries in lost:
-            self._play_again(tries)
+        for tries, lasts in lost:
+            self._play_again(tries, lasts)

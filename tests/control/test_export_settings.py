@@ -172,7 +172,9 @@ def test_the_estimate_is_within_five_percent_of_what_is_exported(seed: int, data
     settings = export_settings("game", len(lengths), config, moves_per_game=sum(taken) / len(taken))
 
     made = exported(settings.selection, lengths)
-    assert abs(settings.estimated_samples - made) <= WITHIN * made
+    # A game gives its share rounded up or down by lot, which of games of a move or two is more than 5 %.
+    by_lot = 5 * math.sqrt(len(taken) / 4)
+    assert abs(settings.estimated_samples - made) <= max(WITHIN * made, by_lot)
 
 
 def test_beginning_each_game_at_its_first_position_would_miss_the_estimate() -> None:
