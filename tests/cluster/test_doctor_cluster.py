@@ -236,7 +236,7 @@ def visit(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(ended.stdout.splitlines()[-1])
 
 
-@pytest.mark.system
+@pytest.mark.soak
 def test_a_machine_that_is_said_to_have_a_gpu_and_has_none_is_found(visit: dict[str, Any]) -> None:
     findings = {each["subject"]: each for each in json.loads(visit["without_gpu"]["out"])}
 
@@ -249,7 +249,7 @@ def test_a_machine_that_is_said_to_have_a_gpu_and_has_none_is_found(visit: dict[
     assert visit["left"] == []
 
 
-@pytest.mark.system
+@pytest.mark.soak
 @pytest.mark.parametrize(
     ("how", "mentions"),
     [
@@ -262,7 +262,7 @@ def test_who_cannot_join_is_told_why_in_three_lines(how: str, mentions: str, vis
     assert_three_lines(Said(*visit[how].values()), code=1, mentions=[mentions])
 
 
-@pytest.mark.system
+@pytest.mark.soak
 def test_a_machine_that_hangs_and_an_open_token_are_found_within_bounds(visit: dict[str, Any]) -> None:
     bad = {subject: said for subject, verdict, said in visit["hanging"] if verdict == "bad"}
 

@@ -22,7 +22,7 @@ from engines.supervised import end_everything
 from tests.cluster.test_engine_games import numbers
 from tests.engines.supervising import PATIENCE_SECONDS, fakes, nothing_left
 
-pytestmark = pytest.mark.system
+pytestmark = pytest.mark.soak
 
 
 SOON_MISSED = {

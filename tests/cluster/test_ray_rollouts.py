@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.bench_rollout import rollout_config
@@ -31,6 +32,8 @@ SMALL = (
 def test_a_team_steps_together_and_goes_on_whoever_is_killed(tmp_path: Path) -> None:
     config, run = rollout_config("CartPole-v1", SMALL, seed=0), RunFolder(tmp_path / "run")
     net = new_net(workload_of(config).spec, config.network, seed=99)
+    spec = workload_of(config).spec
+    net.set_observation_moments(np.zeros(spec.observation_shape), np.ones(spec.observation_shape))
     first = to_weights(net, model="another", version=7, game=config.game)
     keep_first_weights(run, first)
     circle = Circle(run.root, config)

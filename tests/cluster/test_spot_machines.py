@@ -9,7 +9,7 @@ import pytest
 
 from cluster.environment import CHECKOUT
 
-pytestmark = pytest.mark.system
+pytestmark = pytest.mark.soak
 TIMEOUT_SECONDS = 240.0
 
 
