@@ -347,3 +347,9 @@ def test_a_run_that_is_all_interruptions_is_broken_off() -> None:
 
 def test_two_cores_are_left_for_others() -> None:
     assert [daemons_of(cores) for cores in (1, 2, 3, 4, 16, 64)] == [1, 1, 1, 2, 14, 62]
+
+
+def test_long_games_are_not_left_out_where_machines_are_taken_away() -> None:
+    """Else those that are finished would be the short ones, and there would be more of them than without interruptions."""
+    machines, asked = [Machine(16, 14)], work(1000, 0.5, 100.0)
+    assert steady_rates(machines, asked, spot(10, 0, 0)).games < steady_rates(machines, asked).games
