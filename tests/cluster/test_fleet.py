@@ -350,6 +350,6 @@ def test_two_cores_are_left_for_others() -> None:
 
 
 def test_long_games_are_not_left_out_where_machines_are_taken_away() -> None:
-    """Else those that are finished would be the short ones, and there would be more of them than without interruptions."""
+    """Else the finished ones would be short, and more of them than without interruptions."""
     machines, asked = [Machine(16, 14)], work(1000, 0.5, 100.0)
     assert steady_rates(machines, asked, spot(10, 0, 0)).games < steady_rates(machines, asked).games
