@@ -12,6 +12,8 @@ BIN := .venv/bin
 READY := .venv/ready
 PIP := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
+# Processes that share the quick tests. Those of a file stay together: they may share a Ray.
+WORKERS ?= 2
 
 # Otherwise pyright asks the network at each run whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -33,11 +35,11 @@ format: $(READY) ## lay out the code
 check: $(READY) ## layout, lint, types, and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --threads 2
 	$(BIN)/lint-imports
 
 test: $(READY) ## the tests: minutes, no services, no accelerator
-	$(PYTEST) -m "not system and not soak" --session-timeout=900
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not system and not soak" --session-timeout=900
 
 test-system: $(READY) services ## the tests that run whole programs
 	$(PYTEST) -m system --session-timeout=1200 || [ $$? -eq 5 ] # 5: there is none of them
@@ -58,14 +60,14 @@ soak-cluster: $(READY) cluster-services ## those of clusters: hosts in namespace
 
 cluster-services: # what those start on addresses of their own; nothing is left running by the installation
 	@export PATH="$$PATH:/usr/sbin:/sbin"; \
-	if ! command -v prometheus chromium sshd rsync ip | awk 'END {exit NR < 5}'; then \
-	  echo "installing prometheus, chromium, openssh-server, rsync and iproute2"; \
+	if ! command -v prometheus chromium sshd rsync ip tmux | awk 'END {exit NR < 6}'; then \
+	  echo "installing prometheus, chromium, openssh-server, rsync, iproute2 and tmux"; \
 	  if [ ! -e /usr/sbin/policy-rc.d ]; then \
 	    trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
 	    install -m 755 <(printf '#!/bin/sh\nexit 101\n') /usr/sbin/policy-rc.d; \
 	  fi; \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    prometheus chromium openssh-server rsync iproute2 >/dev/null; \
+	    prometheus chromium openssh-server rsync iproute2 tmux >/dev/null; \
 	fi
 
 bench: $(READY) ## measure what the README claims

@@ -3,6 +3,8 @@
 `make setup` runs it as `python -m cluster.warm`; what it compiles stays in NUMBA_CACHE_DIR for all processes.
 """
 
+import multiprocessing
+import sys
 from typing import Literal
 
 from cluster import environment
@@ -152,20 +154,31 @@ def _solve_hands() -> None:
         solver.exploitability()
 
 
-def main() -> None:
-    """Warm all games, naming each, for it takes a minute."""
-    environment.prepare()
+def _warm_players() -> None:
     for name in GAMES:
         print(f"compiling {name}", flush=True)
         warm(name)
     _solve("hex3")
-    print("compiling poker", flush=True)
-    _solve_hands()
     _remember()
     _draw_by_priority()
     _judge_choices()
+
+
+def _warm_poker_and_networks() -> None:
+    print("compiling poker", flush=True)
+    _solve_hands()
     print("compiling networks", flush=True)
     _think_and_learn()
+
+
+def main() -> None:
+    """Warm all in two processes of about the same length, naming each part, for they take most of a minute."""
+    environment.prepare()
+    other = multiprocessing.get_context("spawn").Process(target=_warm_poker_and_networks)
+    other.start()
+    _warm_players()
+    other.join()
+    sys.exit(other.exitcode)
 
 
 if __name__ == "__main__":

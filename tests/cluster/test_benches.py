@@ -2,10 +2,10 @@
 
 import pytest
 
-from cluster import bench_broadcast, bench_inference, bench_rig, bench_selfplay
+from cluster import bench_broadcast, bench_inference, bench_phases, bench_rig, bench_selfplay
 from cluster.bench_broadcast import broadcast_settings
 from cluster.bench_curves import bench_curves
-from cluster.bench_phases import bench_phases, phase_settings
+from cluster.bench_phases import phase_settings
 from cluster.bench_rig import Measuring, bench_config
 from configs.schema import RunConfig
 from core.errors import ClusterError
@@ -18,7 +18,7 @@ SMALL = ("actors.count=1", "actors.groups_per_actor=2", "actors.games_per_group=
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (bench_broadcast, bench_inference, bench_selfplay):
+    for module in (bench_broadcast, bench_inference, bench_phases, bench_selfplay):
         monkeypatch.setattr(module, "WARM_UP_SECONDS", 0.1)
     monkeypatch.setattr(bench_rig, "PUBLISH_SECONDS", 0.5)
 
@@ -66,7 +66,7 @@ def test_a_curve_is_measured_beside_its_simulation() -> None:
 def test_phases_are_played_in_turn_and_make_the_same_moves() -> None:
     settings = [*phase_settings((2, 2)), "inference.servers=1"]
     asked = config("hex3", *settings)
-    result = bench_phases(asked, bench_rig.untrained_weights(asked), SHORT, identical_moves=10)
+    result = bench_phases.bench_phases(asked, bench_rig.untrained_weights(asked), SHORT, identical_moves=10)
 
     assert result["calls_per_move_phase0"] > result["calls_per_move_phase1"]
     assert result["calls_per_move_phase2"] <= 3

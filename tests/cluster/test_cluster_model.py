@@ -20,6 +20,7 @@ from cluster.cluster_model import (
 )
 from cluster.cluster_simulation import simulate
 from cluster.fleet import Spot
+from cluster.supervision import MOST_QUESTIONS
 
 SPOT = Spot(interruptions_per_hour=2.0, notice_seconds=120.0, replacement_seconds=180.0)
 COSTS = Costs(
@@ -38,7 +39,7 @@ COSTS = Costs(
     weights_bytes=3e5,
     weights_server_seconds=6e-4,
     part_seconds=2e-4,
-    pair_seconds=6e-7,
+    ask_seconds=3e-4,
 )
 LAYOUT = Layout(
     cores=16,
@@ -104,7 +105,7 @@ layouts_drawn = st.builds(
 def test_one_machine_shares_its_cores_out_over_all_that_a_row_costs() -> None:
     rows = steady(1, COSTS, replace(LAYOUT, cores=2, learners=100)).rows
 
-    driver = 16 * 2e-4 + 16 * 6e-7
+    driver = 16 * (2e-4 + 3e-4)
     row = 60 / 5000 + 4 / 1000 + 8e-6 + 0.01 / 1024 + 4 * 5e-7 + 8 * 6e-4 * 4 / 6400
     assert rows == pytest.approx((2 - driver) / row)
 
@@ -116,7 +117,7 @@ def test_without_interruptions_machines_add_up() -> None:
         **dict.fromkeys(
             (
                 "part_seconds",
-                "pair_seconds",
+                "ask_seconds",
                 "weights_server_seconds",
                 "chunk_seconds",
                 "row_seconds",
@@ -150,8 +151,11 @@ def test_what_interruptions_take_is_known() -> None:
 
     # Two an hour: 30 minutes, of which the first seconds make nothing; then notice and replacement.
     game_seconds = 1024 * 100 / (16 * 5000 / 15)
-    dead = 15 + 1 + game_seconds / 2
+    dead = 15 + 1
+    assert game_seconds / 2 < SPOT.notice_seconds
     assert lost_at_start(10, COSTS, LAYOUT) == pytest.approx(dead)
+    short = replace(LAYOUT, spot=replace(SPOT, notice_seconds=4.0))
+    assert lost_at_start(10, COSTS, short) == pytest.approx(dead + game_seconds / 2 - 4.0)
     assert present == pytest.approx((1800 + 120) / (1800 + 120 + 180))
     assert effective == pytest.approx((1800 - dead) / 2100, rel=0.001)
     assert effective < present
@@ -169,7 +173,7 @@ def test_the_slowest_part_decides_and_is_the_one_that_is_full() -> None:
 
 
 def test_a_part_is_full_from_the_machine_on_that_fills_it() -> None:
-    assert full_at("store", COSTS, replace(FAST_LEARNER, tree=True), most=20_000) is None
+    assert full_at("store", COSTS, replace(FAST_LEARNER, tree=True), most=5_000) is None
     for part in ("replay", "store", "driver", "disk"):
         at = full_at(part, COSTS, FAST_LEARNER, most=20_000)
         assert at is not None
@@ -177,8 +181,9 @@ def test_a_part_is_full_from_the_machine_on_that_fills_it() -> None:
         assert full_at(part, COSTS, FAST_LEARNER, most=at - 1) is None
 
 
-def test_a_driver_watches_more_than_in_proportion() -> None:
-    assert driver_load(100, COSTS, LAYOUT) == pytest.approx(100 * 16 * (2e-4 + 100 * 6e-7))
+def test_a_driver_asks_only_so_many_parts_a_second() -> None:
+    assert driver_load(10, COSTS, LAYOUT) == pytest.approx(160 * (2e-4 + 3e-4))
+    assert driver_load(100, COSTS, LAYOUT) == pytest.approx(1600 * 2e-4 + MOST_QUESTIONS * 3e-4)
 
 
 @given(costs_drawn, layouts_drawn, st.integers(1, 1500))

@@ -1,5 +1,6 @@
 """A supervisor of fake daemons, as tests drive it."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,10 @@ from engines.supervisor import Supervisor
 
 FAKE = Path(__file__).parent / "fake_daemon.py"
 PATIENCE_SECONDS = 60.0
+BASE_PORT = 27_000 + 100 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""Of daemons for which no other is named. Each process that shares a suite has its own: what was free for one may be
+taken by the other before its daemon listens.
+"""
 BRISK: dict[str, Any] = {
     "start_seconds": 30.0,
     "check_seconds": 0.2,
@@ -26,7 +31,7 @@ BRISK: dict[str, Any] = {
 
 
 def fakes(
-    *options: str, count: int = 1, spares: int = 0, base_port: int = 21_000, **upkeep: Any
+    *options: str, count: int = 1, spares: int = 0, base_port: int = BASE_PORT, **upkeep: Any
 ) -> EnginesConfig:
     """Return what runs fake daemons; a file `mood` in a daemon's room says how it behaves."""
     command = (sys.executable, "-I", "-S", str(FAKE), "-p", "{port}", "--room", "{room}", *options)

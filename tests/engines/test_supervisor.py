@@ -17,7 +17,7 @@ from core.metrics import NoMetrics
 from engines.process import marked_processes, start_alone
 from engines.supervised import LIFE_MARK, MARK, complain, end_everything, mark_of, read_state
 from engines.supervisor import Supervisor
-from tests.engines.supervising import fakes, nothing_left, pids, until
+from tests.engines.supervising import BASE_PORT, fakes, nothing_left, pids, until
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_daemons_come_up_on_ports_of_their_own_and_nothing_is_left_when_they_are
         until(supervisor, supervisor.settled)
         ports = [port for _, port in supervisor.endpoints()]
         assert len(set(ports)) == 2
-        assert min(ports) >= 21_000
+        assert min(ports) >= BASE_PORT
         assert all("Active games: 0" in answer(*endpoint, "STATUS") for endpoint in supervisor.endpoints())
         supervisor.stop()
     assert len(told) == 2
