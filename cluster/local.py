@@ -99,6 +99,7 @@ class LocalEngine:
                 self._save()
         finally:
             self._player.close()
+            self._replay.close()
 
     def _save(self) -> None:
         try:

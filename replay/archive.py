@@ -10,6 +10,9 @@ leaves nothing half done. A file that is damaged keeps its name with `.damaged` 
 that.
 
 Chunks that are used up at once need not be written: then there is the ledger alone, which is at most some seconds old.
+
+One process at a time writes there: it holds a lock on `replay/.lock`, which the operating system takes from it when
+it dies.
 """
 
 import contextlib
@@ -18,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from core.errors import DataError, TamenError
 from core.files import sync_folder, unseal, write_atomic
@@ -36,6 +41,10 @@ EPOCH_LEAP = 1_000_000
 _NUMBER_LEAP = 1_000_000
 LEDGER_SECONDS = 5.0
 """How old the ledger on disk may grow where chunks are not written."""
+DELETED_AT_ONCE = 32
+"""Chunks whose files are deleted together: the ledger is written first, and grows with every life of an actor."""
+LOCK_SECONDS = 30.0
+"""For a process that wrote there before to be gone: Ray may begin anew while one that it has killed still ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +107,7 @@ class Archive:
 
     Raises:
         DataError: when the ledger is of another run or game, or of another version.
-        TamenError: when the folder cannot be read or written.
+        TamenError: when the folder cannot be read or written, or another process writes there.
 
     Attributes:
         ledger: counters and seen games; `read` and `store` bring it up to date.
@@ -121,6 +130,7 @@ class Archive:
         self._persisted = persisted
         self._clock = clock
         self._held: set[int] = set()
+        self._undeleted: list[int] = []
         self._ledger_due = clock() + LEDGER_SECONDS
         self.ledger = Ledger(run, experience.name)
         self.damaged: list[str] = []
@@ -128,6 +138,7 @@ class Archive:
         with _touching(run_folder):
             for folder in (self._replay, self._games):
                 folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self._replay / ".lock")
             _remove_half_written(self._replay)
             self._open_ledger()
 
@@ -154,6 +165,7 @@ class Archive:
                 if not self._texts.has(number):
                     self._texts.append(number, chunk)
                     self.restored_texts += 1
+            self._held.add(number)
             yield number, chunk, stored.chunk
         self._finish_reading()
 
@@ -187,14 +199,22 @@ class Archive:
         return number
 
     def drop(self, numbers: Sequence[int]) -> None:
-        """Delete chunks, once the ledger covers them. Raises TamenError when that fails; call it again."""
-        if self._persisted:
-            self.write_ledger()
-            with _touching(self._replay):
-                for number in numbers:
-                    self.chunk_file(number).unlink(missing_ok=True)
-                sync_folder(self._replay)
+        """Let the oldest chunks go.
+
+        Their files are deleted some dozen at a time, once the ledger covers them, at the latest when they are an
+        eighth of what is held; on a full disk the next call tries again. Those that a crash leaves are read again.
+        """
         self._held.difference_update(numbers)
+        if not self._persisted:
+            return
+        self._undeleted += numbers
+        if len(self._undeleted) >= min(DELETED_AT_ONCE, max(1, len(self._held) // 8)):
+            with contextlib.suppress(TamenError):
+                self._delete()
+
+    def close(self) -> None:
+        """Let another process, or another archive of this one, write there. Nothing may be stored after that."""
+        self._lock.release()
 
     def commit_draw(self) -> None:
         """Make a draw durable that must not be made again, if the chunks it was made from are."""
@@ -211,9 +231,8 @@ class Archive:
         """Return the numbers of the chunks that it keeps, rising: those of the files, if chunks are written."""
         if not self._persisted:
             return sorted(self._held)
-        return sorted(
-            _number(path) for path in self._replay.glob("*.chunk") if _NUMBERED.fullmatch(path.name)
-        )
+        on_disk = {_number(path) for path in self._replay.glob("*.chunk") if _NUMBERED.fullmatch(path.name)}
+        return sorted(on_disk.difference(self._undeleted))
 
     def chunk_file(self, number: int) -> Path:
         return self._replay / f"{number:08d}.chunk"
@@ -226,6 +245,14 @@ class Archive:
                 why=f"this replay is of run {self.ledger.run!r} and game {self.ledger.game!r}",
                 fix="give this run another name, or move the folder away",
             )
+
+    def _delete(self) -> None:
+        self.write_ledger()
+        with _touching(self._replay):
+            for number in self._undeleted:
+                self.chunk_file(number).unlink(missing_ok=True)
+            sync_folder(self._replay)
+        self._undeleted.clear()
 
     @property
     def _ledger_file(self) -> Path:
@@ -283,6 +310,20 @@ class Archive:
         """Return the lowest number above those of all chunk files, damaged ones too, and of all texts."""
         chunks = [_number(path) for path in self._replay.iterdir() if _NUMBERED.fullmatch(path.name)]
         return max(1 + max(chunks, default=-1), self._texts.next_number())
+
+
+def _locked(path: Path) -> FileLock:
+    """Return the lock of this process, which is let go when all who were given it are. Raises TamenError."""
+    lock = FileLock(path, is_singleton=True, thread_local=False)
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout as error:
+        raise TamenError(
+            f"{path.parent} is being written by another process",
+            why=f"it has held {path} for {LOCK_SECONDS:g} s",
+            fix=f"end it (`fuser {path}` tells its number), then run the same command again",
+        ) from error
+    return lock
 
 
 def _number(path: Path) -> int:

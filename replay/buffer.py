@@ -1,6 +1,5 @@
 """The replay: takes chunks from actors, keeps the newest on disk and at hand, draws rows for the learner."""
 
-import contextlib
 import math
 import time
 from collections import deque
@@ -24,6 +23,9 @@ from replay.window import window_rows
 
 # How many of the last episodes the mean return is taken over: as many as the field's other programs take.
 _EPISODES_KEPT = 100
+
+# While chunks cannot be stored, one of those that have some may try so often; a hundred actors may be waiting.
+_TRY_AGAIN_SECONDS = 1.0
 
 # A learner fetches chunks a moment after it was told their numbers; some may have left the window in between.
 _LEFT_CHUNKS_KEPT = 16
@@ -123,6 +125,8 @@ class ReplayBuffer:
         self._duplicates = 0
         self._refused_chunks = 0
         self._rows_unused = 0
+        self._not_stored: TamenError | None = None
+        self._try_again_at = 0.0
         for number, chunk, data in self._archive.read():
             self._enter(number, chunk, len(data), objects.put(data))
         self._sampler.restore(self._ledger.sampler_state)
@@ -161,9 +165,7 @@ class ReplayBuffer:
             chunk = chunk.only(new)
             data = chunk.encode()
         if new:
-            handle = self._objects.put(data)
-            number = self._archive.store(chunk, data)
-            self._enter(number, chunk, len(data), handle)
+            self._store(chunk, data)
             if chunk.num_rows:
                 self._inserts.note(chunk.num_rows, now_seconds=self._clock())
             self.newest_game = chunk.games[-1] if chunk.games else None
@@ -172,8 +174,19 @@ class ReplayBuffer:
         self._duplicates += duplicates
         return self._ack(accepted=len(new), duplicates=duplicates, rows=chunk.num_rows)
 
+    def close(self) -> None:
+        """Let go of the run's folder; the last call of all."""
+        self._archive.close()
+
     def admission(self) -> Ack:
-        """Return the acknowledgement of nothing, by which a paused actor learns whether to go on."""
+        """Return the acknowledgement of nothing, by which an actor learns whether to go on, or to send a chunk again.
+
+        Raises:
+            TamenError: for a second after a chunk could not be stored, with its words.
+        """
+        error = self._not_stored
+        if error is not None and self._clock() < self._try_again_at:
+            raise TamenError(error.what, why=error.why, fix=error.fix)
         return self._ack(accepted=0, duplicates=0, rows=0)
 
     def sample(self, num_rows: int) -> Sample | Wait:
@@ -196,8 +209,7 @@ class ReplayBuffer:
         if self._sampler.draws_are_final:
             self._ledger.sampler_state = self._sampler.state()
             self._archive.commit_draw()
-            with contextlib.suppress(TamenError):  # on a full disk they go with those of the next draw
-                self._leave(self._sampler.exhausted())
+            self._leave(self._sampler.exhausted())
         return Sample(
             drawn.chunk_ids, drawn.rows, self._ledger.draws, self._ledger.sampled_rows, drawn.importance
         )
@@ -298,6 +310,16 @@ class ReplayBuffer:
             )
         return chunk
 
+    def _store(self, chunk: Chunk, data: bytes) -> None:
+        try:
+            handle = self._objects.put(data)
+            number = self._archive.store(chunk, data)
+        except TamenError as error:
+            self._not_stored, self._try_again_at = error, self._clock() + _TRY_AGAIN_SECONDS
+            raise
+        self._not_stored = None
+        self._enter(number, chunk, len(data), handle)
+
     def _enter(self, number: int, chunk: Chunk, size_bytes: int, handle: Any) -> None:
         self._sampler.add(number, chunk.num_rows)
         self._live[number] = _Live(chunk.num_rows, size_bytes, handle)
@@ -316,9 +338,7 @@ class ReplayBuffer:
             rows -= chunk.rows
             held_bytes -= chunk.size_bytes
             leaving.append(number)
-        # The new chunk is safe whatever happens here; on a full disk the next one tries again.
-        with contextlib.suppress(TamenError):
-            self._leave(leaving)
+        self._leave(leaving)
 
     def _leave(self, numbers: Sequence[int]) -> None:
         """Let the oldest chunks go."""

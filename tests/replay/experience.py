@@ -1,6 +1,7 @@
 """Small chunks of tic-tac-toe, and of an environment: sound in form, though nobody played them."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ def open_buffer(
     game: Game = GAME,
     objects: ObjectStore | None = None,
     limited: bool = True,
+    clock: Callable[[], float] = time.monotonic,
 ) -> ReplayBuffer:
     return ReplayBuffer(
         folder,
@@ -115,6 +117,7 @@ def open_buffer(
         seed=5,
         objects=objects or LocalObjects(),
         limited=limited,
+        clock=clock,
     )
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from configs.schema import ReplayConfig
 from core.errors import DataError, TamenError, UsageError
 from games.hex import Hex
+from replay.archive import Archive
 from replay.buffer import ReplayBuffer
 from replay.records import Chunk, decode_columns
 from replay.sampling import Sample, Wait
@@ -103,6 +104,53 @@ def test_the_same_numbers_of_another_actor_or_life_are_other_games(tmp_path: Pat
     buffer = open_buffer(tmp_path)
     for actor, epoch in ((0, 0), (1, 0), (0, 1)):
         assert buffer.add(a_chunk([0], actor=actor, epoch=epoch).encode()).accepted == 1
+
+
+WINDOW_OF_FORTY = ReplayConfig(min_rows=120, capacity_rows=120, samples_per_insert_slack_rows=10**6)
+"""Chunks of one game of three rows."""
+
+
+def chunk_files(folder: Path) -> int:
+    return len(list((folder / "replay").glob("*.chunk")))
+
+
+def test_the_ledger_is_written_once_for_several_chunks_that_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer, written = open_buffer(tmp_path, WINDOW_OF_FORTY), []
+    monkeypatch.setattr(Archive, "write_ledger", lambda archive: written.append(archive.ledger.next_number))
+    fill(buffer, 40, games=1)
+    assert written == []
+    fill(buffer, 20, first=40, games=1)
+
+    assert written == [45, 50, 55, 60], "five at a time: an eighth of the window"
+    assert buffer.live_chunks().tolist() == list(range(20, 60))
+    assert buffer.check_valid() == []
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(1, 30), max_size=6), st.sampled_from(["uniform", "fifo"]))
+def test_chunks_that_have_left_but_are_on_disk_still_do_not_come_back(
+    tmp_path_factory: pytest.TempPathFactory, lives: list[int], sampler: str
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    config = WINDOW_OF_FORTY.model_copy(update={"sampler": sampler, "persisted": True, "min_rows": 3})
+    buffer, came = open_buffer(folder, config), 0
+    for chunks in lives:
+        fill(buffer, chunks, first=came, games=1)
+        came += chunks
+        while sampler == "fifo" and isinstance(buffer.sample(24), Sample):
+            pass  # uses up whole chunks
+        live, drawable = buffer.live_chunks().tolist(), buffer._sampler.drawable_rows
+        assert len(live) <= chunk_files(folder) <= len(live) + max(1, len(live) // 8)
+        buffer = open_buffer(folder, config)
+        assert buffer._sampler.drawable_rows == drawable
+        assert set(live) <= set(buffer.live_chunks().tolist())
+        assert buffer.check_valid() == []
+        if sampler == "uniform":
+            assert buffer.live_chunks().tolist() == live
+        assert buffer.add(a_chunk([0]).encode()).duplicates == 1
+    assert buffer.stats()["games"] == came
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -294,6 +342,23 @@ def test_a_full_object_store_leaves_the_chunk_unknown(tmp_path: Path) -> None:
         buffer.add(a_chunk().encode())
     assert buffer.stats()["games"] == 0
     assert open_buffer(tmp_path).add(a_chunk().encode()).accepted == 2
+
+
+def test_while_chunks_cannot_be_stored_those_who_ask_are_told_so_for_a_second(tmp_path: Path) -> None:
+    now = [0.0]
+    shelf = FullShelf()
+    buffer = open_buffer(tmp_path, objects=shelf, clock=lambda: now[0])
+    assert buffer.admission().pause_seconds == 0.0
+    with pytest.raises(TamenError):
+        buffer.add(a_chunk().encode())
+    with pytest.raises(TamenError, match="the object store is full"):
+        buffer.admission()
+    now[0] = 1.0
+    assert buffer.admission().accepted == 0
+    shelf.put = lambda data: data
+    now[0] = 0.5
+    assert buffer.add(a_chunk().encode()).accepted == 2
+    assert buffer.admission().accepted == 0
 
 
 def draws(buffer: ReplayBuffer, count: int) -> list[Sample]:

@@ -7,6 +7,7 @@ import re
 import resource
 import select
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -121,6 +122,7 @@ def test_thirty_kills_at_random_times_lose_nothing_and_double_nothing(tmp_path: 
         assert text_lines(folder) == len(found)
         assert buffer.stats()["total_rows"] == 3 * len(found)
         assert buffer.check_valid() == []
+        del buffer  # lets the folder go
     assert acknowledged >= 40
 
 
@@ -249,6 +251,44 @@ def test_the_text_of_a_chunk_is_written_again_when_it_is_missing(tmp_path: Path)
     text.unlink()
     assert open_buffer(tmp_path).opening_report.restored_texts == 1
     assert text.read_text() == before
+
+
+def test_one_process_at_a_time_writes_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _deliver_for_ever(tmp_path, 0, writable)
+    try:
+        assert select.select([readable], [], [], 60)[0]
+        monkeypatch.setattr("replay.archive.LOCK_SECONDS", 0.1)
+        with pytest.raises(TamenError, match="is being written by another process") as caught:
+            open_buffer(tmp_path)
+        assert "replay/.lock for 0.1 s" in caught.value.why
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(readable)
+        os.close(writable)
+    monkeypatch.setattr("replay.archive.LOCK_SECONDS", 10.0)
+    assert open_buffer(tmp_path).check_valid() == []
+
+
+def test_a_replay_waits_for_the_end_of_the_one_before(tmp_path: Path) -> None:
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _deliver_for_ever(tmp_path, 0, writable)
+    assert select.select([readable], [], [], 60)[0]
+    killed = threading.Timer(0.3, os.kill, (child, signal.SIGKILL))
+    killed.start()
+    buffer = open_buffer(tmp_path)
+    killed.join()
+    os.waitpid(child, 0)
+    os.close(writable)
+    with os.fdopen(readable, "rb") as told:
+        acknowledged = max(int.from_bytes(told.read()[-4:], "little"), 2)
+    assert len(seqs(buffer)) in (acknowledged, acknowledged + 2)
+    assert buffer.check_valid() == []
 
 
 def test_half_written_files_are_swept_away(tmp_path: Path) -> None:

@@ -32,6 +32,19 @@ def test_seen_games_are_those_of_a_plain_set(added: list[tuple[int, int, list[in
     assert seen.check_valid() == copied.check_valid() == []
 
 
+@given(deliveries)
+def test_a_ledger_is_read_as_it_was_written(added: list[tuple[int, int, list[int]]]) -> None:
+    ledger = Ledger("test", "tic_tac_toe")
+    for actor, epoch, seqs in added:
+        ledger.seen.add(actor, epoch, seqs)
+        ledger.next_epochs[actor] = max(ledger.next_epochs.get(actor, 0), epoch + 1)
+    read = Ledger.decode(ledger.encode(), source="a test")
+
+    assert read.seen.to_array().tolist() == ledger.seen.to_array().tolist()
+    assert (read.seen.missing(), read.next_epochs) == (ledger.seen.missing(), ledger.next_epochs)
+    assert read.check_valid() == []
+
+
 def test_games_in_order_take_one_range_however_many() -> None:
     seen = SeenGames()
     for first in range(0, 10_000, 10):
@@ -63,6 +76,7 @@ def test_an_inconsistent_ledger_is_found_out() -> None:
     ledger.first_epoch = 6
     assert ledger.check_valid() == []
     ledger.seen._ranges[2, 5] = [(0, 4), (4, 6)]
-    (problem,) = ledger.check_valid()
-    assert "actor 2 in its life 5 are no rising ranges" in problem
+    ranges, missing = ledger.check_valid()
+    assert "actor 2 in its life 5 are no rising ranges" in ranges
+    assert missing == "the games that are missing were counted wrong"
     assert Ledger("test", "tic_tac_toe", next_number=-1).check_valid() == ["a counter is below 0"]
