@@ -2,19 +2,16 @@
 
 A life of the run begins by writing a manifest with a token of its own. Manifests have numbers that rise by one, and
 each is written only where there is none of that number: of two that write to one place, the one that came last goes on,
-and the other sees a foreign token and stops.
+and the other sees a foreign token, saves and ends (docs/decisions/0023-the-last-writer-stays.md).
 """
 
 import contextlib
-import json
 import secrets
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cluster.mirror_manifests import (
@@ -25,10 +22,11 @@ from cluster.mirror_manifests import (
     object_of,
     read_manifest,
 )
-from cluster.mirror_place import Crew, Place, in_batches
+from cluster.mirror_place import Crew, Place
 from cluster.mirror_plan import (
     MANIFESTS_KEPT,
     OBJECTS,
+    PIECE_BYTES,
     Known,
     Manifest,
     Piece,
@@ -37,11 +35,12 @@ from cluster.mirror_plan import (
     spans_to_read,
     with_pieces,
 )
-from cluster.mirror_snapshot import RECORD_FILE, FileChangedError, Look, look
+from cluster.mirror_record import Record
+from cluster.mirror_snapshot import FileChangedError, Look, look
 from cluster.run_folder import RunFolder
 from configs.schema import MirrorConfig
 from core.errors import ClusterError, DataError, UsageError
-from core.files import digest, write_atomic
+from core.files import digest
 
 RETAKES = 10
 """Looks at a folder whose files are deleted before they could be read; what was uploaded stays so."""
@@ -49,56 +48,24 @@ LISTING_SECONDS = 600.0
 """After which it is looked again whether the pieces are still there."""
 POLL_SECONDS = 1.0
 MOST_DELAY_SECONDS = 60.0
-LIVES_KEPT = 100
+CLAIMS = 5
+"""Attempts to come after one that goes on writing meanwhile."""
+NUMBERS_TRIED = 5
+"""Of a manifest, should earlier writes that were given up come late."""
+DELETED_TOGETHER = 100
+DELETING_SECONDS = 30.0
+"""In a round, whatever there is: what is new comes before what is old."""
 BEHIND_ROUNDS = 4.0
 BEHIND_SECONDS = 60.0
 """A mirror is behind when its newest manifest is older than so many rounds, and than this."""
 
 
 class TakenOverError(Exception):
-    """Another life of the run writes to this place."""
+    """Another life of the run, on `host`, writes to this place."""
 
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What a folder knows of its mirror, in `mirror.json`.
-
-    Attributes:
-        lives: tokens under which drivers have mirrored this folder.
-        restored: number and token of the manifest that it was restored from.
-    """
-
-    lives: tuple[str, ...] = ()
-    restored: tuple[int, str] | None = None
-
-    @staticmethod
-    def of(root: Path) -> "Record":
-        """Return that of a folder. Raises DataError when it is damaged."""
-        path = root / RECORD_FILE
-        if not path.exists():
-            return Record()
-        try:
-            match json.loads(path.read_bytes()):
-                case {"lives": list(lives), "restored": [int(number), str(token)]}:
-                    return Record(tuple(map(str, lives)), (number, token))
-                case {"lives": list(lives), "restored": None}:
-                    return Record(tuple(map(str, lives)))
-        except ValueError:
-            pass
-        raise DataError(
-            f"{path} is damaged",
-            why="it does not say which mirror the run belongs to",
-            fix="delete it, and give mirror.url a place that is empty",
-        )
-
-    def write(self, root: Path) -> None:
-        write_atomic(
-            root / RECORD_FILE, json.dumps({"lives": self.lives, "restored": self.restored}).encode()
-        )
-
-    def owns(self, manifest: Manifest) -> bool:
-        """Whether a manifest is of the folder's own past."""
-        return manifest.token in self.lives or (manifest.number, manifest.token) == self.restored
+    def __init__(self, location: str, host: str) -> None:
+        super().__init__(f"{location} is mirrored to by another driver, on {host}")
+        self.host = host
 
 
 class Mirror:
@@ -108,16 +75,26 @@ class Mirror:
         config: with a `url`.
         folder: of the run, locked by who calls.
         report: told of what a person should know, by the thread that asks for `stats`.
+        successor_of: token of the life that the folder has just been restored from: whatever that has written since,
+            its place is taken.
 
     Raises:
         UsageError: when nothing opens such a URL, or it lies in the run's folder.
     """
 
-    def __init__(self, config: MirrorConfig, folder: RunFolder, *, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config: MirrorConfig,
+        folder: RunFolder,
+        *,
+        report: Callable[[str], None],
+        successor_of: str | None = None,
+    ) -> None:
         assert config.url is not None
         self._config = config
         self._folder = folder
         self._report = report
+        self._successor_of = successor_of
         self._place = Place(config.url, timeout_seconds=config.timeout_seconds)
         _refuse_inside(self._place, folder)
         self._crew = Crew(config.max_uploads, timeout_seconds=config.timeout_seconds)
@@ -127,13 +104,18 @@ class Mirror:
         self._present: set[Piece] = set()
         self._known: dict[str, Known] = {}
         self._list_at = 0.0
+        self._deleted: set[str] = set()
+        self._undeleted = ""
+        self._stays = False
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._news: deque[str] = deque(maxlen=20)
         self._failures = 0
-        self._failing = self._behind = False
+        self._failing = False
+        self._behind = 0.0
         self._round_seconds: float | None = None
-        self._saved = time.monotonic()
+        self._taken: TakenOverError | None = None
+        self._began = self._saved = time.monotonic()
 
     def check(self) -> None:
         """Find out whether the run may be mirrored there; nothing stays that was not there.
@@ -146,46 +128,80 @@ class Mirror:
             self._refuse_foreign(Record.of(self._folder.root))
             name = f"probe-{self._token}"
             self._crew.call(lambda: self._place.write(name, b"tamen"))
-            self._crew.call(lambda: self._place.delete([name]))
+            self._crew.call(lambda: self._place.delete(name))
+            with contextlib.suppress(FileNotFoundError):
+                self._crew.call(lambda: self._place.read(name, 1))
+                raise PermissionError(f"{name} is still there after it was deleted")
 
     def claim(self) -> None:
         """Make the place this life's own, whoever wrote there before. Raises like `check`."""
         with self._at_start():
-            record = Record.of(self._folder.root)
-            newest = self._refuse_foreign(record)
-            lives = (*record.lives, self._token)[-LIVES_KEPT:]
-            Record(lives, record.restored).write(
-                self._folder.root
-            )  # first, or it might not know its own token
-            before = {} if newest is None else newest.files
-            saved_at = time.time() if newest is None else newest.saved_at
-            self._write(self._manifest(saved_at, before))
+            for attempt in range(1, CLAIMS + 1):
+                try:
+                    self._claim()
+                except TakenOverError:  # written to since it was looked at, which does not mean by a stranger
+                    if attempt == CLAIMS:
+                        raise
+                else:
+                    return
+
+    def _claim(self) -> None:
+        record = Record.of(self._folder.root)
+        newest = self._refuse_foreign(record)
+        record.with_life(self._token).write(self._folder.root)  # first, or it might not know its own token
+        before = {} if newest is None else newest.files
+        saved_at = time.time() if newest is None else newest.saved_at
+        self._write(self._manifest(saved_at, before))
+        self._saved = time.monotonic() - max(0.0, time.time() - saved_at)
+        if newest is not None and not record.owns(newest):
+            self._report(
+                f"took {self._place.location} from the driver on {newest.host}, which ends when it sees that"
+            )
 
     def start(self) -> None:
         """Begin to mirror, in a thread of its own."""
-        self._saved = time.monotonic()
+        self._began = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
         self._thread.start()
 
     def stats(self) -> dict[str, Any]:
-        """Return `seconds` (of the newest round), `lag_seconds` and `failures`; report what there is to tell."""
-        lag = time.monotonic() - self._saved
+        """Return `seconds` (of the newest round), `lag_seconds`, whether that is `behind`, and `failures`.
+
+        What there is to tell is reported.
+        """
+        now = time.monotonic()
+        lag = now - self._saved
         limit = max(BEHIND_ROUNDS * self._config.every_seconds, BEHIND_SECONDS)
-        if lag > limit and not self._behind:
+        late = lag > limit and now - self._began > limit  # a run that resumes has had no round yet
+        if late and lag >= 2 * self._behind:
+            self._behind = lag
             self._news.append(
                 f"the mirror is behind: what is new since {lag:.0f} s is on this disk alone"
                 f" ({self._place.location})"
             )
-        self._behind = lag > limit
+        self._behind = self._behind if late else 0.0
         while self._news:
             self._report(self._news.popleft())
         measured = {} if self._round_seconds is None else {"seconds": self._round_seconds}
-        return {**measured, "lag_seconds": lag, "failures": self._failures}
+        return {**measured, "lag_seconds": lag, "behind": late, "failures": self._failures}
 
     @property
     def fails(self) -> bool:
         """Whether the last round failed, or there is none any more."""
         return self._failing
+
+    def refuse_taken(self) -> None:
+        """Raise ClusterError once another driver has taken the place: of the two runs one is wanted, and that is it."""
+        if self._taken is None:
+            return
+        here = self._folder
+        raise ClusterError(
+            f"run {here.typed!r} ends here: a driver on {self._taken.host} has taken its mirror",
+            why=f"{self._place.location} is for one run, and the one that came last stays;"
+            f" this one is saved in {here.root}",
+            fix="nothing, if that is wanted; to go on here, stop that one and add mirror.take=true; to go on with both,"
+            " give mirror.url another place",
+        )
 
     def finish(self) -> bool:
         """Mirror what is there now, for `finish_seconds` at most; return whether all of it is. Then it is over."""
@@ -220,12 +236,14 @@ class Mirror:
 
     def _save(self, found: Look) -> Manifest:
         spans = spans_to_read(found.stats, self._known)
-        pieces = self._crew.map(lambda span: self._uploaded(found, span), spans)
+        pieces = self._crew.map(lambda span: self._uploaded(found, span), spans, size=lambda span: span.size)
         self._known = with_pieces(found.stats, self._known, dict(zip(spans, pieces, strict=True)))
         manifest = self._manifest(found.taken_at, {path: file.pieces for path, file in self._known.items()})
         self._write(manifest)
-        with contextlib.suppress(OSError):  # the next round tries again; nothing is missing meanwhile
+        try:
             self._delete_old()
+        except OSError as error:  # what stays is told of when it is listed; nothing is missing meanwhile
+            self._undeleted = _in_a_line(error)
         return manifest
 
     def _uploaded(self, found: Look, span: Span) -> Piece:
@@ -242,29 +260,46 @@ class Mirror:
         )
 
     def _write(self, manifest: Manifest) -> None:
-        newest = max(self._crew.call(lambda: manifest_numbers(self._place)), default=-1)
-        if newest > self._number:
-            self._refuse_taken(newest)  # else it is ours, and its acknowledgement was lost
-            self._number = newest
-            manifest = self._manifest(manifest.saved_at, manifest.files)
+        """Write a manifest under the next number that is free."""
+        for _ in range(NUMBERS_TRIED):
+            newest = max(self._crew.call(lambda: manifest_numbers(self._place)), default=-1)
+            if newest > self._number:  # ours, or this ends: a write that was given up came late
+                late = self._own(newest)
+                self._kept = [*self._kept, *([] if late is None else [late])]
+                self._number = newest
+            given = self._manifest(manifest.saved_at, manifest.files)
+            if self._create(given):
+                self._number = given.number
+                self._kept = [*self._kept, given][-MANIFESTS_KEPT:]
+                return
+        raise OSError(f"{NUMBERS_TRIED} numbers of manifests were taken by what had been given up")
+
+    def _create(self, manifest: Manifest) -> bool:
+        """Return whether a manifest is there now; not, if its number is that of an earlier one of this life."""
+        data = manifest.encode()
         try:
-            self._crew.call(lambda: self._place.create(file_of(manifest.number), manifest.encode()))
+            self._crew.call(lambda: self._place.create(file_of(manifest.number), data), size=len(data))
         except FileExistsError:
-            self._refuse_taken(manifest.number)
-        self._number = manifest.number
-        self._kept = [*self._kept, manifest][-MANIFESTS_KEPT:]
+            return self._own(manifest.number) == manifest  # then it was its acknowledgement that was lost
+        return True
 
     def _delete_old(self) -> None:
         """Delete manifests but the newest ones, then the pieces that none names any more."""
+        due = time.monotonic() + DELETING_SECONDS
         oldest = self._kept[0].number
         old = [n for n in self._crew.call(lambda: manifest_numbers(self._place)) if n < oldest]
         self._delete([file_of(number) for number in old])
-        doomed = garbage(self._present, self._kept)
-        self._delete([object_of(piece) for piece in doomed])
-        self._present -= doomed
+        doomed = sorted(garbage(self._present, self._kept))
+        for start in range(0, len(doomed), DELETED_TOGETHER):
+            if time.monotonic() > due:
+                return
+            some = doomed[start : start + DELETED_TOGETHER]
+            self._present.difference_update(some)  # before: it may be gone though that is not answered
+            self._delete([object_of(piece) for piece in some])
 
     def _delete(self, names: list[str]) -> None:
-        self._crew.map(self._place.delete, list(in_batches(names)))
+        self._deleted.update(names)
+        self._crew.map(self._place.delete, names)
 
     def _list(self) -> None:
         """See which pieces are there, whole; files of which one is missing are read again."""
@@ -273,37 +308,49 @@ class Mirror:
         self._known = {
             path: file for path, file in self._known.items() if self._present.issuperset(file.pieces)
         }
+        manifests = self._crew.call(lambda: manifest_numbers(self._place))
+        there = {*map(object_of, self._present), *map(file_of, manifests)}
+        self._tell_what_stays(len(self._deleted & there))
+        self._deleted.clear()
         self._list_at = time.monotonic() + LISTING_SECONDS
 
+    def _tell_what_stays(self, count: int) -> None:
+        """Tell once that files were deleted and are still there."""
+        if count and not self._stays:
+            why = self._undeleted or "it says that they were deleted"
+            self._news.append(
+                f"{count:,} files that are no longer needed stay at {self._place.location}, which grows: {why}"
+            )
+        self._stays, self._undeleted = count > 0, ""
+
     def _refuse_foreign(self, record: Record) -> Manifest | None:
-        """Return the newest manifest, if there is one; raise UsageError when it is of another run or folder."""
+        """Return the newest manifest, if there is one; raise UsageError when the run may not come after it."""
         numbers = self._crew.call(lambda: manifest_numbers(self._place))
         self._number = max(numbers, default=-1)
-        self._kept = self._crew.call(lambda: newest_manifests(self._place, numbers))
+        self._kept = self._crew.call(lambda: newest_manifests(self._place, numbers), size=PIECE_BYTES)
         if not self._kept:
             return None
         newest = self._kept[-1]
-        if record.owns(newest):
-            return newest
         here = self._folder
+        same = newest.run == here.name
+        if record.owns(newest) or newest.token == self._successor_of or (same and self._config.take):
+            return newest
         raise UsageError(
             f"run {here.typed!r} cannot be mirrored to {self._place.location}",
             why=f"run {newest.run!r} of {newest.host} is mirrored there, {age_of(newest)}, with files of its own",
             fix=f"go on with that one in another folder with --resume {self._place.location},"
-            " or give mirror.url another place",
+            f" give mirror.url another place{', or put this one in its place by mirror.take=true' if same else ''}",
         )
 
-    def _refuse_taken(self, number: int) -> None:
-        """Raise TakenOverError unless this life wrote the manifest `number`; one that cannot be read is nobody's."""
+    def _own(self, number: int) -> Manifest | None:
+        """Return a manifest of this life; None if it cannot be read. Raises TakenOverError when it is of another."""
         try:
-            found = self._crew.call(lambda: read_manifest(self._place, number))
+            found = self._crew.call(lambda: read_manifest(self._place, number), size=PIECE_BYTES)
         except (DataError, FileNotFoundError):
-            return
+            return None
         if found.token != self._token:
-            raise TakenOverError(
-                f"{self._place.location} is mirrored to by another driver, on {found.host}: nothing more of this run"
-                " is; stop one of the two"
-            )
+            raise TakenOverError(self._place.location, found.host)
+        return found
 
     @contextlib.contextmanager
     def _at_start(self) -> Iterator[None]:
@@ -313,7 +360,7 @@ class Mirror:
         except (OSError, TakenOverError) as error:
             raise ClusterError(
                 f"the run cannot be mirrored to {self._place.location}",
-                why=str(error) or type(error).__name__,
+                why=_in_a_line(error),
                 fix="see to the address, its keys and its permissions; mirror.url=null trains without a mirror",
             ) from error
 
@@ -325,8 +372,7 @@ class Mirror:
             try:
                 self.save()
             except TakenOverError as taken:
-                self._failing = True
-                self._news.append(str(taken))
+                self._failing, self._taken = True, taken
                 return
             except Exception as error:  # whatever it is, the run goes on, and its mirror tries again
                 failed_in_a_row += 1
@@ -349,9 +395,8 @@ class Mirror:
     def _failed(self, error: Exception) -> None:
         self._failures += 1
         if not self._failing:
-            reason = " ".join(str(error).split()) or type(error).__name__
             self._news.append(
-                f"the run is not mirrored to {self._place.location}, which is tried again: {reason}"
+                f"the run is not mirrored to {self._place.location}, which is tried again: {_in_a_line(error)}"
             )
         self._failing = True
 
@@ -376,27 +421,34 @@ class Mirror:
 
 @contextlib.contextmanager
 def mirrored(
-    config: MirrorConfig, folder: RunFolder, *, report: Callable[[str], None]
+    config: MirrorConfig,
+    folder: RunFolder,
+    *,
+    report: Callable[[str], None],
+    successor_of: str | None = None,
 ) -> Iterator[Mirror | None]:
-    """Give the mirror of a run that is locked, once it is the run's own; None where none is asked for.
+    """Give the mirror of a run that is locked, which has to be claimed yet; None where none is asked for.
 
-    It is brought up to date when the context ends. Raises like `Mirror.claim`.
+    It is brought up to date when the context ends. Takes and raises what `Mirror` does.
     """
     if config.url is None:
         yield None
         return
-    mirror = Mirror(config, folder, report=report)
-    mirror.claim()
+    mirror = Mirror(config, folder, report=report, successor_of=successor_of)
     try:
         yield mirror
     finally:
         mirror.finish()
 
 
-def check_mirror(config: MirrorConfig, folder: RunFolder) -> None:
+def check_mirror(config: MirrorConfig, folder: RunFolder, *, successor_of: str | None = None) -> None:
     """Raise what keeps a run from being mirrored, if it is to be; see `Mirror.check`."""
     if config.url is not None:
-        Mirror(config, folder, report=lambda text: None).check()
+        Mirror(config, folder, report=lambda text: None, successor_of=successor_of).check()
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _refuse_inside(place: Place, folder: RunFolder) -> None:

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from cluster.mirror_place import Place
 from cluster.mirror_plan import MANIFESTS, MANIFESTS_KEPT, OBJECTS, Manifest, Piece
 from core.errors import DataError
+from replay.codec import LIMITS
 
 _SUFFIX = ".manifest"
+_DIGITS = 10
 
 
 def file_of(number: int) -> str:
     """Return where the manifest of a number lies."""
-    return f"{MANIFESTS}/{number:010d}{_SUFFIX}"
+    return f"{MANIFESTS}/{number:0{_DIGITS}d}{_SUFFIX}"
 
 
 def object_of(piece: Piece) -> str:
@@ -23,12 +25,20 @@ def object_of(piece: Piece) -> str:
 def manifest_numbers(place: Place) -> list[int]:
     """Return the numbers of all manifests, rising. Raises OSError when they cannot be listed."""
     names = [name.removesuffix(_SUFFIX) for name in place.sizes(MANIFESTS) if name.endswith(_SUFFIX)]
-    return sorted(int(name) for name in names if name.isdecimal())
+    return sorted(int(name) for name in names if name.isdecimal() and len(name) == _DIGITS)
 
 
 def read_manifest(place: Place, number: int) -> Manifest:
     """Return a manifest. Raises OSError when it cannot be read, DataError when it is damaged."""
-    return Manifest.decode(place.read(file_of(number)), source=f"{place.location}/{file_of(number)}")
+    source = f"{place.location}/{file_of(number)}"
+    manifest = Manifest.decode(place.read(file_of(number), LIMITS.sealed_bytes + 1), source=source)
+    if manifest.number != number:
+        raise DataError(
+            f"{source} is no manifest of a mirror",
+            why=f"it calls itself manifest {manifest.number}",
+            fix="restore from another manifest",
+        )
+    return manifest
 
 
 def newest_manifests(place: Place, numbers: Sequence[int]) -> list[Manifest]:

@@ -4,6 +4,7 @@ Keys, endpoint and region come from where AWS's tools take them, see `pipeline.s
 """
 
 import contextlib
+import errno
 import os
 import tempfile
 import threading
@@ -21,7 +22,8 @@ FIRST_DELAY_SECONDS = 0.5
 POLL_SECONDS = 0.2
 MOST_HANGING = 16
 """Operations that were given up and have not come back; no more is begun while there are so many."""
-DELETED_TOGETHER = 500
+SLOWEST_BYTES_A_SECOND = 32 << 10
+"""At which an operation still counts as going on: four at a time need a line of 1 Mbit/s."""
 FINAL = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 """What another attempt would not mend."""
 
@@ -36,7 +38,7 @@ class Crew:
 
     Args:
         workers: operations at a time.
-        timeout_seconds: of one attempt.
+        timeout_seconds: of one attempt, beside what its bytes may take.
         attempts: of one operation, with growing pauses; what is no OSError is not tried again.
     """
 
@@ -47,12 +49,23 @@ class Crew:
         self._hanging: list[threading.Thread] = []
         self.cancelled = threading.Event()
 
-    def call(self, work: Callable[[], Result]) -> Result:
-        """Return what `work` returns. Raises like `map`."""
-        return self.map(lambda _: work(), [None])[0]
+    def call(self, work: Callable[[], Result], *, size: int = 0) -> Result:
+        """Return what `work` returns, which moves at most `size` bytes. Raises like `map`."""
+        return self.map(lambda _: work(), [None], size=lambda _: size)[0]
 
-    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    def map(
+        self,
+        work: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        size: Callable[[Item], int] = lambda _: 0,
+    ) -> list[Result]:
         """Return `work` of each item, in their order.
+
+        Args:
+            work: is done by several threads.
+            items: of which each is an operation.
+            size: bytes that an item's operation moves, at most.
 
         Raises:
             TimeoutError: when an attempt takes too long, or too many hang from before.
@@ -64,7 +77,11 @@ class Crew:
         self._hanging = [thread for thread in self._hanging if thread.is_alive()]
         if len(self._hanging) >= MOST_HANGING:
             raise TimeoutError(f"{len(self._hanging)} operations have not come back")
-        job = _Job(work, items, attempts=self._attempts, cancelled=self.cancelled)
+
+        def seconds(item: Item) -> float:
+            return self._timeout_seconds + size(item) / SLOWEST_BYTES_A_SECOND
+
+        job = _Job(work, items, seconds=seconds, attempts=self._attempts, cancelled=self.cancelled)
         threads = [
             threading.Thread(target=job.work_off, name="mirror-crew", daemon=True)
             for _ in range(min(self._workers, len(items)))
@@ -72,8 +89,8 @@ class Crew:
         for thread in threads:
             thread.start()
         while (left := [thread for thread in threads if thread.is_alive()]) and job.error is None:
-            if job.slowest_seconds() > self._timeout_seconds:
-                job.error = TimeoutError(f"no answer within {self._timeout_seconds:g} s")
+            if (limit := job.exceeded_seconds()) is not None:
+                job.error = TimeoutError(f"no answer within {limit:g} s (mirror.timeout_seconds)")
             elif self.cancelled.is_set():
                 job.error = InterruptedError("there was no time left")
             else:
@@ -92,15 +109,18 @@ class _Job(Generic[Item, Result]):
         work: Callable[[Item], Result],
         items: Sequence[Item],
         *,
+        seconds: Callable[[Item], float],
         attempts: int,
         cancelled: threading.Event,
     ) -> None:
         self._work = work
+        self._seconds = seconds
         self._waiting = iter(enumerate(items))
         self._attempts = attempts
         self._cancelled = cancelled
         self._lock = threading.Lock()
-        self._began: dict[int, float] = {}
+        self._under_way: dict[int, tuple[float, float]] = {}
+        """By item: when its attempt began, and the seconds that it may take."""
         self.results: dict[int, Result] = {}
         self.error: Exception | None = None
 
@@ -116,16 +136,16 @@ class _Job(Generic[Item, Result]):
             except Exception as error:
                 self.error = self.error or error
 
-    def slowest_seconds(self) -> float:
-        """Return how long the longest attempt under way has taken."""
+    def exceeded_seconds(self) -> float | None:
+        """Return the seconds that an attempt under way was given and has exceeded; None when there is none such."""
         now = time.monotonic()
         with self._lock:
-            return max((now - began for began in self._began.values()), default=0.0)
+            return next((limit for began, limit in self._under_way.values() if now - began > limit), None)
 
     def _tried(self, index: int, item: Item) -> Result:
         for attempt in range(1, self._attempts + 1):
             with self._lock:
-                self._began[index] = time.monotonic()
+                self._under_way[index] = time.monotonic(), self._seconds(item)
             try:
                 return self._work(item)
             except OSError as error:
@@ -133,7 +153,7 @@ class _Job(Generic[Item, Result]):
                     raise
             finally:
                 with self._lock:
-                    del self._began[index]
+                    del self._under_way[index]
             if self._cancelled.wait(FIRST_DELAY_SECONDS * 2 ** (attempt - 1)):
                 break
         raise InterruptedError("there was no time left")
@@ -160,30 +180,38 @@ class Place:
             # One attempt a call: the crew makes further ones, and knows when there is no time left for them.
             waits = {"connect_timeout": timeout_seconds, "read_timeout": timeout_seconds}
             config = {**waits, "retries": {"total_max_attempts": 1}}
-            options: dict[str, Any] = {"config_kwargs": config} if location.startswith("s3://") else {}
-            self._system, self._root = file_system(self.location, **options)
+            # One of its own: fsspec would give one that others had opened, with the keys of then.
+            self._options: dict[str, Any] = {"skip_instance_cache": True}
+            if location.startswith("s3://"):
+                self._options["config_kwargs"] = config
+            self._system, self._root = file_system(self.location, **self._options)
+            self._opening = threading.Lock()
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int) -> bytes:
+        """Return the first `most` bytes of a file: who knows how long it is asks for one more."""
         if self.folder is not None:
-            return (self.folder / name).read_bytes()
-        with as_oserrors(self.location):
-            return self._system.cat_file(f"{self._root}/{name}")
+            with (self.folder / name).open("rb") as file:
+                return file.read(most)
+        with self._reached() as system:
+            path = f"{self._root}/{name}"
+            # S3 calls it an error to be asked for a part of what is empty.
+            return system.cat_file(path, start=0, end=most) if system.info(path)["size"] else b""
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file in one step."""
         if self.folder is not None:
             write_atomic(self.folder / name, data)
             return
-        with as_oserrors(self.location):
-            self._system.pipe_file(f"{self._root}/{name}", data)
+        with self._reached() as system:
+            system.pipe_file(f"{self._root}/{name}", data)
 
     def create(self, name: str, data: bytes) -> None:
         """Write a file in one step that must not be there yet. Raises FileExistsError when it is."""
         if self.folder is not None:
             _create(self.folder / name, data)
             return
-        with as_oserrors(self.location):
-            self._system.pipe_file(f"{self._root}/{name}", data, mode="create")
+        with self._reached() as system:
+            system.pipe_file(f"{self._root}/{name}", data, mode="create")
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Return the bytes of each file in a folder by name; none when there is no such folder."""
@@ -195,8 +223,8 @@ class Place:
                         for entry in entries
                         if not entry.name.startswith(".")
                     }
-            with as_oserrors(self.location):
-                listed = self._system.ls(f"{self._root}/{folder}", detail=True)
+            with self._reached() as system:
+                listed = system.ls(f"{self._root}/{folder}", detail=True)
                 return {
                     entry["name"].rpartition("/")[2]: entry["size"]
                     for entry in listed
@@ -205,25 +233,34 @@ class Place:
         except FileNotFoundError:
             return {}
 
-    def delete(self, names: Sequence[str]) -> None:
-        """Delete files; those that are gone are no error."""
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is gone is no error.
+
+        Each by a request of its own: fsspec takes what it is to delete together for patterns, in which a "*" of the URL
+        means other mirrors, and S3 answers with success where keys may not delete.
+        """
         if self.folder is not None:
-            for name in names:
-                (self.folder / name).unlink(missing_ok=True)
+            (self.folder / name).unlink(missing_ok=True)
             return
-        with as_oserrors(self.location):
-            try:
-                self._system.rm([f"{self._root}/{name}" for name in names])
-            except FileNotFoundError:
-                for name in names:
-                    with contextlib.suppress(FileNotFoundError):
-                        self._system.rm_file(f"{self._root}/{name}")
+        with contextlib.suppress(FileNotFoundError), self._reached() as system:
+            system.rm_file(f"{self._root}/{name}")
 
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[Any]:
+        """Give what reaches the URL. Once it is refused, it is made anew: keys that expire are read only then.
 
-def in_batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield names, so many together as are deleted by one request."""
-    for start in range(0, len(names), DELETED_TOGETHER):
-        yield names[start : start + DELETED_TOGETHER]
+        An expired key is also told as EINVAL, by "400 Bad Request" where an answer has no body.
+        """
+        system = self._system
+        try:
+            with as_oserrors(self.location):
+                yield system
+        except OSError as error:
+            if isinstance(error, PermissionError) or error.errno == errno.EINVAL:
+                with self._opening:
+                    if self._system is system:
+                        self._system, self._root = file_system(self.location, **self._options)
+            raise
 
 
 def _create(path: Path, data: bytes) -> None:

@@ -179,7 +179,7 @@ def _file(entry: object, source: str) -> tuple[str, tuple[Piece, ...]]:
 
 def _piece(entry: object, source: str) -> Piece:
     match entry:
-        case [str(digest), int(size)] if size > 0 and digest.isalnum():
+        case [str(digest), int(size)] if 0 < size <= PIECE_BYTES and digest.isalnum():
             return Piece(digest, size)
     raise _no_manifest(source, f"{str(entry)[:80]!r} is no piece of a file")
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cluster.mirror import Record
 from cluster.mirror_manifests import (
     age_of,
     in_words,
@@ -23,7 +22,8 @@ from cluster.mirror_manifests import (
     object_of,
 )
 from cluster.mirror_place import Crew, Place
-from cluster.mirror_plan import Manifest, Piece
+from cluster.mirror_plan import PIECE_BYTES, Manifest, Piece
+from cluster.mirror_record import Record
 from cluster.mirror_snapshot import LEDGER
 from cluster.run_folder import LOCK_SECONDS, RunFolder, refuse_foreign
 from configs.schema import MirrorConfig, RunConfig
@@ -34,8 +34,8 @@ from replay.ledger import Ledger
 
 GATHERED_IN = ".restoring"
 TELL_SECONDS = 2.0
-LOOKS = 5
-"""At which manifests there are: what a reader wants may be deleted while the run goes on elsewhere."""
+LOOKS = 6
+"""At which manifests there are: while the run goes on elsewhere, what a reader wants is deleted, and newer comes."""
 READS = 2
 """Of a piece whose digest is wrong: what was torn on its way comes whole the second time."""
 FIRST = ("config.yaml", "name.txt")
@@ -71,43 +71,64 @@ class Restoring:
         self._gathered = RunFolder(folder.root.parent / GATHERED_IN / folder.typed)
 
     def look(self) -> Manifest:
-        """Return the newest manifest, and say what it is.
+        """Return the newest manifest; the folder may be there already, if it comes after that.
 
         Raises:
-            UsageError: when no run is mirrored there, or a folder of this name is here.
+            UsageError: when no run is mirrored there, or a folder of this name is here that went another way.
             ClusterError: when the place cannot be read.
         """
-        manifests = self._manifests()
-        self._refuse_what_is_here(manifests[-1])
-        return manifests[-1]
+        newest = self._manifests()[-1]
+        self._refuse_what_is_here(newest)
+        return newest
 
-    def run(self, config: RunConfig) -> None:
-        """Restore the run, to go on with `config`.
+    @property
+    def is_here(self) -> bool:
+        """Whether there is a folder of this name."""
+        root = self._folder.root
+        return root.exists() and any(root.iterdir())
+
+    def run(self, config: RunConfig) -> str:
+        """Restore the run, to go on with `config`; return the token of the life that it comes after.
+
+        Where it is here already, as new as what is mirrored, nothing is done: a restored run that could not start, or
+        ended, goes on by the same command.
 
         Raises:
-            UsageError: when a folder of this name is here, or the run is of another game or network.
+            UsageError: when a folder of this name is here that went another way, or the run is of another game or
+                network.
             DataError: when no manifest can be restored from.
             ClusterError: when the place cannot be read any more.
         """
         newest = self.look()
+        if self.is_here:
+            self._say(
+                f"{self._folder.typed} is here already, as new as what is mirrored to {self._place.location}"
+            )
+            return newest.token
         began = time.monotonic()
         with self._alone():
-            manifest = self._gather(config)
+            manifest, newest = self._gather(config)
             self._settle(newest)
         self._say(
             f"restored {len(manifest.files):,} files, {megabytes(manifest.total_bytes)},"
             f" in {time.monotonic() - began:.1f} s"
         )
+        return newest.token
 
-    def _gather(self, config: RunConfig) -> Manifest:
-        """Bring all files of the newest manifest that is sound, and return that."""
+    def _gather(self, config: RunConfig) -> tuple[Manifest, Manifest]:
+        """Bring all files of the newest manifest that is sound, and return that, and the newest there is."""
         tried: dict[int, str] = {}
+        whole: tuple[Manifest, Manifest] | None = None
         for _ in range(LOOKS):
-            untried = [manifest for manifest in self._manifests() if manifest.number not in tried]
+            manifests = self._manifests()
+            untried = [manifest for manifest in manifests if manifest.number not in tried]
             if not untried:
                 break
             manifest = untried[-1]
+            if whole is not None and manifest == whole[0]:
+                return manifest, manifests[-1]
             self._say(f"restoring {self._folder.typed} from {self._place.location}, {in_words(manifest)}")
+            whole = None
             try:
                 self._bring(manifest, [path for path in FIRST if path in manifest.files])
                 refuse_foreign(self._gathered, config)
@@ -119,7 +140,9 @@ class Restoring:
             except OSError as error:
                 raise self._unreachable(error) from error
             else:
-                return manifest
+                whole = manifest, manifests[-1]  # what came meanwhile is brought, too: little of it is new
+        if whole is not None:
+            return whole
         raise DataError(
             f"{self._folder.typed} cannot be restored from {self._place.location}",
             why="; ".join(f"manifest {number}: {why}" for number, why in list(tried.items())[:3]),
@@ -139,7 +162,7 @@ class Restoring:
             os.truncate(target, offset)
         done, told = 0, time.monotonic()
         for some in _batches(parts):
-            self._crew.map(self._bring_part, some)
+            self._crew.map(self._bring_part, some, size=lambda part: part.piece.size)
             done += sum(part.piece.size for part in some)
             if time.monotonic() - told >= TELL_SECONDS:
                 told = time.monotonic()
@@ -161,7 +184,7 @@ class Restoring:
             if digest(os.pread(file.fileno(), part.piece.size, part.offset)) == part.piece.digest:
                 return
             for _ in range(READS):
-                data = self._place.read(object_of(part.piece))
+                data = self._place.read(object_of(part.piece), part.piece.size + 1)
                 if Piece(digest(data), len(data)) == part.piece:
                     os.pwrite(file.fileno(), data, part.offset)
                     return
@@ -183,7 +206,7 @@ class Restoring:
         """Return the newest manifests, the newest last; never none."""
         try:
             numbers = self._crew.call(lambda: manifest_numbers(self._place))
-            found = self._crew.call(lambda: newest_manifests(self._place, numbers))
+            found = self._crew.call(lambda: newest_manifests(self._place, numbers), size=PIECE_BYTES)
         except OSError as error:
             raise self._unreachable(error) from error
         if not any(manifest.files for manifest in found):
@@ -201,22 +224,19 @@ class Restoring:
 
     def _refuse_what_is_here(self, newest: Manifest) -> None:
         here = self._folder
-        if not here.root.exists() or not any(here.root.iterdir()):
+        if not self.is_here:
             return
         record = Record.of(here.root)
-        if not (record.lives or record.restored):
-            why = f"{here.root} holds what was never mirrored there"
-        elif record.owns(newest):
-            why = f"{here.root} is the run that is mirrored there, and as new or newer"
-        else:
-            why = f"run {newest.run!r} went on elsewhere, on {newest.host}, {age_of(newest)}"
-        same = here.exists() and record.owns(newest)
+        if here.exists() and record.owns(newest):
+            return
+        known = bool(record.lives or record.restored)
+        take = f", or go on with it by mirror.url={self._place.location} mirror.take=true instead of --resume"
         raise UsageError(
             f"{here.typed} cannot be restored over what is here",
-            why=why,
-            fix=f"go on with it by mirror.url={self._place.location} instead of --resume"
-            if same
-            else "move it away, or give another --name",
+            why=f"run {newest.run!r} went on elsewhere, on {newest.host}, {age_of(newest)}"
+            if known
+            else f"{here.root} holds what was never mirrored there",
+            fix=f"move it away, or give another --name{take if known and newest.run == here.name else ''}",
         )
 
     def _unreachable(self, error: OSError) -> TamenError:

@@ -24,7 +24,7 @@ from cluster.mirror_manifests import in_words as mirrored_in_words
 from cluster.mirror_restore import Restoring
 from cluster.observer import Observer, Stats
 from cluster.panel import RunDisplay, plain_line
-from cluster.program import Machine, plan
+from cluster.program import Machine, check_kinds_at_home, plan
 from cluster.run_folder import RunFolder, changed_settings, check_run, configure_run, lock_run
 from cluster.snapshot import Snapshot
 from cluster.stopping import stop_request
@@ -113,14 +113,13 @@ def show_plan(
     check_run(folder, config)
     target, machine = console(), Machine.here()
     mirrored_as = Restoring(resume, folder, config=config.mirror, say=_say).look() if resume else None
-    if mirrored_as is None:
-        check_mirror(config.mirror, folder)
+    check_mirror(config.mirror, folder, successor_of=mirrored_as.token if mirrored_as else None)
     target.print(dump(config), end="", markup=False)
 
     def say(text: str) -> None:
         target.print(f"# {text}", markup=False, soft_wrap=True)
 
-    if mirrored_as is not None:
+    if mirrored_as is not None and not folder.exists():
         say(f"{folder.typed}: restored from {resume}, {mirrored_in_words(mirrored_as)}")
     else:
         say(_beginning(folder, config))
@@ -128,6 +127,10 @@ def show_plan(
             say(f"begins with {in_words(first)}")
     for change in changed_settings(folder.config(), config) if folder.exists() else ():
         say(f"  changed: {change}")
+    try:
+        check_kinds_at_home(config, machine)
+    except UsageError as error:  # on a cluster there may be such machines
+        say(f"{error.what} here: {error.why}")
     say(f"size: {size}, on {machine.cpus} cores and {machine.gpus} GPUs")
     say(
         "who would take part: "
@@ -183,15 +186,22 @@ def train(
     """Train until a stop bound or Ctrl-C; what the folder holds already is where it goes on.
 
     A run that begins does so with the weights `first`; None: untrained ones. With `resume`, where the run is mirrored,
-    the folder is restored from there first.
+    the folder is restored from there first, unless it is here and as new.
 
     Raises:
         TamenError: when the run cannot start or go on; what was acknowledged is in the folder.
     """
     workload_of(config).experience()  # a game or environment that is not there must not leave a folder behind
+    if address is None:
+        check_kinds_at_home(config, Machine.here())
+    successor_of = None
     if resume is not None:
-        Restoring(resume, folder, config=config.mirror, say=_say).run(config)
-    check_mirror(config.mirror, folder)
+        restoring = Restoring(resume, folder, config=config.mirror, say=_say)
+        newest = restoring.look()
+        check_mirror(config.mirror, folder, successor_of=newest.token)  # before all of it is brought
+        successor_of = restoring.run(config)
+    else:
+        check_mirror(config.mirror, folder)
     before = folder.config() if folder.exists() else None
     beginning = _beginning(folder, config)
     refuse_imitation(folder)
@@ -208,7 +218,7 @@ def train(
             target.print(f"  changed: {change}", markup=False)
         observer = Observer(folder.typed, config, evaluations_file=folder.evaluations_file)
         chosen = make_engine(engine, config, folder, address=address, report=observer.note)
-        with mirrored(config.mirror, folder, report=observer.note) as mirror:
+        with mirrored(config.mirror, folder, report=observer.note, successor_of=successor_of) as mirror:
             chosen = chosen if mirror is None else _Mirrored(chosen, mirror)
             snapshot = run_engine(chosen, observer, config, folder, plain=plain, metrics_port=metrics_port)
             if snapshot is not None:
@@ -221,29 +231,35 @@ def train(
 
 
 class _Mirrored:
-    """An engine whose run's folder is mirrored while it goes on."""
+    """An engine whose run's folder is mirrored while it goes on; the place is taken once the engine has started."""
 
     def __init__(self, engine: Engine, mirror: Mirror) -> None:
         self._mirror = mirror
         self._engine = engine
-        self.advance, self.metrics, self.stop = engine.advance, engine.metrics, engine.stop
+        self.metrics, self.stop = engine.metrics, engine.stop
 
     def start(self) -> None:
         self._engine.start()
+        self._mirror.claim()
         self._mirror.start()
+
+    def advance(self, seconds: float) -> None:
+        self._engine.advance(seconds)
+        self._mirror.refuse_taken()
 
     def stats(self) -> Stats:
         return {**self._engine.stats(), "mirror": self._mirror.stats()}
 
 
 def _finish(mirror: Mirror, config: RunConfig) -> None:
-    """Wait until what the run left is mirrored, and say whether it is."""
+    """Wait until what the run left is mirrored, and say whether it is. Raises ClusterError when its place was taken."""
     if mirror.fails:
         _say(f"tries to mirror what is new, for at most {config.mirror.finish_seconds:g} s; Ctrl-C ends that")
     if mirror.finish():
         _say(f"mirrored to {config.mirror.url}")
-    else:
-        _say(f"not all of it is mirrored to {config.mirror.url}: the folder here is newer")
+        return
+    mirror.refuse_taken()
+    _say(f"not all of it is mirrored to {config.mirror.url}: the folder here is newer")
 
 
 def _say(text: str) -> None:
@@ -291,7 +307,8 @@ def run_engine(
     log, numbers = text_log(folder.log_file), RunLog(folder.root, report=observer.note)
     boards = LastBoard(config.game) if config.environment is None else None
     observer.log_to(log.info)
-    if (short := short_grace(os.environ)) is not None:
+    mirror_seconds = 0.0 if config.mirror.url is None else config.mirror.finish_seconds
+    if (short := short_grace(os.environ, mirror_seconds=mirror_seconds)) is not None:
         observer.note(short)
     with (
         stop_request() as stop,

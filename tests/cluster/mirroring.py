@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +110,9 @@ class FaultyPlace(Place):
         self.operations.append((operation, name))
         FaultyPlace.fault(operation, name)
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, most: int) -> bytes:
         self._meet("read", name)
-        return super().read(name)
+        return super().read(name, most)
 
     def write(self, name: str, data: bytes) -> None:
         self._meet("write", name)
@@ -126,9 +126,9 @@ class FaultyPlace(Place):
         self._meet("sizes", folder)
         return super().sizes(folder)
 
-    def delete(self, names: Sequence[str]) -> None:
-        self._meet("delete", names[0])
-        super().delete(names)
+    def delete(self, name: str) -> None:
+        self._meet("delete", name)
+        super().delete(name)
 
 
 @contextlib.contextmanager
@@ -155,3 +155,11 @@ def playing(replay: ReplayBuffer, run: RunFolder, acknowledged: list[int]) -> An
         stop.set()
         thread.join(30)
     assert failed == []
+
+
+def until(reached: Callable[[], bool]) -> None:
+    """Wait for what is to come within seconds."""
+    deadline = time.monotonic() + 30
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

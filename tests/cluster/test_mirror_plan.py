@@ -156,7 +156,10 @@ def test_a_manifest_names_no_file_outside_of_the_run(path: str) -> None:
         Manifest.decode(foreign.encode(), source="it")
 
 
-@pytest.mark.parametrize("piece", [Piece("../x", 5), Piece("a1", 0), Piece("", 5)])
+@pytest.mark.parametrize(
+    "piece",
+    [Piece("../x", 5), Piece("a1", 0), Piece("", 5), Piece("a1", PIECE_BYTES + 1), Piece("a1", 10**15)],
+)
 def test_a_manifest_names_no_foreign_object(piece: Piece) -> None:
     with pytest.raises(DataError, match="no manifest of a mirror"):
         Manifest.decode(replace(MANIFEST, files={"a": (piece,)}).encode(), source="it")

@@ -2,13 +2,17 @@
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.mirror import Mirror, TakenOverError
 from cluster.mirror_manifests import file_of, object_of, read_manifest
 from cluster.mirror_place import Place
+from cluster.mirror_plan import Manifest, Piece
+from cluster.mirror_record import Record
 from cluster.mirror_restore import Restoring
 from cluster.run_folder import RunFolder
 from configs.schema import MirrorConfig
@@ -76,11 +80,11 @@ def test_a_restore_that_was_broken_off_goes_on(
 ) -> None:
     read, count = Place.read, [0]
 
-    def some(self: Place, name: str) -> bytes:
+    def some(self: Place, name: str, most: int) -> bytes:
         count[0] += 1
         if count[0] > 9:
             raise PermissionError("the network is gone")
-        return read(self, name)
+        return read(self, name, most)
 
     with monkeypatch.context() as patch:
         patch.setattr(Place, "read", some)
@@ -101,7 +105,7 @@ def test_pieces_that_are_deleted_meanwhile_lead_to_the_newer_manifest(
     mirror, gone, one_at_a_time = mirror_of(run, url), [], threading.Lock()
     read = Place.read
 
-    def go_on(self: Place, name: str) -> bytes:
+    def go_on(self: Place, name: str, most: int) -> bytes:
         with one_at_a_time:
             if name.startswith("objects/") and not gone:
                 gone.append(name)
@@ -109,7 +113,7 @@ def test_pieces_that_are_deleted_meanwhile_lead_to_the_newer_manifest(
                     checkpoint(run, number)
                     (run.root / "config.yaml").write_bytes((run.root / "config.yaml").read_bytes() + b"\n")
                     mirror.save()
-        return read(self, name)
+        return read(self, name, most)
 
     monkeypatch.setattr(Place, "read", go_on)
     there = restored(url, tmp_path / "there")
@@ -121,8 +125,7 @@ def test_pieces_that_are_deleted_meanwhile_lead_to_the_newer_manifest(
     ("case", "why", "fix"),
     [
         ("foreign", "never mirrored", "move it away, or give another --name"),
-        ("newer", "as new or newer", "mirror.url="),
-        ("older", "went on elsewhere", "move it away, or give another --name"),
+        ("older", "went on elsewhere", "mirror.take=true instead of --resume"),
     ],
 )
 def test_nothing_that_is_here_is_overwritten(tmp_path: Path, url: str, case: str, why: str, fix: str) -> None:
@@ -139,6 +142,75 @@ def test_nothing_that_is_here_is_overwritten(tmp_path: Path, url: str, case: str
     assert why in caught.value.why
     assert fix in caught.value.fix
     assert files_below(folder) == before
+
+
+@pytest.mark.parametrize("machine", ["first", "second"])
+def test_a_run_that_is_here_and_as_new_goes_on_without_being_brought(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, machine: str
+) -> None:
+    folder = tmp_path / "test" if machine == "first" else restored(url, tmp_path / "there").root
+    before, said = files_below(folder), []
+    monkeypatch.setattr("cluster.mirror_restore.Restoring._gather", None)
+    restored(url, folder, said)
+    assert files_below(folder) == before
+    assert said == [f"{folder.name} is here already, as new as what is mirrored to {url}"]
+
+
+@pytest.mark.parametrize("rounds", [1, 100])
+def test_what_a_run_that_lives_writes_during_the_restore_is_brought_and_its_place_taken(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, rounds: int
+) -> None:
+    run = RunFolder(tmp_path / "test")
+    mirror, written, one_at_a_time = mirror_of(run, url), [], threading.Lock()
+    mirror.save()
+    bring = Restoring._bring
+
+    def go_on(self: Restoring, manifest: Manifest, paths: list[str]) -> None:
+        bring(self, manifest, paths)
+        with one_at_a_time:
+            if len(written) < rounds:  # more often than any restore looks
+                checkpoint(run, 3 + len(written))
+                written.append(mirror.save())
+
+    monkeypatch.setattr(Restoring, "_bring", go_on)
+    restoring = Restoring(url, RunFolder(tmp_path / "there"), config=MirrorConfig(), say=[].append)
+    token = restoring.run(tiny_config())
+    there = RunFolder(tmp_path / "there")
+    assert newest_checkpoint(there) >= 2 + min(len(written), 2)
+    if rounds == 1:
+        assert Record.of(there.root).restored == (written[-1].number, token)
+
+    mirror.save()  # and it still lives
+    told: list[str] = []
+    second = Mirror(MirrorConfig(url=url), there, report=told.append, successor_of=token)
+    second.check()
+    second.claim()
+    assert "which ends when it sees that" in told[0]
+    with pytest.raises(TakenOverError):
+        mirror.save()
+    second.save()
+
+
+def test_a_damaged_or_hostile_place_leads_to_the_manifest_before(tmp_path: Path, url: str) -> None:
+    place = Place(url, timeout_seconds=1)
+    assert place.folder is not None
+    newest = read_manifest(place, 2)
+    endless = {"checkpoints/0000000009/trainer.pt": (Piece("ab", 10**15),)}
+    for number, told in ((3, replace(newest, number=3, files=endless)), (4, newest)):
+        (place.folder / file_of(number)).write_bytes(told.encode())
+    (place.folder / "manifests" / f"{10**25}.manifest").write_bytes(newest.encode())
+    (piece,) = newest.files["checkpoints/0000000002/trainer.pt"]
+    with (place.folder / object_of(piece)).open("r+b") as file:
+        file.truncate(1 << 40)  # what is read of it is bounded
+    there = restored(url, tmp_path / "there")
+    assert (games_of(there), newest_checkpoint(there)) == (10, 1)
+    mirror_of(there, url).save()  # numbers go on from the last one that can be
+
+
+def test_an_old_manifest_under_a_new_number_is_not_the_newest(tmp_path: Path, url: str) -> None:
+    manifests = tmp_path / "mirror" / "manifests"
+    (manifests / "0000000003.manifest").write_bytes((manifests / "0000000001.manifest").read_bytes())
+    assert newest_checkpoint(restored(url, tmp_path / "there")) == 2
 
 
 def test_a_run_of_another_game_is_refused_before_it_is_brought(tmp_path: Path, url: str) -> None:
@@ -163,12 +235,12 @@ def test_two_do_not_restore_one_run_at_once(
     monkeypatch.setattr("cluster.mirror_restore.LOCK_SECONDS", 0.05)
     read, refused = Place.read, []
 
-    def meanwhile(self: Place, name: str) -> Any:
+    def meanwhile(self: Place, name: str, most: int) -> Any:
         if name.startswith("objects/") and not refused:
             refused.append("")
             with pytest.raises(UsageError, match="is being restored by another process"):
                 restored(url, tmp_path / "there")
-        return read(self, name)
+        return read(self, name, most)
 
     monkeypatch.setattr(Place, "read", meanwhile)
     restored(url, tmp_path / "there")

@@ -17,7 +17,7 @@ import pytest
 
 from cluster.metrics_sinks import newest_moment
 from cluster.mirror import TakenOverError
-from cluster.mirror_manifests import manifest_numbers
+from cluster.mirror_manifests import manifest_numbers, object_of
 from cluster.mirror_place import Place
 from cluster.run_folder import RunFolder
 from core.errors import ClusterError
@@ -48,6 +48,8 @@ class BadDays(ThreadingHTTPServer):
     daemon_threads = True
     fault: Fault = staticmethod(lambda method, path: None)
     behind = ""
+    expired = ""
+    """A key that is refused."""
 
 
 class _Passing(BaseHTTPRequestHandler):
@@ -56,6 +58,9 @@ class _Passing(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.expired and f"={self.server.expired}/" in self.headers.get("Authorization", ""):
+            self._answer(400, {}, b"<Error><Code>ExpiredToken</Code><Message>of last hour</Message></Error>")
+            return
         status = self.server.fault(self.command, self.path)
         if status == 0:
             self.close_connection = True
@@ -180,6 +185,9 @@ def test_storage_that_cannot_be_reached_or_used_is_told_before_a_run(
     proxy.fault = lambda method, path: 403 if method == "PUT" else None
     with pytest.raises(ClusterError, match="cannot be mirrored to"):
         mirror_of(run, url)
+    proxy.fault = lambda method, path: 403 if method == "DELETE" or path.endswith("?delete") else None
+    with pytest.raises(ClusterError, match="cannot be mirrored to"):
+        mirror_of(run, url)
     proxy.fault = lambda method, path: None
     with pytest.raises(ClusterError, match="cannot be mirrored to s3://nobodys"):
         mirror_of(run, "s3://nobodys/runs")
@@ -187,6 +195,40 @@ def test_storage_that_cannot_be_reached_or_used_is_told_before_a_run(
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(ClusterError, match="cannot be mirrored to"):
         mirror_of(run, url)
+
+
+def test_keys_that_expire_are_read_again_from_where_they_were_renewed(
+    tmp_path: Path, bad_days: tuple[str, BadDays], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (url, proxy), run, keys = bad_days, a_run(tmp_path / "test"), tmp_path / "credentials"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+    keys.write_text("[default]\naws_access_key_id = FIRST\naws_secret_access_key = a\n")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    mirror = mirror_of(run, url)
+    mirror.save()
+    proxy.expired = "FIRST"
+    for _ in range(2):  # what was made anew before they were renewed is refused, too
+        with pytest.raises(OSError, match=r"of last hour|Bad Request"):
+            mirror.save()
+    keys.write_text("[default]\naws_access_key_id = SECOND\naws_secret_access_key = b\n")
+    checkpoint(run, 1)
+    mirror.save()
+    assert checkpoints(restored(url, tmp_path / "there")) == [1]
+
+
+def test_an_object_that_became_empty_leads_to_the_manifest_before(
+    tmp_path: Path, bad_days: tuple[str, BadDays]
+) -> None:
+    (url, _), run = bad_days, a_run(tmp_path / "test")
+    mirror, place = mirror_of(run, url), Place(url, timeout_seconds=10)
+    for number in (1, 2):
+        checkpoint(run, number)
+        newest = mirror.save()
+    (piece,) = newest.files["checkpoints/0000000002/trainer.pt"]
+    place.write(object_of(piece), b"")
+    assert checkpoints(restored(url, tmp_path / "there")) == [1]
 
 
 def test_a_run_on_ray_whose_machine_is_lost_goes_on_from_s3(
