@@ -1,10 +1,11 @@
 """What a learner's step costs: in 16 bits beside 32, and in four microbatches beside one.
 
-Usage: python benchmarks/learner_step.py [DEVICE] [BLOCKS] [CHANNELS]
-Prints one JSON object. Speed: rows a second of steps on 1,024 rows of 13×13 hex, the precisions in turn, each compared
-with fp32 of the same round. Memory: what steps add to what a process (on a GPU, the device) takes at its highest, for
-batches of four microbatches of 256 rows and for ones of a single such, as many microbatches of each. On a CPU every
-tensor is given pages of its own, for what the C library's heap keeps of what was freed is more than the difference.
+Usage: python benchmarks/learner_step.py [DEVICE] [BLOCKS] [CHANNELS] [GAME]
+Prints one JSON object, which `tamen plan cluster --measured` takes. Speed: rows a second of steps on 1,024 rows of a
+game (hex13), the precisions in turn, each compared with fp32 of the same round. Memory: what steps add to what a
+process (on a GPU, the device) takes at its highest, for batches of four microbatches of 256 rows and for ones of a
+single such, as many microbatches of each. On a CPU every tensor is given pages of its own, for what the C library's
+heap keeps of what was freed is more than the difference.
 
 By itself a CPU takes 3 blocks × 32 channels, shorter rounds, and one to two minutes: without instructions for bf16
 torch emulates it, a step takes 13 s, and one of 6 × 64 has eight times the products. Seconds are of the processor
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from cluster import environment
@@ -44,32 +46,46 @@ MICROBATCHES = 20
 """Of each of the two processes whose memory is compared."""
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where steps are taken, and of which network and game."""
+
+    device: str
+    blocks: int
+    channels: int
+    game: str
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--memory"]:
-        rows, device, blocks, channels = sys.argv[2:]
-        sys.stdout.write(str(memory_of_steps(int(rows), device, int(blocks), int(channels))))
+        rows, device, blocks, channels, game = sys.argv[2:]
+        setting = Setting(device, int(blocks), int(channels), game)
+        sys.stdout.write(str(memory_of_steps(int(rows), setting)))
         return
     device = sys.argv[1] if len(sys.argv) > 1 else "cpu"
     network = CPU_NETWORK if device == "cpu" else NETWORK
     blocks, channels = (
         int(sys.argv[k]) if len(sys.argv) > k else default for k, default in zip((2, 3), network, strict=True)
     )
+    setting = Setting(device, blocks, channels, sys.argv[4] if len(sys.argv) > 4 else GAME)
     torch.set_num_threads(1)
     fastest = resolve("auto", device)
     report: dict[str, object] = {
         "device": device,
         "auto_precision": f"{fastest.name}: {fastest.why}",
+        "game": setting.game,
         "network": {"blocks": blocks, "channels": channels},
     }
-    report |= speeds(device, blocks, channels) | memory(device, blocks, channels)
-    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    report |= speeds(setting) | memory(setting)
+    sys.stdout.write(json.dumps(report) + "\n")
 
 
-def speeds(device: str, blocks: int, channels: int) -> dict[str, object]:
+def speeds(setting: Setting) -> dict[str, object]:
     """Time steps in each precision, in turn."""
+    device = setting.device
     names = ("fp32", "bf16", "fp16") if device != "cpu" else ("fp32", "bf16")
-    trainers = {name: trainer(name, device, blocks, channels) for name in names}
-    batch = random_batch(BATCH_ROWS)
+    trainers = {name: trainer(name, setting) for name in names}
+    batch = random_batch(BATCH_ROWS, setting.game)
     rounds, seconds = (CPU_ROUNDS, CPU_SECONDS) if device == "cpu" else (ROUNDS, SECONDS)
     clock = time.process_time if device == "cpu" else time.perf_counter
     for each in trainers.values():
@@ -98,12 +114,13 @@ def rows_per_second(each: Trainer, batch: Columns, seconds: float, clock: Callab
     return steps * BATCH_ROWS / (clock() - began)
 
 
-def memory(device: str, blocks: int, channels: int) -> dict[str, float]:
+def memory(setting: Setting) -> dict[str, float]:
     """Measure each size of batch in a process of its own."""
+    words = list(map(str, astuple(setting)))
     taken = {
         rows: int(
             subprocess.check_output(
-                [sys.executable, __file__, "--memory", str(rows), device, str(blocks), str(channels)],
+                [sys.executable, __file__, "--memory", str(rows), *words],
                 env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"},
             )
         )
@@ -117,14 +134,14 @@ def memory(device: str, blocks: int, channels: int) -> dict[str, float]:
     }
 
 
-def memory_of_steps(rows: int, device: str, blocks: int, channels: int) -> int:
+def memory_of_steps(rows: int, setting: Setting) -> int:
     """Return the bytes that steps take at their highest beyond what was taken before."""
     torch.set_num_threads(1)
-    each, batch = trainer("fp32", device, blocks, channels), random_batch(rows)
-    before = highest_bytes(device)
+    each, batch = trainer("fp32", setting), random_batch(rows, setting.game)
+    before = highest_bytes(setting.device)
     for _ in range(MICROBATCHES * MICROBATCH_ROWS // rows):
         each.step(batch)
-    return highest_bytes(device) - before
+    return highest_bytes(setting.device) - before
 
 
 def highest_bytes(device: str) -> int:
@@ -135,16 +152,18 @@ def highest_bytes(device: str) -> int:
     return 1024 * int(line.split()[1])
 
 
-def trainer(precision: str, device: str, blocks: int, channels: int) -> Trainer:
-    network = NetworkConfig.model_validate({"blocks": blocks, "channels": channels, "precision": precision})
+def trainer(precision: str, setting: Setting) -> Trainer:
+    size = {"blocks": setting.blocks, "channels": setting.channels}
+    network = NetworkConfig.model_validate(size | {"precision": precision})
     config = LearnerConfig(batch_rows=BATCH_ROWS, microbatch_rows=MICROBATCH_ROWS, warmup_steps=0)
     objective = BoardObjective(config)
-    return new_trainer(make_game(GAME).board, network, config, objective, seed=0, device=device)
+    board = make_game(setting.game).board
+    return new_trainer(board, network, config, objective, seed=0, device=setting.device)
 
 
-def random_batch(rows: int) -> Columns:
+def random_batch(rows: int, game_name: str) -> Columns:
     """Return rows of no meaning: what a step costs does not depend on it."""
-    rng, game = np.random.default_rng(0), make_game(GAME)
+    rng, game = np.random.default_rng(0), make_game(game_name)
     zeros = np.zeros(rows, np.int64)
     policy = rng.random((rows, game.num_actions), np.float32)
     return {

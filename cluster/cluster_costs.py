@@ -18,16 +18,22 @@ MOST_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number and where it is from; `game` when it holds for one alone."""
+    """A number and where it is from.
+
+    Attributes:
+        game: that it holds for, "" for all.
+        network: blocks and channels that it holds for, None for all.
+    """
 
     value: float
     source: str
     game: str = ""
+    network: tuple[int, int] | None = None
 
 
 MEASURED_BEFORE = {
-    "evals_per_core_s": Figure(9_211 / 2, "selfplay_2core-avx2, 3 x 32", "hex13"),
-    "server_evals_per_s": Figure(9_211 / 0.83 / 2, "selfplay_2core-avx2, 3 x 32", "hex13"),
+    "evals_per_core_s": Figure(9_211 / 2, "selfplay_2core-avx2, 3 x 32", "hex13", (3, 32)),
+    "server_evals_per_s": Figure(9_211 / 0.83 / 2, "selfplay_2core-avx2, 3 x 32", "hex13", (3, 32)),
     "actor_eval_seconds": Figure(
         1 / 370_000 + 0.0012 / 512, "docs/STATUS.md (search), selfplay_2core-avx2 (a call)"
     ),
@@ -37,14 +43,15 @@ MEASURED_BEFORE = {
     "draw_seconds": Figure(1 / 2_100_969, "replay_2core-avx2"),
     "row_bytes": Figure(543.0, "replay_2core-avx2, not compressed", "hex13"),
     "disk_bytes_per_s": Figure(380e6, "scale_2core-avx512, files of 0.6 MB"),
-    "learner_rows_per_s": Figure(964.0, "learner_step_2core-avx2, 3 x 32", "hex13"),
+    "learner_rows_per_s": Figure(964.0, "learner_step_2core-avx2, 3 x 32", "hex13", (3, 32)),
     "weights_seconds_per_byte": Figure(0.020 / 10.1e6, "broadcast_2core-avx2"),
-    "part_seconds": Figure(2.02e-4, "scale_2core-avx512"),
-    "pair_seconds": Figure(3.05e-7, "scale_2core-avx512"),
+    "part_seconds": Figure(1.8e-5, "scale_2core-avx512"),
+    "ask_seconds": Figure(3.4e-4, "scale_2core-avx512"),
 }
 """By name, as `cluster.cluster_model.Costs` has them; `weights_seconds_per_byte` is of a core, for each server. Sources
 are files of benchmarks/results."""
 
+OF_A_NETWORK = {name for name, figure in MEASURED_BEFORE.items() if figure.network is not None}
 Result = Mapping[str, Any]
 
 
@@ -72,14 +79,24 @@ def read_costs(files: Sequence[Path], **given: float | None) -> dict[str, Figure
             chunks.append((result["config"]["actors"]["chunk_rows"], told.pop("inserts_per_s")))
         if not all(value > 0 and np.isfinite(value) for value in told.values()):
             raise _unknown(file, "it has figures that are not above 0")
-        game = result.get("config", {}).get("game", "")
-        figures |= {name: Figure(value, str(file), game) for name, value in told.items()}
+        figures |= _figures(told, result, source=str(file))
     if chunks:
         fixed, each = _cost_of_chunks(chunks)
         source = f"{len(chunks)} files of bench replay"
         figures |= {"chunk_seconds": Figure(fixed, source), "row_seconds": Figure(each, source)}
     told_here = {name: Figure(value, "as given") for name, value in given.items() if value is not None}
     return figures | told_here
+
+
+def _figures(told: Mapping[str, float], result: Result, *, source: str) -> dict[str, Figure]:
+    """Return what a benchmark told, with the game and, where it matters, the network that it was told of."""
+    of = result.get("config", result)
+    network = of.get("network")
+    size = None if network is None else (int(network["blocks"]), int(network["channels"]))
+    return {
+        name: Figure(value, source, of.get("game", ""), size if name in OF_A_NETWORK else None)
+        for name, value in told.items()
+    }
 
 
 def _read(file: Path) -> Result:
@@ -119,11 +136,12 @@ def _of_broadcast(result: Result) -> dict[str, float]:
 
 
 def _of_learner(result: Result) -> dict[str, float]:
-    return {"learner_rows_per_s": max(result["rows_per_s"].values())}
+    precision = result["auto_precision"].partition(":")[0]  # in which a run would learn there
+    return {"learner_rows_per_s": result["rows_per_s"][precision]}
 
 
 def _of_driver(result: Result) -> dict[str, float]:
-    return {name: max(1e-12, result[name]) for name in ("part_seconds", "pair_seconds")}
+    return {name: max(1e-12, result[name]) for name in ("part_seconds", "ask_seconds")}
 
 
 _READERS: tuple[tuple[str, Callable[[Result], dict[str, float]]], ...] = (
@@ -131,7 +149,7 @@ _READERS: tuple[tuple[str, Callable[[Result], dict[str, float]]], ...] = (
     ("inserts_per_s", _of_replay),
     ("selfplay_loss_ratio", _of_broadcast),
     ("one_microbatch_megabytes", _of_learner),
-    ("pair_seconds", _of_driver),
+    ("ask_seconds", _of_driver),
 )
 """By a key that no other benchmark has."""
 
@@ -156,5 +174,5 @@ def _unknown(file: Path, why: str) -> DataError:
     return DataError(
         f"{file} tells nothing that was measured",
         why=why,
-        fix="give what tamen bench selfplay, replay or broadcast printed with --json (docs/scale.md)",
+        fix="give what tamen bench selfplay, replay or broadcast printed with --json, or a script of docs/scale.md",
     )

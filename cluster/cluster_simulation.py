@@ -6,7 +6,8 @@ learner by more than the slack. The learner draws a parcel's worth at a time. Ve
 after the other, and what does not get through before the next ones are there is skipped. A machine that is told to go
 makes nothing more; parcels that are not acknowledged when it goes are lost.
 
-Parcels are as large as a bounded number of events allows.
+Parcels are as large as a bounded number of events allows. What both share, and this can tell nothing of, are the costs
+and `lost_at_start`: games are not played out, and what a stay loses with them is the closed form's mean.
 """
 
 import heapq

@@ -9,8 +9,12 @@ from core.restarts import RestartPolicy
 
 DISK_FULL_PERCENT = 90
 MEMORY_FULL_RATIO = 0.9
+SETTLING_SECONDS = 60
+"""After Prometheus first looks, until it has read every machine; what counted before then is not new."""
 SYNC_FACTOR = 5.0
 """Times the healthy bound: large networks take longer, a run suffers where they take so long."""
+MIRROR_MINUTES = 3
+"""That it stays behind by its own judgement: a round may be late, and the next one ends that."""
 RESTARTS = RestartPolicy().max_failures // 4
 """In ten minutes; one part that dies four times as often within five ends the run."""
 
@@ -39,30 +43,41 @@ class Alert:
 def grew(name: str, by: str, *, more_than: float = 0, minutes: int = 10) -> str:
     """Return an expression that holds where a counter has grown by more than that within the last minutes.
 
-    A counter is not there before it first counts, so that of a first mishap is new, and has not grown.
+    A counter is not there before it first counts, so that of a first mishap is new, and has not grown. One that was
+    there when Prometheus first looked may be of long ago.
     """
     window = f"{minutes}m"
+    looked = f"scalar(min({_first_seen('up', window)}))"
 
     def of(called: str) -> str:
+        new = f"{called} and {_first_seen(called, window)} > {looked} + {SETTLING_SECONDS}"
         return (
             f"sum by ({by}) (increase({called}[{window}])) > {more_than:g}"
-            f" or sum by ({by}) ({called} unless {called} offset {window}) > {more_than:g}"
+            f" or sum by ({by}) ({new}) > {more_than:g}"
         )
 
     return either(name, of)
 
 
-def stands_still(alive: str, name: str, *, minutes: int) -> str:
-    """Return an expression that holds where a run writes the gauge `alive`, and a counter of it does not grow.
+def _first_seen(called: str, window: str) -> str:
+    """Return an expression for when each series was first read within the last `window`, in seconds since 1970."""
+    return f"min_over_time(timestamp({called})[{window}:10s])"
 
-    Counters of a run that has ended stay in Ray's books for ever; gauges are gone after 20 s.
+
+def stands_still(alive: str, name: str, *, minutes: int) -> str:
+    """Return an expression that holds where a run wrote the gauge `alive` for so long, and a counter has not grown.
+
+    Counters of a run that has ended stay in Ray's books for ever; gauges are gone after 20 s. A run that has just begun
+    has no counter yet.
     """
     grows = either(name, lambda called: f"sum by (run) (increase({called}[{minutes}m])) > 0")
-    return f"{_gauge(alive)} unless on (run) {grows}"
+    return f"{_gauge(alive)} and on (run) {_gauge(alive, ago=minutes)} unless on (run) {grows}"
 
 
-def _gauge(name: str) -> str:
-    return either(name, lambda called: f"max by (run) ({called})")
+def _gauge(name: str, *, ago: int = 0) -> str:
+    """Return the expression of a run's gauge, now or some minutes ago."""
+    when = f" offset {ago}m" if ago else ""
+    return either(name, lambda called: f"max by (run) ({called}{when})")
 
 
 def _healthy_until(name: str) -> float:
@@ -89,7 +104,7 @@ _OF_RUNS = (
     ),
     Alert(
         "TamenLearnerStandsStill",
-        stands_still("tamen_learner_data_wait_ratio", "tamen_learner_steps_total", minutes=15),
+        stands_still("tamen_replay_rows", "tamen_learner_steps_total", minutes=15),
         5,
         "critical",
         f"{_OF_RUN} has taken no learner step for 15 minutes",
@@ -221,8 +236,8 @@ _OF_MACHINES = (
 _OF_MIRRORS = (
     Alert(
         "TamenMirrorBehind",
-        f"{_gauge('tamen_mirror_lag_seconds')} > {_healthy_until('tamen_mirror_lag_seconds'):g}",
-        0,
+        f"{_gauge('tamen_mirror_lag_seconds')} and on (run) {_gauge('tamen_mirror_behind')} > 0",
+        MIRROR_MINUTES,
         "critical",
         f"what {_OF_RUN} has done for {{{{ $value | humanizeDuration }}}} is on one disk alone",
         "log.txt of the run names the cause: storage that cannot be reached, or too slow for what is new",

@@ -41,7 +41,7 @@ def examine_cluster(
         return
     try:
         nodes = _nodes()
-        yield _of_all(nodes)
+        yield of_all(nodes)
         yield from compare(_ask(nodes, patience_seconds))
         yield disk_of_runs(runs)
     finally:
@@ -66,10 +66,15 @@ def _nodes() -> list[Node]:
     return sorted(nodes, key=lambda node: not node.is_home)
 
 
-def _of_all(nodes: Sequence[Node]) -> Finding:
+def of_all(nodes: Sequence[Node]) -> Finding:
+    """Say how much there is, and whether any of it is for a run: machines without cores take no part."""
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     machines = f"{len(nodes)} machine{'s' if len(nodes) > 1 else ''}"
-    return Finding("cluster", f"{machines}, on which Ray counts {cpus} cores and {gpus} GPUs", "ok")
+    said = f"{machines}, on which Ray counts {cpus} cores and {gpus} GPUs"
+    if not cpus:
+        fix = "start Ray there with --num-cpus, or without it: then all cores count"
+        return Finding("cluster", f"{said}: only home would play, with one actor", "warn", fix)
+    return Finding("cluster", said, "ok")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ def _try(url: str) -> Finding:
 
 
 def _unreachable(url: str, why: str) -> Finding:
-    fix = (
-        "see that the bucket is there, and to keys and endpoint: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws"
-    )
+    fix = "see that the place is there, and that who runs this may write to it"
+    if url.startswith("s3:"):
+        fix = "see that the bucket is there, and to keys and endpoint: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws"
     return Finding("storage", f"{url}: {why}", "bad", fix)

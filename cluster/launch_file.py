@@ -15,16 +15,23 @@ import yaml
 
 from cluster.doctor import Finding
 from cluster.environment import CHECKOUT
-from configs.words import did_you_mean
+from configs.words import did_you_mean, nearest
 
 MARKET = "ray.io/market-type"
-_SPOT = re.compile(r"MarketType: spot|provisioningModel: SPOT|preemptible: true|priority: Spot")
-"""What the clouds call a machine that may be taken away, as YAML writes it."""
+_NEEDED = {
+    "aws": (("region",), "InstanceType"),
+    "gcp": (("project_id", "region", "availability_zone"), "machineType"),
+    "azure": (("subscription_id", "resource_group", "location"), "vmSize"),
+}
+"""Keys of the provider, and of each type of machine, without which Ray fails when it has made a part of the cluster."""
 _SECRET = re.compile(
-    r"\bAKIA[0-9A-Z]{16}\b|PRIVATE KEY-----|\bgh[pousr]_\w{30,}|\bhf_\w{30,}|\b[0-9a-f]{64}\b"
+    r"\bAKIA[0-9A-Z]{16}\b|PRIVATE KEY-----|\bgh[pousr]_\w{30,}|\bhf_\w{30,}|(?<!sha256:)\b[0-9a-f]{64}\b"
     r"|(?i:secret_access_key|secret_key|password|passwd|RAY_AUTH_TOKEN|api_key)[\"']?\s*[:=]\s*[^\s$#]"
 )
-"""Keys of AWS, private keys, tokens of GitHub, Hugging Face and Ray, and what is called a secret."""
+"""Keys of AWS, private keys, tokens of GitHub, Hugging Face and Ray, and what is called a secret.
+
+An image that is named by its digest is none.
+"""
 
 
 def examine_launch_file(path: Path) -> Iterator[Finding]:
@@ -37,13 +44,11 @@ def examine_launch_file(path: Path) -> Iterator[Finding]:
         yield Finding("file", f"{path}: {error}", "bad", "name a file as those in cluster/ray_up")
         return
     except (yaml.YAMLError, ValueError) as error:
-        said = " ".join(str(error).split())
-        yield Finding(
-            "file", f"{path}: {said}", "bad", "the files in cluster/ray_up are examples that Ray can read"
-        )
+        fix = "aws-spot.yaml and its like in cluster/ray_up are examples; kuberay.yaml is for `kubectl apply`"
+        yield Finding("file", f"{path}: {_in_words(error)}", "bad", fix)
         return
     yield Finding("file", f"{path}: {config['cluster_name']} on {config['provider']['type']}", "ok")
-    yield _left_open(text)
+    yield _left_open(text, config)
     yield _secrets(text)
     yield from _mounts(config)
     yield _authentication(config)
@@ -52,6 +57,14 @@ def examine_launch_file(path: Path) -> Iterator[Finding]:
         fix = "write max_workers, the most machines of all types together, which is what it may cost at most"
         yield Finding("limit", f"none: Ray takes {config['max_workers']}", "warn", fix)
     yield from _machines(config)
+
+
+def _in_words(error: Exception) -> str:
+    """Return what is wrong in one line; YAML tells the place in five."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        what = ", ".join(part for part in (error.context, error.problem) if part)
+        return f"line {error.problem_mark.line + 1}: {what}"
+    return " ".join(str(error).split())
 
 
 def _as_ray_reads_it(config: Any) -> dict[str, Any]:
@@ -76,7 +89,34 @@ def _as_ray_reads_it(config: Any) -> dict[str, Any]:
         raise ValueError(f"{where}: {error.message}{_meant(error)}") from error
     except (Exception, SystemExit) as error:
         raise ValueError(f"Ray cannot read it: {error!r}") from error
+    _has_what_the_cloud_needs(full)
     return full
+
+
+def _has_what_the_cloud_needs(config: dict[str, Any]) -> None:
+    """Raise ValueError when a key is missing by which Ray asks the cloud; its schema knows none of them."""
+    cloud = config["provider"]["type"]
+    if cloud not in _NEEDED:
+        return
+    of_provider, of_machine = _NEEDED[cloud]
+    machines = {
+        f"{name}.node_config": _machine_of(kind) for name, kind in config["available_node_types"].items()
+    }
+    for where, section, needed in (
+        ("provider", config["provider"], of_provider),
+        *((where, section, (of_machine,)) for where, section in machines.items()),
+    ):
+        for key in needed:
+            if key not in section:
+                near = nearest(key, list(section))
+                meant = f"; is {near[0]} what was meant?" if near else ""
+                raise ValueError(f"{where} has no {key}{meant}")
+
+
+def _machine_of(kind: dict[str, Any]) -> dict[str, Any]:
+    """Return where a type of machine says how it is made."""
+    node = kind["node_config"]
+    return node.get("azure_arm_parameters", node)
 
 
 def _meant(error: Any) -> str:
@@ -97,12 +137,31 @@ def _secrets(text: str) -> Finding:
     return Finding("secrets", "none in the file", "ok")
 
 
-def _left_open(text: str) -> Finding:
+def _left_open(text: str, config: dict[str, Any]) -> Finding:
+    """Say what waits to be filled in, or was filled in with nothing, as by a command for an image that failed."""
     lines = [number for number, line in enumerate(text.splitlines(), 1) if "EDIT" in line.split("#")[0]]
     if lines:
         said = f"to be filled in: line {', '.join(map(str, lines))}"
         return Finding("left open", said, "bad", "the comment there, or docs/cluster.md, says with what")
+    kinds = config["available_node_types"].items()
+    if empty := [key for name, kind in kinds for key in _empty(kind["node_config"], name)]:
+        fix = (
+            "write what docs/cluster.md says; the command there that should have filled it in may have failed"
+        )
+        return Finding("left open", f"without a value: {', '.join(empty)}", "bad", fix)
     return Finding("left open", "nothing", "ok")
+
+
+def _empty(value: Any, where: str) -> Iterator[str]:
+    """Yield the keys below `where` that have no value, which clouds answer with riddles."""
+    if value is None or value == "":
+        yield where
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _empty(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _empty(item, f"{where}[{number}]")
 
 
 def _mounts(config: dict[str, Any]) -> Iterator[Finding]:
@@ -167,18 +226,19 @@ def _versions(config: dict[str, Any]) -> Finding:
 
 
 def _packages(command: str) -> list[str]:
-    """Return what the `pip install` in a command names; an address counts as a package without a version."""
-    found = re.search(r"\bpip3? install (.*)", command)
-    if found is None or " -r " in f" {found[1]} ":
-        return []
-    quoted = re.findall(r"""'[^']*'|"[^"]*"|\S+""", found[1].split("&&")[0])
-    return [word.strip("'\"") for word in quoted if not word.startswith("-")]
+    """Return what each `pip install` in a command names; an address counts as a package without a version."""
+    named = []
+    for found in re.finditer(r"\bpip3? install ((?:'[^']*'|\"[^\"]*\"|[^;&|\n])*)", command):
+        words = re.findall(r"""'[^']*'|"[^"]*"|\S+""", found[1])
+        if "-r" not in words:
+            named += [word.strip("'\"") for word in words if not word.startswith("-")]
+    return named
 
 
 def _machines(config: dict[str, Any]) -> Iterator[Finding]:
     kinds = config["available_node_types"]
     head = config["head_node_type"]
-    if _SPOT.search(yaml.safe_dump(kinds[head]["node_config"], width=10_000)):
+    if _is_spot(kinds[head]):
         yield Finding(
             "head", "may be taken away, and the run with it", "bad", "only others may be spot machines"
         )
@@ -191,9 +251,26 @@ def _machines(config: dict[str, Any]) -> Iterator[Finding]:
         if name == head:
             continue
         said = f"{kind['min_workers']} kept, at most {kind['max_workers']}"
-        if MARKET in kind.get("labels", {}):
-            yield Finding(name, f"{said}, {kind['labels'][MARKET]}", "ok")
+        label, is_spot = kind.get("labels", {}).get(MARKET), _is_spot(kind)
+        if label is not None and is_spot != (label == "spot"):
+            asked = "spot machines" if is_spot else "machines at the full price, which stay"
+            fix = "make the label and what node_config asks for agree, as in the files of cluster/ray_up"
+            yield Finding(name, f"{said}; its label is {label}, and it asks for {asked}", "warn", fix)
+        elif label is not None:
+            yield Finding(name, f"{said}, {label}", "ok")
         else:
             yield Finding(
                 name, f"{said}, without a label", "warn", f"labels: {{{MARKET}: spot}}, or on-demand"
             )
+
+
+def _is_spot(kind: dict[str, Any]) -> bool:
+    """Whether machines of a type may be taken away, in the words of AWS, Google Cloud and Azure."""
+    node = _machine_of(kind)
+    market, scheduling = (node.get(key) or {} for key in ("InstanceMarketOptions", "scheduling"))
+    return (
+        market.get("MarketType") == "spot"
+        or scheduling.get("provisioningModel") == "SPOT"
+        or scheduling.get("preemptible") is True
+        or node.get("priority") == "Spot"
+    )

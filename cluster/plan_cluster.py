@@ -192,8 +192,9 @@ def show_cluster(result: Mapping[str, Any], figures: Mapping[str, Figure], *, co
     off = max(abs(point["simulated_over_closed"] - 1) for point in points)
     target.print(
         Text(
-            "shares are of what each part can do; what is above 100% is asked of it, and not done. Played out event"
-            f" by event, rows/s are within {off:.1%} of this."
+            "shares are of what each part can do; what is above 100% is asked of it, and not done. With"
+            f" interruptions, queues and luck played out event by event, rows/s are within {off:.1%} of this; costs,"
+            " and what a machine loses with its games, are the same in both."
         )
     )
     target.print(_knob_table(result))
@@ -225,7 +226,30 @@ def _preface(layout: Mapping[str, Any], figures: Mapping[str, Figure], config: R
         lines.append(
             f"Some of it is of {', '.join(foreign)}, and not of {config.game}: measure it, and give --measured."
         )
-    return lines
+    return lines + _of_other_networks(figures, (config.network.blocks, config.network.channels))
+
+
+def _of_other_networks(figures: Mapping[str, Figure], network: tuple[int, int]) -> list[str]:
+    """Say which figures are of networks of another size, and how many times their products this one has."""
+    measured: dict[tuple[int, int], list[str]] = {}
+    for name, figure in figures.items():
+        if figure.network not in (None, network):
+            measured.setdefault(figure.network, []).append(name)
+    return [
+        f"{', '.join(names)}: of {_size(of)}, and not of {_size(network)}, whose blocks have"
+        f" {_rate(_products(network) / _products(of))} times its products. Measure it, and give --measured."
+        for of, names in measured.items()
+    ]
+
+
+def _size(network: tuple[int, int]) -> str:
+    return f"{network[0]} x {network[1]}"
+
+
+def _products(network: tuple[int, int]) -> int:
+    """Return what the convolutions of a network's blocks take, in units of those of one channel."""
+    blocks, channels = network
+    return blocks * channels**2
 
 
 def _source_table(figures: Mapping[str, Figure]) -> Table:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Readies a machine of a cluster: the token, Python 3.11, what requirements.lock names, compiled kernels, the shell's
-# settings. Runs again without harm.
+# Readies a machine of a cluster: the token, Python 3.11, tmux, what requirements.lock names, compiled kernels, the
+# shell's settings. Runs again without harm.
 #
 # usage: setup_node.sh [cpu|cuda]   which build of torch; cpu is 0.2 GB, cuda 3 GB
 set -euo pipefail
@@ -34,11 +34,15 @@ install_packages() {
     as_root "${quiet[@]}" apt-get "${wait[@]}" install -y -qq software-properties-common
     as_root add-apt-repository -y ppa:deadsnakes/ppa
   fi
-  as_root "${quiet[@]}" apt-get "${wait[@]}" install -y -qq make python3.11 python3.11-venv
+  apt-cache show python3.11 >/dev/null 2>&1 || fail "Python 3.11 is not to be had here" \
+    "Debian 12 has it, and Ubuntu by the deadsnakes archive; other releases have another Python" \
+    "take a machine with one of them, or install Python 3.11 with venv by hand, and run 'ray up' again"
+  as_root "${quiet[@]}" apt-get "${wait[@]}" install -y -qq make tmux python3.11 python3.11-venv
 }
 
-if ! python3.11 -c 'import ensurepip' 2>/dev/null || ! command -v make >/dev/null; then
-  command -v apt-get >/dev/null || fail "Python 3.11 with venv, or make, is missing here" \
+# tmux: `ray exec --tmux` starts a run in it on the head.
+if ! { python3.11 -c 'import ensurepip' 2>/dev/null && command -v make && command -v tmux; } >/dev/null; then
+  command -v apt-get >/dev/null || fail "Python 3.11 with venv, make or tmux is missing here" \
     "only Debian and Ubuntu are set up by this script" "install them, and run 'ray up' again"
   install_packages
 fi

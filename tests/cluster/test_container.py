@@ -12,6 +12,9 @@ import jsonschema
 import pytest
 import yaml
 
+from cluster.jobs import GRACE_SECONDS, short_grace
+from configs.schema import MirrorConfig
+
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS: dict[str, Any] = json.loads(gzip.decompress((ROOT / "tests/data/kuberay_crds.json.gz").read_bytes()))
 
@@ -114,6 +117,44 @@ def test_pods_have_labels_shared_memory_and_no_rights(pods: dict[str, dict[str, 
         assert pod["securityContext"]["runAsUser"] == int(user)
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert pod["terminationGracePeriodSeconds"] > 30  # for which Ray drains itself
+
+
+def kept_by_kubernetes(cores: int, gib: float) -> tuple[float, float]:
+    """Cores and GiB of a node that pods do not get on GKE, which keeps the most (its page "Plan node sizes").
+
+    6 % of the first core, 1 % of the next, 0.5 % of two more and 0.25 % of the others; 25 % of the first 4 GiB, 20 % of
+    the next 4, 10 % of the next 8, 6 % of the others, and 100 MiB from where pods are ended. The small pods that are on
+    every node ask for some half a core and half a GiB.
+    """
+    of_cores = 0.06 + 0.01 + 2 * 0.005 + 0.0025 * (cores - 4)
+    of_memory = 0.25 * 4 + 0.2 * 4 + 0.1 * 8 + 0.06 * (gib - 16) + 100 / 1024
+    return of_cores + 0.5, of_memory + 0.5
+
+
+def test_pods_fit_on_the_nodes_that_the_page_asks_for(pods: dict[str, dict[str, Any]]) -> None:
+    page = " ".join((ROOT / "docs" / "cluster.md").read_text().split())
+    asked = re.search(
+        r"a node of ([0-9]+) cores and ([0-9]+) GiB for the head and spot nodes of ([0-9]+) cores and ([0-9]+) GiB,"
+        r" of which pods ask for ([0-9]+) and ([0-9]+), and ([0-9]+) and ([0-9]+)",
+        page,
+    )
+    assert asked is not None
+    numbers = [int(number) for number in asked.groups()]
+    for name, node, told in (("head", numbers[:2], numbers[4:6]), ("spot", numbers[2:4], numbers[6:])):
+        requests = pods[name]["containers"][0]["resources"]["requests"]
+        wanted = [float(requests["cpu"]), gibibytes(requests["memory"])]
+        assert wanted == told
+        kept = kept_by_kubernetes(*node)
+        assert all(want <= has - keeps for want, has, keeps in zip(wanted, node, kept, strict=True)), name
+
+
+def test_a_job_that_is_stopped_has_time_to_save(documents: dict[str, dict[str, Any]]) -> None:
+    # KubeRay stops the job when a RayJob is deleted; Ray's own grace is 3 s.
+    variables = yaml.safe_load(documents["RayJob"]["spec"]["runtimeEnvYAML"])["env_vars"]
+    as_in_a_job = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", **variables}
+    assert all(isinstance(value, str) for value in variables.values())  # or Ray refuses them
+    assert short_grace(as_in_a_job) is None
+    assert int(variables["RAY_JOB_STOP_WAIT_TIME_S"]) >= GRACE_SECONDS + MirrorConfig().finish_seconds
 
 
 def test_the_job_runs_on_that_cluster(documents: dict[str, dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from cluster import doctor_storage
 from cluster.checkout import Code
 from cluster.doctor import GIB, Finding
+from cluster.doctor_cluster import of_all
 from cluster.doctor_nodes import Answer, Clock, compare
 from cluster.doctor_storage import examine_storage
 from cluster.environment import CHECKOUT
@@ -134,6 +135,15 @@ def test_machines_with_the_same_trouble_share_a_line() -> None:
 
     assert "spot-3" in complaint.said
     assert "and 36 more machines" in complaint.said
+
+
+def test_a_cluster_on_which_ray_counts_no_core_is_told() -> None:
+    home, far = (dataclasses.replace(each.node, cpus=0) for each in (HOME, FAR))
+
+    assert of_all([HOME.node, far]).verdict == "ok"
+    finding = of_all([home, far])
+    assert (finding.verdict, bool(finding.fix)) == ("warn", True)
+    assert "only home would play" in finding.said
 
 
 def test_home_needs_the_memory_of_a_run() -> None:

@@ -97,7 +97,32 @@ def test_without_a_limit_ray_has_its_own(tmp_path: Path) -> None:
         ("~/tamen: .", "~/tamen: ./nowhere", "copied", "nowhere is not here"),
         ("head_setup_commands: []", "head_setup_commands: [pip install boto3]", "versions", "boto3"),
         ("setup_commands:\n  - ~/tamen/cluster/ray_up/setup_node.sh cpu\n", "", "versions", "ray-wheels"),
+        (
+            "head_setup_commands: []",
+            "head_setup_commands: [pip install a==1 && pip install b; pip3 install c==1]",
+            "versions",
+            "any version is taken of b",
+        ),
         ("    labels: {ray.io/market-type: spot}\n", "", "spot", "without a label"),
+        (
+            "      InstanceMarketOptions:",
+            "      InstanceMarketOption:",
+            "spot",
+            "is spot, and it asks for machines at the full",
+        ),
+        (
+            "  region: us-west-2",
+            "  regoin: us-west-2",
+            "file",
+            "provider has no region; is regoin what was meant?",
+        ),
+        (
+            "      InstanceType: c6i",
+            "      InstanceTyp: c6i",
+            "file",
+            "spot.node_config has no InstanceType; is InstanceTyp what was meant?",
+        ),
+        ("    min_workers: 4 #", "     min_workers: 4 #", "file", "line 36: "),
     ],
 )
 def test_what_is_wrong_is_said(of: str, by: str, subject: str, said: str, tmp_path: Path) -> None:
@@ -106,6 +131,20 @@ def test_what_is_wrong_is_said(of: str, by: str, subject: str, said: str, tmp_pa
     complaints = bad(found(tmp_path, text.replace(of, by)))
     assert list(complaints) == [subject]
     assert said in complaints[subject]
+
+
+def test_an_image_that_a_command_did_not_tell_is_missed_before_a_machine_is_asked_for(tmp_path: Path) -> None:
+    text = (ROOT / "cluster" / "ray_up" / "aws-spot.yaml").read_text().replace("ami-EDIT", "")
+    (said,) = bad(found(tmp_path, text)).values()
+    assert said.startswith("without a value: head.ImageId, spot.ImageId, ")
+
+
+def test_an_image_that_is_named_by_its_digest_is_no_secret(tmp_path: Path) -> None:
+    docker = "docker: {container_name: ray, image: 'a.io/ray@sha256:%s'}\nprovider:" % ("0a" * 32)
+    assert "secrets" not in bad(found(tmp_path, text_of("aws-spot").replace("provider:", docker)))
+    assert "secrets" in bad(
+        found(tmp_path, text_of("aws-spot").replace("provider:", f"# {'0a' * 32}\nprovider:"))
+    )
 
 
 @pytest.mark.parametrize("name", ["aws-spot", "gcp-spot", "azure-spot"])

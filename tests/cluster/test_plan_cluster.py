@@ -1,6 +1,8 @@
 """`tamen plan cluster`: files that benchmarks printed, what a setting moves, and what a person reads."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,11 @@ def test_files_of_benchmarks_take_the_place_of_what_was_measured_before(tmp_path
         "evals_over_raw": 0.8,
         "evals_per_s": 8000.0,
         "raw_per_s": 10_000.0,
-        "config": {"game": "hex7", "inference": {"servers": 2}},
+        "config": {
+            "game": "hex7",
+            "inference": {"servers": 2},
+            "network": {"blocks": 5, "channels": 64},
+        },
     }
 
     def replay(chunk_rows: int) -> dict[str, Any]:
@@ -65,12 +71,42 @@ def test_files_of_benchmarks_take_the_place_of_what_was_measured_before(tmp_path
 
     figures = read_costs([written(tmp_path, "selfplay.json", selfplay), *files])
 
-    assert figures["evals_per_core_s"] == Figure(4000.0, str(tmp_path / "selfplay.json"), "hex7")
+    assert figures["evals_per_core_s"] == Figure(4000.0, str(tmp_path / "selfplay.json"), "hex7", (5, 64))
     assert figures["server_evals_per_s"].value == 5000.0
     assert figures["chunk_seconds"].value == pytest.approx(0.02)
     assert figures["row_seconds"].value == pytest.approx(1e-5)
-    assert figures["row_bytes"].value == 100
+    assert (figures["row_bytes"].value, figures["row_bytes"].network) == (100, None)
     assert figures["learner_rows_per_s"] == MEASURED_BEFORE["learner_rows_per_s"]
+
+
+def test_what_a_learner_was_measured_at_is_that_of_the_precision_that_a_run_takes(tmp_path: Path) -> None:
+    learner = {
+        "auto_precision": "fp32: the cpu has no fast bf16",
+        "game": "hex7",
+        "network": {"blocks": 20, "channels": 256},
+        "rows_per_s": {"fp32": 7.0, "bf16": 70.0},
+        "one_microbatch_megabytes": 1.0,
+    }
+    file = written(tmp_path, "learner.json", learner)
+
+    figure = read_costs([file])["learner_rows_per_s"]
+
+    assert figure == Figure(7.0, str(file), "hex7", (20, 256))
+
+
+def told_of_networks(figures: dict[str, Figure], capsys: pytest.CaptureFixture[str]) -> str:
+    show_cluster(planned(), figures, config=load("hex13", ["network.blocks=20", "network.channels=256"]))
+    (told,) = re.findall(r"(?s)Assumed: .*? Gbit/s\.(.*?)measured", capsys.readouterr().out)
+    return " ".join(told.split())
+
+
+def test_figures_of_another_network_are_told_with_how_much_smaller_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    names = "evals_per_core_s, server_evals_per_s, learner_rows_per_s"
+    assert f"{names}: of 3 x 32, and not of 20 x 256" in told_of_networks(dict(MEASURED_BEFORE), capsys)
+    measured = {name: replace(figure, network=(20, 256)) for name, figure in MEASURED_BEFORE.items()}
+    assert told_of_networks(measured, capsys) == ""
 
 
 @pytest.mark.parametrize(
@@ -79,7 +115,7 @@ def test_files_of_benchmarks_take_the_place_of_what_was_measured_before(tmp_path
         [1],
         {},
         {"evals_over_raw": 1},
-        {"pair_seconds": "x", "part_seconds": 1},
+        {"ask_seconds": "x", "part_seconds": 1},
         {"inserts_per_s": float("nan")},
     ],
 )

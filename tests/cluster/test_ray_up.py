@@ -1,6 +1,7 @@
 """The files that `ray up` and KubeRay read: what Ray itself makes of them, and what they must never say."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -159,10 +160,47 @@ def test_what_a_person_has_to_fill_in_is_marked(name: str) -> None:
     assert [line for line in left_open if "# EDIT" not in line] == []
 
 
-def run_setup(checkout: Path, home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def programs(folder: Path, *, tmux: bool, known: bool = True) -> str:
+    """Make a PATH of little but make and Python 3.11; its apt-get notes what it is asked for, into `folder`/asked.
+
+    Args:
+        known: whether apt has a Python 3.11.
+    """
+    folder.mkdir()
+    tools = (
+        "bash",
+        "cat",
+        "chmod",
+        "dirname",
+        "env",
+        "grep",
+        "id",
+        "make",
+        "mv",
+        "sed",
+        "sh",
+        "touch",
+        "timeout",
+    )
+    for name in tools:
+        (folder / name).symlink_to(str(shutil.which(name)))
+    for name, line in {
+        "python3.11": "exit 0",
+        "sudo": 'shift; exec "$@"',
+        "add-apt-repository": "exit 0",
+        "apt-get": f'echo "$@" >> {folder / "asked"}',
+        "apt-cache": f"exit {int(not known)}",
+        **({"tmux": "exit 0"} if tmux else {}),
+    }.items():
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def run_setup(checkout: Path, home: Path, *arguments: str, path: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [checkout / "cluster" / "ray_up" / "setup_node.sh", *arguments],
-        env={"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin"},
+        env={"HOME": str(home), "PATH": path},
         capture_output=True,
         text=True,
         check=False,
@@ -193,10 +231,12 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-def test_setup_is_done_by_make_and_can_be_done_again(checkout: Path, home: Path) -> None:
+def test_setup_is_done_by_make_and_can_be_done_again(checkout: Path, home: Path, tmp_path: Path) -> None:
+    path = programs(tmp_path / "bin", tmux=True)
     for build in ("cpu", "cuda"):
-        done = run_setup(checkout, home, build)
+        done = run_setup(checkout, home, build, path=path)
         assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "bin" / "asked").exists()
     assert (checkout / "made").read_text().splitlines() == [
         "python3.11 https://download.pytorch.org/whl/cpu",
         "python3.11",
@@ -212,11 +252,31 @@ def test_setup_is_done_by_make_and_can_be_done_again(checkout: Path, home: Path)
     ("arguments", "said"), [(("tpu",), "no build 'tpu'"), (("cpu",), "this machine has no token")]
 )
 def test_setup_says_in_three_lines_what_is_missing(
-    checkout: Path, home: Path, arguments: tuple[str, ...], said: str
+    checkout: Path, home: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
 ) -> None:
     (home / ".ray" / "auth_token").write_text("")
-    result = run_setup(checkout, home, *arguments)
+    result = run_setup(checkout, home, *arguments, path=programs(tmp_path / "bin", tmux=True))
     assert result.returncode == 1
     assert [line.split(":")[0].strip() for line in result.stderr.splitlines()] == ["error", "why", "do"]
     assert said in result.stderr
+    assert not (checkout / "made").exists()
+
+
+def test_a_machine_without_tmux_gets_it_for_runs_are_started_in_it(
+    checkout: Path, home: Path, tmp_path: Path
+) -> None:
+    done = run_setup(checkout, home, path=programs(tmp_path / "bin", tmux=False))
+    assert done.returncode == 0, done.stderr
+    installed = (tmp_path / "bin" / "asked").read_text().splitlines()[-1]
+    assert " tmux " in installed
+    assert (checkout / "made").exists()
+
+
+def test_a_release_without_python_3_11_is_told_in_three_lines(
+    checkout: Path, home: Path, tmp_path: Path
+) -> None:
+    done = run_setup(checkout, home, path=programs(tmp_path / "bin", tmux=False, known=False))
+    assert done.returncode == 1
+    assert [line.split(":")[0].strip() for line in done.stderr.splitlines()] == ["error", "why", "do"]
+    assert "Debian 12" in done.stderr
     assert not (checkout / "made").exists()

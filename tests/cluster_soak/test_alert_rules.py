@@ -12,6 +12,8 @@ from cluster.dashboard import ALERTS_FILE, Watched, write_dashboard
 pytestmark = pytest.mark.soak
 
 ALIVE = {"ray_tamen_replay_rows{run='a'}": "5x60"}
+LOOKING = {"up{job='ray', instance='head'}": "1x60"}
+"""That Prometheus has read a machine since the first minute."""
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def raised(folder: Path, alert: str, series: dict[str, str], *, minute: int) -> bool:
     """Whether `alert` is raised at that minute, with `series` by name, a value a minute in Prometheus' notation."""
+    series = LOOKING | series
 
     def agrees(expected: list[dict[str, Any]]) -> bool:
         test = {
@@ -68,8 +71,45 @@ def test_a_run_that_finishes_no_games_is_told_and_one_that_has_ended_is_not(fold
 
 
 def test_a_run_that_never_finished_a_game_is_told(folder: Path) -> None:
-    assert not raised(folder, "TamenNoGames", ALIVE, minute=3)
-    assert raised(folder, "TamenNoGames", ALIVE, minute=20)
+    assert not raised(folder, "TamenNoGames", ALIVE, minute=14)
+    assert raised(folder, "TamenNoGames", ALIVE, minute=16)
+
+
+def test_a_learner_that_never_began_is_told(folder: Path) -> None:
+    assert not raised(folder, "TamenLearnerStandsStill", ALIVE, minute=18)
+    assert raised(folder, "TamenLearnerStandsStill", ALIVE, minute=22)
+    learns = ALIVE | {"ray_tamen_learner_steps_total{run='a'}": "_x5 0+9x55"}
+    assert not raised(folder, "TamenLearnerStandsStill", learns, minute=40)
+
+
+def test_what_happened_before_prometheus_looked_is_not_told(folder: Path) -> None:
+    late = {
+        "up{job='ray', instance='head'}": "_x20 1x40",
+        "ray_tamen_requests_failed_total{run='a'}": "_x20 7x40",
+        "ray_tamen_restarts_total{run='a', role='actor'}": "_x20 9x40",
+    }
+    assert not raised(folder, "TamenRequestsFail", late, minute=22)
+    assert not raised(folder, "TamenPartsRestart", late, minute=22)
+    soon = late | {"ray_tamen_requests_failed_total{run='a'}": "_x23 7x37"}
+    assert raised(folder, "TamenRequestsFail", soon, minute=25)
+
+
+@pytest.mark.parametrize("front", ["ray_", ""])
+@pytest.mark.parametrize(
+    ("behind", "told"),
+    [
+        pytest.param("0x60", False, id="never behind, however old it is"),
+        pytest.param("0x20 1x1 0x40", False, id="a round that was late"),
+        pytest.param("0x20 1x40", True, id="no round ends any more"),
+        pytest.param("0x20 1x2 stale", False, id="a run that has ended"),
+    ],
+)
+def test_a_mirror_that_calls_itself_behind_for_minutes_is_told(
+    folder: Path, front: str, behind: str, told: bool
+) -> None:
+    of_run = f"{front}tamen_mirror_"
+    series = {f"{of_run}lag_seconds{{run='a'}}": "9000+60x60", f"{of_run}behind{{run='a'}}": behind}
+    assert any(raised(folder, "TamenMirrorBehind", series, minute=at) for at in range(1, 40, 3)) is told
 
 
 def test_a_run_that_is_served_by_itself_is_told_likewise(folder: Path) -> None:
