@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cluster.engines_verbs import bench as bench_engines
-from cluster.verbs import AsJson, Runs, add_verb, print_json
+from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
+from configs.names import preset_names
 
 if TYPE_CHECKING:
     from cluster.bench_rig import Measuring
@@ -34,6 +35,8 @@ Model = Annotated[
     str | None,
     typer.Option(help="a trained network, its game with it, instead of an untrained one", metavar="RUN|FILE"),
 ]
+Preset = Annotated[str, typer.Argument(help=f"one of {', '.join(preset_names())}", metavar="PRESET")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …", metavar="SETTING")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="section.key=value; may be repeated", metavar="SETTING")
 ]
@@ -327,6 +330,53 @@ def locks(
     result = bench_locks(given, kinds=tuple(filter(None, backends.split(","))), quiet=as_json)
     if as_json:
         print_json(result)
+    if not result["passed"]:
+        raise typer.Exit(1)
+
+
+@verb
+def recovery(
+    preset: Preset = "hex5",
+    overrides: Overrides = None,
+    minutes: Annotated[
+        float, typer.Option(help="of each run, from when all play", min=0.1, metavar="MINUTES")
+    ] = 10.0,
+    every: Annotated[float, typer.Option(help="between two faults", min=1, metavar="SECONDS")] = 15.0,
+    pairs: Annotated[
+        int, typer.Option(help="of runs, one with faults and one without", min=1, metavar="N")
+    ] = 3,
+    games: Annotated[
+        int, typer.Option(help="between the final models of a pair; 0: none", min=0, metavar="N")
+    ] = 400,
+    cores: Annotated[
+        Literal["bound", "shared"],
+        typer.Option(help="whether each of the two machines has half of the cores, or all have all"),
+    ] = "bound",
+    seed: Annotated[int, typer.Option(help="of runs, faults and openings", min=0, metavar="N")] = 0,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="where runs and results stay (default: a temporary one)", metavar="FOLDER"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train under faults, beside a run that nothing befalls.
+
+    Exit code 1 when acknowledged rows were lost or counted twice, or processes are left.
+    """
+    from cluster.bench_recovery import RecoveryBench, bench_recovery, recovery_config, whole_in_words
+    from cluster.terminal import console
+
+    if (words := settings_without_preset(preset, overrides)) is not None:
+        preset, overrides = "hex5", words
+    given = RecoveryBench(
+        minutes=minutes, every=every, pairs=pairs, games=games, seed=seed, bound=cores == "bound"
+    )
+    config = recovery_config(preset, overrides or [], seed=seed)
+    result = bench_recovery(given, config, folder=folder)
+    if as_json:
+        print_json(result)
+    else:
+        console().print(whole_in_words(result), markup=False, soft_wrap=True)
     if not result["passed"]:
         raise typer.Exit(1)
 

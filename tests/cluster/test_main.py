@@ -36,7 +36,7 @@ VERBS = (
     "gtp",
 )
 NESTED = {
-    "bench": ("inference", "selfplay", "search", "phases", "solve", "locks", "engines"),
+    "bench": ("inference", "selfplay", "search", "phases", "solve", "locks", "recovery", "engines"),
     "plan": ("capacity", "cluster", "games"),
     "engines": ("up", "status", "down", "play", "imitate", "bench"),
     "data": ("import", "stats", "check", "export"),
