@@ -1,4 +1,4 @@
-"""Rollouts: endless groups of environments that one network leads, recorded as unrolls.
+"""Rollouts: groups of environments that one network leads, endless until wound up, recorded as unrolls.
 
 Shapes: `G` environments of a group, `T` steps of an unroll, `P` numbers of a policy.
 """
@@ -6,7 +6,7 @@ Shapes: `G` environments of a group, `T` steps of an unroll, `P` numbers of a po
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
-from typing import Any, Never
+from typing import Any
 
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -26,7 +26,7 @@ _MOST_WORDS = 16
 
 
 class EnvironmentGroup:
-    """G environments in lockstep; after every T steps their unrolls go to `finish`.
+    """G environments in lockstep; after every T steps their unrolls go to `finish`, until `wind_up`.
 
     Where an environment failed, the part of its episode that is in the present unroll becomes invalid, and the episode
     does not count; parts that earlier unrolls carried were steps like others.
@@ -46,6 +46,7 @@ class EnvironmentGroup:
         faults: of the environments.
         ends: of episodes, counted by how: in the environment's own words (see `actors.faults`), else "terminated" or
             "truncated"; of those that a fault cut, by the fault's kind.
+        in_play: unrolls that have begun and would be lost.
     """
 
     def __init__(
@@ -73,11 +74,17 @@ class EnvironmentGroup:
         self.moves = 0
         self.set_aside = 0
         self.set_aside_cause = ""
+        self.in_play = 0
+        self._winding_up = False
         self.faults = FaultCount(env)
         self.ends: Counter[str] = Counter()
 
-    def play(self) -> Steps[Never]:
-        """Step for ever: have the present observations evaluated, act, and hand over what is full.
+    def wind_up(self) -> None:
+        """Begin no more unrolls; `play` ends with those that are in play. Any thread may call."""
+        self._winding_up = True
+
+    def play(self) -> Steps[None]:
+        """Step until wound up: have the present observations evaluated, act, and hand over what is full.
 
         A step without requests tells that an evaluation came to nothing; what is sent for it is ignored. The
         environments have not moved meanwhile, and the same is asked again.
@@ -100,7 +107,11 @@ class EnvironmentGroup:
                 self._finish(unroll.rows())
                 unroll = self._begin(unroll.present, steps_before=unroll.steps_after)
                 unroll.evaluated(value, reply.weights_version)
+                self.in_play = 0
+            if self._winding_up and not self.in_play:
+                return
             self._step(unroll, policy)
+            self.in_play = self._env.num_envs
 
     def close(self) -> None:
         """Close the environments: there will be no more steps."""

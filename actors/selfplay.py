@@ -1,4 +1,4 @@
-"""Self-play: endless groups of games, and the loop in which one group thinks while another waits.
+"""Self-play: groups of games, endless until wound up, one of which thinks while another waits.
 
 Shapes: `G` games of a group, `A` actions.
 """
@@ -6,7 +6,6 @@ Shapes: `G` games of a group, `A` actions.
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Never
 
 import numpy as np
 
@@ -37,7 +36,7 @@ class _Slot:
 
 
 class GameGroup:
-    """G games of one kind in lockstep; a finished game goes to `finish` and its slot begins anew.
+    """G games of one kind in lockstep; a finished game goes to `finish` and its slot begins anew, until `wind_up`.
 
     Args:
         game: the rules.
@@ -51,6 +50,7 @@ class GameGroup:
         moves: played so far.
         set_aside: games that were given up because their evaluation failed twice, or was of no use.
         set_aside_cause: why, of the last of them.
+        in_play: games that have begun and would be lost.
     """
 
     def __init__(
@@ -77,17 +77,26 @@ class GameGroup:
         self._states = game.new_states(num_games * search.rows_per_game)
         self._roots = (np.arange(num_games) * search.rows_per_game).astype(np.int32)
         self._games_begun = 0
+        self._winding_up = False
         self._slots = [self._begin(slot) for slot in range(num_games)]
         self.moves = 0
         self.set_aside = 0
         self.set_aside_cause = ""
 
-    def play(self) -> Steps[Never]:
-        """Play for ever: search every game's position, play the moves, hand over what is finished.
+    @property
+    def in_play(self) -> int:
+        return len(self._slots)
+
+    def wind_up(self) -> None:
+        """Begin no more games; `play` ends with the last of those in play. Any thread may call."""
+        self._winding_up = True
+
+    def play(self) -> Steps[None]:
+        """Play until wound up: search every game's position, play the moves, hand over what is finished.
 
         A step without requests tells that the games were set aside; what is sent for it is ignored.
         """
-        while True:
+        while self._slots:
             keys = np.array([slot.key for slot in self._slots], np.uint64)
             plies = np.array([len(slot.actions) for slot in self._slots])
             full = unit_floats(mix_keys(keys, _BUDGET + plies)) < self._settings.full_share
@@ -131,7 +140,8 @@ class GameGroup:
     def _hand_over_finished(self) -> None:
         terminal, values = self._game.outcome(self._states, self._roots)
         movers = self._game.to_play(self._states, self._roots)
-        for g in np.flatnonzero(terminal):
+        over = np.flatnonzero(terminal)
+        for g in over:
             slot = self._slots[g]
             outcome = float(values[g]) if movers[g] == 0 else -float(values[g])
             self._finish(
@@ -146,7 +156,17 @@ class GameGroup:
                     seconds=self._clock() - slot.began,
                 )
             )
-            self._slots[g] = self._begin(int(g))
+        self._begin_anew(over)
+
+    def _begin_anew(self, over: np.ndarray) -> None:
+        """Start games in slots [K] whose games are over, or close those slots for good."""
+        if not self._winding_up:
+            for g in over:
+                self._slots[g] = self._begin(int(g))
+        elif over.size:
+            self._roots = np.delete(self._roots, over)
+            closed = set(over.tolist())
+            self._slots = [slot for g, slot in enumerate(self._slots) if g not in closed]
 
     def _begin(self, slot: int) -> _Slot:
         """Start a game in a slot, after a random number of random moves that leave it undecided."""
@@ -171,4 +191,4 @@ class GameGroup:
         """Give up this group's games: their searches are void."""
         self.set_aside += len(self._slots)
         self.set_aside_cause = error.why
-        self._slots = [self._begin(slot) for slot in range(len(self._slots))]
+        self._begin_anew(np.arange(len(self._slots)))

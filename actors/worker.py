@@ -13,7 +13,8 @@ from inference_server.client import Client, Replies
 from replay.records import Ack, Chunk
 
 Group = Generator[tuple[Request, ...], tuple[Reply, ...], None]
-"""Games in play. No requests at all mean that they had to be given up: it rests, then is sent no replies."""
+"""Games in play. No requests at all mean that they had to be given up: it rests, then is sent no replies. It ends when
+it has been wound up and has no more games."""
 
 FIRST_REST_SECONDS = 0.1
 LONGEST_REST_SECONDS = 5.0
@@ -91,7 +92,7 @@ class Worker:
     the first reply that is of use; other groups play on meanwhile.
 
     Args:
-        groups: endless generators of requests; with two or more, thinking and waiting overlap.
+        groups: generators of requests; with two or more, thinking and waiting overlap.
         client: the way to the brain.
         harvest: where the groups put what they finish.
         delivery: the way to the replay.
@@ -130,13 +131,26 @@ class Worker:
         self._sleep = sleep
         self._last_sent = clock()
         self._held_until: float | None = None
+        self._leave_at: float | None = None
         self._sent_games = self._sent_rows = 0
         self.spent = TimeSpent()
         self.unacknowledged_games = self.unacknowledged_rows = 0
 
+    @property
+    def undelivered_games(self) -> int:
+        """Finished games that no acknowledgement has come for."""
+        return self._sent_games + self._harvest.games_waiting
+
+    def leave(self, seconds: float) -> None:
+        """Let `run` stop once all groups have ended, which somebody winds up, or when `seconds` have passed.
+
+        Nothing holds the games back any more that are in play. Any thread may call.
+        """
+        self._leave_at = self._clock() + seconds
+
     def run(self, should_stop: Callable[[], bool]) -> None:
-        """Play until told to stop, then deliver every finished game; log how many could not be."""
-        while not should_stop():
+        """Play until told to stop or to leave, then deliver every finished game; log how many could not be."""
+        while not (should_stop() or self._has_left()):
             self.step(timeout_seconds=0.1)
         if not self.flush(timeout_seconds=FLUSH_PATIENCE_SECONDS) and self.unacknowledged_games:
             logging.getLogger(__name__).error(
@@ -152,7 +166,7 @@ class Worker:
         if self._delivery.busy and self._harvest.rows_waiting >= 2 * self._chunk_rows:
             # Playing on would pile up games that a crash could take.
             self._collect_acknowledgement(timeout_seconds)
-        elif self._held_until is not None:
+        elif self._held_until is not None and self._leave_at is None:
             self._wait_for_learner(timeout_seconds, self._held_until)
         else:
             self._play(timeout_seconds)
@@ -163,13 +177,18 @@ class Worker:
         deadline = self._clock() + timeout_seconds
         while self._delivery.busy or self._harvest.games_waiting:
             if self._clock() > deadline:
-                self.unacknowledged_games = self._sent_games + self._harvest.games_waiting
+                self.unacknowledged_games = self.undelivered_games
                 self.unacknowledged_rows = self._sent_rows + self._harvest.rows_waiting
                 return False
             self._collect_acknowledgement(0.1)
             self._send()
         self.unacknowledged_games = self.unacknowledged_rows = 0
         return True
+
+    def _has_left(self) -> bool:
+        if self._leave_at is None:
+            return False
+        return not (self._unstarted or self._pending or self._resting) or self._clock() >= self._leave_at
 
     def _play(self, timeout_seconds: float) -> None:
         while self._unstarted:
@@ -185,9 +204,11 @@ class Worker:
         began_cpu = time.thread_time()
         group = self._pending.pop(handle)
         failed = isinstance(replies, EvaluationError)
-        requests = group.throw(replies) if failed else group.send(replies)
+        requests = _go_on(group, replies)
         self.spent.search += self._clock() - answered
         self.spent.search_cpu += time.thread_time() - began_cpu
+        if requests is None:
+            return
         if failed or not requests:
             self._rest_seconds = min(max(2 * self._rest_seconds, FIRST_REST_SECONDS), LONGEST_REST_SECONDS)
             self._resting.append(_Resting(answered + self._rest_seconds, group, requests))
@@ -203,7 +224,9 @@ class Worker:
         rested = [one for one in self._resting if one.due <= now]
         self._resting = [one for one in self._resting if one.due > now]
         for one in rested:
-            self._ask(one.group, one.requests or one.group.send(()))
+            requests = one.requests or _go_on(one.group, ())
+            if requests is not None:
+                self._ask(one.group, requests)
         return min((one.due - now for one in self._resting), default=math.inf)
 
     def _wait_for_answer(self, seconds: float) -> tuple[Hashable, Replies | EvaluationError] | None:
@@ -255,3 +278,11 @@ class Worker:
             self._send()
             if not self._delivery.busy:
                 self._delivery.send(None)
+
+
+def _go_on(group: Group, replies: Replies | EvaluationError) -> tuple[Request, ...] | None:
+    """Give a group what it asked for; return its next requests, None when it has ended."""
+    try:
+        return group.throw(replies) if isinstance(replies, EvaluationError) else group.send(replies)
+    except StopIteration:
+        return None

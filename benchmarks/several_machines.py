@@ -1,12 +1,15 @@
 """What a run gains by machines, and how soon it follows them: Ray's own machines, each bound to a core of this one.
 
     python benchmarks/several_machines.py pairs [--pairs 3] [--seconds 20]      two of one core against one of two
-    python benchmarks/several_machines.py events [--rounds 3]                   a machine that joins, kills
+    python benchmarks/several_machines.py events [--rounds 3] [--kills 3]       a machine that joins, kills
+    python benchmarks/several_machines.py alone [--kills 3]                     kills on one machine that learns
+        --spares 0                                                              without an actor that waits
 
 `pairs` plays hex5 with untrained weights and no learner, the sides in turn; moves a second are the actors' own count.
 `events` notes the seconds from a machine's beginning to its first finished game, from an actor's death to its next
 move, and from a machine's death until its parts are dropped and others have finished games again. Health checks are
-as `HEALTH` says. Prints one JSON object.
+as `HEALTH` says. `alone` is `tamen train hex5` as it comes, on all cores. An actor is killed when its spare is ready,
+unless there is to be none. Prints one JSON object.
 """
 
 import argparse
@@ -18,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,34 +44,46 @@ from cluster.parts import make_store  # noqa: E402
 from cluster.ray_engine import RayEngine  # noqa: E402
 from cluster.run_folder import RunFolder, open_run  # noqa: E402
 from configs.loading import load  # noqa: E402
+from core.restarts import RestartPolicy  # noqa: E402
 
 OBJECT_STORE_BYTES = 150_000_000
 WARM_SECONDS = 6.0
 SETTLE_SECONDS = 6.0
+BETWEEN_KILLS_SECONDS = RestartPolicy().steady_seconds + 1.0
+"""An actor that has died just before waits longer each time."""
 PATIENCE_SECONDS = 90.0
 
 
 class Rig:
-    """A run of hex5 without a learner, on machines that are bound to cores."""
+    """A run of hex5: without a learner on machines that are bound to cores, or on this machine as it comes.
 
-    def __init__(self, folder: Path, cores: list[set[int]]) -> None:
-        os.sched_setaffinity(0, cores[0])
-        self._cores = cores
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={**self._machine(cores[0]), "include_dashboard": False}
-        )
-        for more in cores[1:]:
-            self.add(more)
-        os.sched_setaffinity(0, cores[0])
-        config = load("hex5", ["evaluation.games=0", "stop.minutes=null", "actors.flush_seconds=0.5"])
+    Args:
+        cores: of each machine, home first; None for the machine that this is.
+        spares: actors that wait on each.
+    """
+
+    def __init__(self, folder: Path, cores: list[set[int]] | None, *, spares: int = 1) -> None:
+        self.spares = spares
+        self.cluster: Any = None
+        settings = ["stop.minutes=null", f"actors.spares={spares}"]
+        if cores is not None:
+            settings += ["evaluation.games=0", "actors.flush_seconds=0.5"]
+            os.sched_setaffinity(0, cores[0])
+            self.cluster = Cluster(
+                initialize_head=True, head_node_args={**self._machine(cores[0]), "include_dashboard": False}
+            )
+            for more in cores[1:]:
+                self.add(more)
+            os.sched_setaffinity(0, cores[0])
+        config = load("hex5", settings)
         run = RunFolder(folder)
         open_run(run, config).release()
-        make_store(run).publish(untrained_weights(config))
+        if cores is not None:
+            make_store(run).publish(untrained_weights(config))
         self.said: list[str] = []
         self.stats: dict[str, dict[str, Any]] = {}
-        self.engine = RayEngine(
-            config, run, address=self.cluster.address, report=self.said.append, learn=False
-        )
+        address = None if cores is None else self.cluster.address
+        self.engine = RayEngine(config, run, address=address, report=self.said.append, learn=cores is None)
         self.engine.start()
 
     def add(self, cores: set[int]) -> Any:
@@ -105,9 +120,22 @@ class Rig:
     def games(self, parts: list[str]) -> int:
         return sum(self.stats.get(name, {}).get("games", 0) for name in parts)
 
+    def kill_actor(self, *, far: bool) -> float:
+        """Kill an actor that plays; return the seconds until the next one's moves are counted."""
+        victim = self.parts("actor", far=far)[0]
+        node = self.engine.program.parts[victim].node
+        self.go_on(BETWEEN_KILLS_SECONDS)
+        self.until(lambda: self.engine.program.spares_ready(node) >= self.spares)
+        pid = self.stats[victim]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        return self.until(
+            lambda: self.stats[victim].get("pid") != pid and self.stats[victim].get("moves", 0) > 0
+        )
+
     def close(self) -> None:
         self.engine.stop()
-        self.cluster.shutdown()
+        if self.cluster is not None:
+            self.cluster.shutdown()
 
     @staticmethod
     def _machine(cores: set[int]) -> dict[str, Any]:
@@ -116,7 +144,7 @@ class Rig:
 
 def throughput(cores: list[set[int]], seconds: float, folder: Path) -> dict[str, Any]:
     """Return the moves a second of a run on such machines."""
-    rig = Rig(folder, cores)
+    rig = Rig(folder, cores, spares=0)
     try:
         rig.until(
             lambda: (
@@ -136,14 +164,14 @@ def throughput(cores: list[set[int]], seconds: float, folder: Path) -> dict[str,
         rig.close()
 
 
-def events(rounds: int, folder: Path) -> dict[str, list[float]]:
+def events(rounds: int, kills: int, spares: int, folder: Path) -> dict[str, list[float]]:
     """Return the seconds that each event took, in each round."""
-    rig = Rig(folder, [{0}])
+    rig = Rig(folder, [{0}], spares=spares)
     took: dict[str, list[float]] = {"join": [], "actor": [], "machine": []}
     try:
         rig.until(lambda: rig.games(rig.parts("actor", far=False)) > 0)
         for _ in range(rounds):
-            for event, seconds in one_round(rig).items():
+            for event, seconds in one_round(rig, kills):
                 took[event].append(round(seconds, 2))
                 sys.stderr.write(f"{event}: {seconds:.2f} s\n")
     finally:
@@ -151,20 +179,28 @@ def events(rounds: int, folder: Path) -> dict[str, list[float]]:
     return took
 
 
-def one_round(rig: Rig) -> dict[str, float]:
-    """Let a machine join, kill its actor, kill the machine; return the seconds of each."""
+def alone(kills: int, spares: int, folder: Path) -> dict[str, list[float]]:
+    """Return the seconds that each death of an actor took, on one machine that learns."""
+    rig = Rig(folder, None, spares=spares)
+    took: list[float] = []
+    try:
+        rig.until(lambda: rig.stats.get("learner", {}).get("learner_steps", 0) > 0)
+        for _ in range(kills):
+            took.append(round(rig.kill_actor(far=False), 2))
+            sys.stderr.write(f"actor: {took[-1]:.2f} s\n")
+    finally:
+        rig.close()
+    return {"actor": took}
+
+
+def one_round(rig: Rig, kills: int) -> Iterator[tuple[str, float]]:
+    """Let a machine join, kill its actor some times, kill the machine; yield the seconds of each."""
     began = time.monotonic()
     node = rig.add({1})
     rig.until(lambda: rig.games(rig.parts("actor", far=True)) > 0)
-    joined = time.monotonic() - began
-    rig.go_on(SETTLE_SECONDS)
-
-    victim = rig.parts("actor", far=True)[0]
-    pid = rig.stats[victim]["pid"]
-    os.kill(pid, signal.SIGKILL)
-    replayed = rig.until(
-        lambda: rig.stats[victim].get("pid") != pid and rig.stats[victim].get("moves", 0) > 0
-    )
+    yield "join", time.monotonic() - began
+    for _ in range(kills):
+        yield "actor", rig.kill_actor(far=True)
     rig.go_on(SETTLE_SECONDS)
 
     began = time.monotonic()
@@ -172,14 +208,16 @@ def one_round(rig: Rig) -> dict[str, float]:
     rig.until(lambda: not rig.parts("actor", far=True))
     before = rig.games(rig.parts("actor", far=False))
     rig.until(lambda: rig.games(rig.parts("actor", far=False)) > before)
-    return {"join": joined, "actor": replayed, "machine": time.monotonic() - began}
+    yield "machine", time.monotonic() - began
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="See the head of this file.")
-    parser.add_argument("what", choices=("pairs", "events", "side"))
+    parser.add_argument("what", choices=("pairs", "events", "alone", "side"))
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--spares", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--machines", type=int, default=2)
     asked = parser.parse_args()
@@ -188,7 +226,9 @@ def main() -> None:
             cores = [{0, 1}] if asked.machines == 1 else [{0}, {1}]
             result: Any = throughput(cores, asked.seconds, Path(folder) / "run")
         elif asked.what == "events":
-            result = events(asked.rounds, Path(folder) / "run")
+            result = events(asked.rounds, asked.kills, asked.spares, Path(folder) / "run")
+        elif asked.what == "alone":
+            result = alone(asked.kills, asked.spares, Path(folder) / "run")
         else:
             result = compared(asked.pairs, asked.seconds)
     sys.stdout.write(json.dumps(result) + "\n")

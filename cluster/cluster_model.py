@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from cluster.fleet import Spot
+from cluster.supervision import MOST_QUESTIONS
 
 LOOK_SECONDS = 1.0
 """How often the driver looks at the machines while it keeps up."""
@@ -37,7 +38,8 @@ class Costs:
         learner_rows_per_s: of one learner.
         weights_bytes: of a version.
         weights_server_seconds: of a core, for a server to take in a version.
-        part_seconds, pair_seconds: of the driver, in each second, for each part, and for each part and machine.
+        part_seconds: of the driver, in each second, for each part.
+        ask_seconds: of the driver, for each question to a part how it is.
     """
 
     evals_per_core_s: float
@@ -55,7 +57,7 @@ class Costs:
     weights_bytes: float
     weights_server_seconds: float
     part_seconds: float
-    pair_seconds: float
+    ask_seconds: float
 
     @property
     def evals_per_row(self) -> float:
@@ -135,7 +137,7 @@ class Rates:
 def driver_load(machines: int, costs: Costs, layout: Layout) -> float:
     """Return the seconds that the driver needs to watch for one second."""
     parts = machines * layout.parts
-    return parts * costs.part_seconds + machines * parts * costs.pair_seconds
+    return parts * costs.part_seconds + min(parts, MOST_QUESTIONS) * costs.ask_seconds
 
 
 def row_core_seconds(costs: Costs, layout: Layout) -> float:
@@ -176,12 +178,15 @@ def lost_at_start(machines: int, costs: Costs, layout: Layout) -> float:
     """Return the seconds of a machine's time there that make nothing.
 
     They are those until it plays, those until a busy driver notices it, and those that games have taken which are still
-    in play when it is taken away: half a game's, on average.
+    in play when it is taken away. At the notice that is half a game's, on average, and so is what is left to play: a
+    machine that only plays out its games, as fast as ever, saves a second of it in each second. That it makes rows
+    meanwhile is not counted.
     """
     moves_per_s = playing_cores(costs, layout) / row_core_seconds(costs, layout) / costs.rows_per_move
     game_seconds = layout.games_in_play * costs.moves_per_game / moves_per_s
     notices = max(LOOK_SECONDS, driver_load(machines, costs, layout))
-    return layout.startup_seconds + notices + game_seconds / 2
+    notice = layout.spot.notice_seconds if layout.spot else 0.0
+    return layout.startup_seconds + notices + max(0.0, game_seconds / 2 - notice)
 
 
 def spot_shares(machines: int, costs: Costs, layout: Layout) -> tuple[float, float]:

@@ -1,17 +1,17 @@
 """How much of the time that a run's actors should have played they did, whatever befell their machines."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from cluster.supervision import LONGEST_STEP_SECONDS
 
 REPLACED_WITHIN_SECONDS = 600.0
 """For which the actors of a machine that left are still owed; after that nobody means to replace it."""
-LONGEST_STEP_SECONDS = 10.0
-"""A longer step was no time of the run: its driver was stopped, or the machine slept."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Vacancy:
-    """Actors of a machine that has left, owed until another machine takes its place."""
+    """Actors of a machine that has left, owed until others take their places."""
 
     actors: int
     until: float
@@ -21,7 +21,7 @@ class EffectiveTime:
     """Adds up the seconds that actors should have played, and those that they did.
 
     Owed are the actors that the settings give each machine which is of use, from when it is of use, leaving or not;
-    and those of a machine that has left, until another has come in its place or ten minutes have passed. An actor
+    and those of a machine that has left, until as many have come in their place or ten minutes have passed. An actor
     plays while its loop runs and it answers.
     """
 
@@ -46,12 +46,19 @@ class EffectiveTime:
             now: monotonic seconds.
         """
         self._add_up(now)
-        for id in owed.keys() - self._owed.keys():
-            if self._vacancies and owed[id]:
-                self._vacancies.pop(0)
         gone = [self._owed[id] for id in self._owed.keys() - owed.keys()]
         self._vacancies += [_Vacancy(actors, now + REPLACED_WITHIN_SECONDS) for actors in gone if actors]
+        for id in owed.keys() - self._owed.keys():
+            self._fill(owed[id])
         self._owed, self._playing, self._stepped_at = dict(owed), playing, now
+
+    def _fill(self, actors: int) -> None:
+        """Count the places of actors that left as taken by `actors` who have come, the oldest first."""
+        while self._vacancies and actors:
+            oldest = self._vacancies.pop(0)
+            if actors < oldest.actors:
+                self._vacancies.insert(0, replace(oldest, actors=oldest.actors - actors))
+            actors = max(0, actors - oldest.actors)
 
     def _add_up(self, now: float) -> None:
         """Count the time since the last step as it stood then."""

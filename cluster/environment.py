@@ -10,6 +10,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 KERNEL_FOLDERS = ("games", "networks", "search", "poker", "inference_server", "replay", "learner", "pipeline")
 """Folders whose files hold numba kernels."""
+TOLD_AT_ONCE = "RAY_timeout_ms_task_wait_for_death_info"
+"""For how long Ray keeps back that a call was lost, in case the actor is dead for good."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's options."""
 _KEPT_BELOW, _KEPT_IN_ALL = 32 << 20, 1 << 30
@@ -29,6 +31,8 @@ def prepare() -> None:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_DEDUP_LOGS": "1",
+        # Ray would tell of a call that was lost 1 to 2 s later, and so for each call until the actor is back.
+        TOLD_AT_ONCE: "0",
         # When a machine leaves, Ray prints its raylet's errors, with stacks of C++, on every driver, which says it in a
         # line. They are in Ray's logs.
         "RAY_DEDUP_LOGS_SKIP_REGEX": ".",

@@ -32,6 +32,7 @@ COUNTERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("tamen_rows_too_old_total", "learner", "rows_too_old", {}),
     ("tamen_mirror_failures_total", "mirror", "failures", {}),
     ("tamen_spot_notices_total", "machines", "spot_notices", {}),
+    ("tamen_games_lost_total", "machines", "games_lost", {}),
     *(
         ("tamen_restarts_total", role, "restarts", {"role": role})
         for role in ("store", "replay", "learner", "colearner", "inference", "actor", "evaluator")
@@ -44,7 +45,11 @@ PERSISTENT = (
     ("learner", "batches_set_aside"),
     ("learner", "rows_too_old"),
 )
-"""Counters of the run, not of a process: a part that died may come back with a little less, never with zero."""
+"""Counters of the run, not of a process: a part that died may come back with a little less, never with zero.
+
+What they were at the first look is of earlier lives of the run. All others begin at zero with their process, and count
+in full at the first look at it.
+"""
 
 
 class Exporter:
@@ -60,7 +65,11 @@ class Exporter:
         self._ended: dict[str, int] = {}
 
     def record(self, stats: Stats, snapshot: Snapshot) -> None:
-        """Take in one moment of the run."""
+        """Take in one moment of the run: all parts that there are, and those that have left since the last one.
+
+        No part has the name of one that has left.
+        """
+        self._seen = {seen: value for seen, value in self._seen.items() if seen[0] in stats}
         for metrics in self._metrics:
             for name, value, tags in (*_gauges(snapshot), *_gauges_of_machines(stats)):
                 if value is not None:
@@ -76,22 +85,24 @@ class Exporter:
                 metrics.count("tamen_episodes_ended_total", grown, how=how)
 
     def _growth(self, part: str, counter: str, values: Mapping[str, Any]) -> float:
-        """Return how much a counter grew; what a resumed run had before the first look is not counted again."""
+        """Return how much a counter grew."""
         if counter not in values:
             return 0.0
-        now = float(values[counter])
-        before = self._seen.get((part, counter), now)
+        now, persistent = float(values[counter]), (part, counter) in PERSISTENT
+        before = self._seen.get((part, counter), now if persistent else 0.0)
         self._seen[part, counter] = now
-        if now >= before or (part, counter) in PERSISTENT:
+        if now >= before or persistent:
             return max(0.0, now - before)
         return now  # the part was restarted and counts from zero
 
 
 def _gauges_of_machines(stats: Stats) -> Iterable[tuple[str, float | None, dict[str, str]]]:
-    mirror = stats.get("mirror", {})
+    mirror, machines = stats.get("mirror", {}), stats.get("machines", {})
     yield "tamen_mirror_seconds", mirror.get("seconds"), {}
     yield "tamen_mirror_lag_seconds", mirror.get("lag_seconds"), {}
-    yield "tamen_effective_ratio", stats.get("machines", {}).get("effective_ratio"), {}
+    yield "tamen_mirror_behind", mirror.get("behind"), {}
+    yield "tamen_effective_ratio", machines.get("effective_ratio"), {}
+    yield "tamen_spare_actors", machines.get("spares"), {}
 
 
 def _gauges(snapshot: Snapshot) -> Iterable[tuple[str, float | None, dict[str, str]]]:

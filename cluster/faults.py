@@ -23,7 +23,9 @@ class Faults:
         self._next_note = float("-inf")
 
     def take(self, stats: Mapping[str, Mapping[str, Any]]) -> FaultsPart:
-        """Take in one moment of the run; return the sums."""
+        """Take in one moment of the run, all parts that there are; return the sums."""
+        # A part that has left does not come back, and no other is given its name.
+        self._seen = {seen: count for seen, count in self._seen.items() if seen[0] in stats}
         for part, counters in stats.items():
             for name in COUNTERS:
                 if name in counters:

@@ -106,9 +106,9 @@ class Servers:
     handles: tuple[Any, ...]
 
     def __call__(self) -> Client:
-        from cluster.ray_client import RayClient
+        from cluster.ray_client import RayClient, in_one_place
 
-        return RayClient(list(self.handles))
+        return RayClient(in_one_place(self.handles))
 
 
 @contextlib.contextmanager

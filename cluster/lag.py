@@ -33,6 +33,7 @@ class LagWatch:
 
     def take(self, stats: Mapping[str, Mapping[str, Any]], now: float) -> list[str]:
         """Take in the counters at `now` seconds; return what a person should be told."""
+        self._behind = {part: behind for part, behind in self._behind.items() if part in stats}
         learner = stats.get("learner", {})
         told = [self._dropped_rows(learner.get("rows_too_old"), now)]
         newest = learner.get("version")

@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 
 from cluster.random_positions import random_positions
-from cluster.ray_client import Handle, RayClient
+from cluster.ray_client import Handle, RayClient, in_one_place
 from core.messages import Request
 from games.catalog import make_game
 
@@ -22,7 +22,7 @@ class LoadActor:
         self._positions = random_positions(make_game(game), max(POSITIONS, rows), seed=seed)
         self._groups = groups
         self._rows = rows
-        self._client = RayClient(servers)
+        self._client = RayClient(in_one_place(servers))
 
     def run(self) -> None:
         """Ask until the process is ended."""

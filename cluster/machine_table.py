@@ -1,9 +1,10 @@
 """How the machines of a run stand: its driver writes `machines.json`, `tamen status` and `tamen scale` read it."""
 
 import json
+import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ WINDOW_SECONDS = 10.0
 OLD_SECONDS = 60.0
 """After which a file tells nothing of the present."""
 WRITE_SECONDS = 2.0
+MACHINES_FILE = "machines.json"
 
 
 class MachineStanding(Section):
@@ -29,7 +31,7 @@ class MachineStanding(Section):
         node: Ray's id of it.
         state: "home"; "playing"; "joining", until its first part answers; "leaving", when Ray drains it; "not used".
         why: it is not used.
-        actors, servers: that are there.
+        actors, servers: that are there. spares: actors that wait to play in the place of one that dies.
         games_per_hour: finished by its actors. busy_share: of its cores' time, taken by processes of the run.
         heard_seconds: since one of its parts answered last.
         watched_by: "aws", "gcp" or "azure", which would tell of its end; empty where none is asked, or none answers.
@@ -45,6 +47,7 @@ class MachineStanding(Section):
     why: str = ""
     actors: int = 0
     servers: int = 0
+    spares: int = 0
     games_per_hour: float | None = None
     busy_share: float | None = None
     heard_seconds: float | None = None
@@ -55,8 +58,9 @@ class MachineStanding(Section):
 class Standing(Section):
     """All machines of a run at `time` (seconds since 1970), and what the run goes by.
 
-    `games_lost` were in play on machines that left without a word, at most; `effective_ratio` is the share of the time
-    that actors should have played in which they did (`cluster.effective_time`). Both are since the driver began.
+    `games_lost` were in play, or finished and not acknowledged, of actors that left, which tell how many, and of those
+    that died or vanished, as they told last; `effective_ratio` is the share of the time that actors should have played
+    in which they did (`cluster.effective_time`). Both are since the driver began.
     """
 
     format: Literal[1] = 1
@@ -114,21 +118,43 @@ class Measured:
 
     def _rate_of(self, part: str, counter: str) -> float | None:
         """Return the rate of one part, since it was first heard of where that was within the last seconds."""
-        counts = [(at, stats[part][counter]) for at, stats in self._moments if counter in stats.get(part, {})]
-        if len(counts) < 2:
+        first = _first_count(self._moments, part, counter)
+        last = _first_count(reversed(self._moments), part, counter)
+        if first is None or last is None or first[0] == last[0]:
             return None
-        (then, before), (now, count) = counts[0], counts[-1]
+        (then, before), (now, count) = first, last
         # A counter below its earlier value belongs to a part that was restarted in between.
         return max(0.0, count - before) / max(1e-9, now - then)
 
 
-class StandingWriter:
-    """Writes how the machines stand, every two seconds. A disk without room costs the lines, not the run."""
+def _first_count(
+    moments: Iterable[tuple[float, Mapping[str, Mapping[str, Any]]]], part: str, counter: str
+) -> tuple[float, float] | None:
+    """Return when a counter was first told, and what it was; for thousands of parts nothing else is looked at."""
+    for at, stats in moments:
+        if counter in (told := stats.get(part, {})):
+            return at, told[counter]
+    return None
 
-    def __init__(self, folder: RunFolder, *, clock: Callable[[], float] = time.time) -> None:
+
+class StandingWriter:
+    """Writes how the machines stand, every two seconds. A disk without room costs the lines, not the run.
+
+    Args:
+        clock: monotonic seconds. wall_clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._file = _file(folder)
-        self._clock = clock
-        self._due = 0.0
+        self._clock = clock  # the other one may be set back
+        self._wall_clock = wall_clock
+        self._due = -math.inf
 
     def write(
         self,
@@ -144,7 +170,7 @@ class StandingWriter:
             return
         self._due = now + WRITE_SECONDS
         standing = Standing(
-            time=round(now, 3),
+            time=round(self._wall_clock(), 3),
             scale=scale,
             games_lost=games_lost,
             effective_ratio=None if effective_ratio is None else round(effective_ratio, 4),
@@ -162,4 +188,4 @@ class StandingWriter:
 
 
 def _file(folder: RunFolder) -> Path:
-    return folder.root / "machines.json"
+    return folder.root / MACHINES_FILE

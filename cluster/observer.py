@@ -101,6 +101,8 @@ class Observer:
         )
 
     def _note_troubles(self, stats: Stats) -> None:
+        # A part that has left does not come back, and no other is given its name.
+        self._troubles = {seen: trouble for seen, trouble in self._troubles.items() if seen[0] in stats}
         for part, counters in stats.items():
             for name in TROUBLES:
                 trouble = " ".join(str(counters.get(name, "")).split())

@@ -42,6 +42,17 @@ class Player:
         self._counted = [0] * len(cast.groups)
         self._cause = ""
 
+    @property
+    def games_at_stake(self) -> int:
+        """Games that would be lost now: in play, or finished and not acknowledged. Of environments, unrolls."""
+        return sum(group.in_play for group in self.groups) + self.worker.undelivered_games
+
+    def leave(self, seconds: float) -> None:
+        """Begin no more games, and let the worker's loop end when those in play are over, or after `seconds`."""
+        for group in self.groups:
+            group.wind_up()
+        self.worker.leave(seconds)
+
     def stats(self) -> dict[str, Any]:
         """Return counters since the actor began, and the seconds that each activity took."""
         spent = self.worker.spent
@@ -50,6 +61,7 @@ class Player:
             "plies": self.harvest.plies,
             "game_seconds": self.harvest.game_seconds,
             "moves": sum(group.moves for group in self.groups),
+            "games_at_stake": self.games_at_stake,
             "set_aside": sum(group.set_aside for group in self.groups),
             "set_aside_cause": self._newest_cause(),
             "ends": dict(self._ends()),
@@ -204,10 +216,11 @@ def first_requests(config: RunConfig) -> Iterator[Request]:
         yield Request(MODEL, workload.any_inputs(rows, derive_rng(config.seed, "first requests", rows)))
 
 
-def make_server(config: RunConfig, host: "ModelHost", metrics: Metrics) -> "InferenceServer":
+def make_server(config: RunConfig, host: "ModelHost", metrics: Metrics, **options: Any) -> "InferenceServer":
+    """Build the server; `options` say who hears of room in its queue."""
     from inference_server.server import InferenceServer
 
-    return InferenceServer(host, _inference(config), metrics=metrics)
+    return InferenceServer(host, _inference(config), metrics=metrics, **options)
 
 
 def _inference(config: RunConfig) -> InferenceConfig:

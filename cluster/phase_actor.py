@@ -3,12 +3,11 @@
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import Never
 
 from actors.selfplay import GameGroup
 from cluster.parts import MODEL
 from cluster.phase import InPieces, Phase
-from cluster.ray_client import Handle, RayClient
+from cluster.ray_client import Handle, RayClient, in_one_place
 from configs.schema import RunConfig
 from core.errors import EvaluationError
 from core.messages import Request, Steps
@@ -23,7 +22,7 @@ class _Player:
 
     number: int
     games: GameGroup
-    steps: Steps[Never]
+    steps: Steps[None]
     asked: int = 0
 
 
@@ -33,7 +32,7 @@ class PhaseActor:
     def __init__(self, config: RunConfig, servers: list[Handle], phase: Phase, *, seed: int) -> None:
         game = make_game(config.game)
         self._phase = phase
-        self._client = RayClient(servers)
+        self._client = RayClient(in_one_place(servers))
         groups = [
             GameGroup(
                 game,

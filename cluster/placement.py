@@ -5,7 +5,7 @@ every machine that takes part.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from configs.schema import MOST_A_MACHINE, Auto, PerMachine
@@ -67,19 +67,30 @@ class Share:
     servers: int
 
 
-def shares(nodes: Sequence[Node], *, actors: PerMachine, servers: PerMachine) -> dict[str, Share]:
+def shares(
+    nodes: Sequence[Node],
+    *,
+    actors: PerMachine,
+    servers: PerMachine,
+    serving: Collection[str] | None = None,
+) -> dict[str, Share]:
     """Return what each machine that takes part gets, by its id.
 
     "auto" at home is, with GPUs, a server for each and n - 2 actors on n cores, without them n/2 servers and n/2
     actors, at least one of each. Elsewhere it is a server for each GPU, without any n/2, and an actor for each core
     that is left; but where another machine evaluates on GPUs, all cores of one without play, and its actors ask that
-    one. What does not fit into memory is left out there. Home always has a server: it is asked when others leave.
+    one. What does not fit into memory is left out. Home always has a server: it is asked when others leave.
 
     Args:
         nodes: all machines of the cluster, in any order.
+        serving: ids of those where a server has answered: GPUs elsewhere, which somebody else may hold, count from then
+            on. None counts all of them.
     """
     taking_part = [node for node in nodes if node.takes_part]
-    on_gpus = any(node.gpus and asked_of(node, servers) != 0 for node in taking_part)
+    on_gpus = any(
+        node.gpus and (serving is None or node.id in serving) and asked_of(node, servers) != 0
+        for node in taking_part
+    )
     return {node.id: _share(node, actors, servers, on_gpus) for node in taking_part}
 
 
@@ -96,6 +107,23 @@ def asked_of(node: Node, setting: PerMachine) -> int | Auto:
 def gpu_share(parts: int, gpus: int) -> float:
     """Return the share of a GPU that each of `parts` asks for, so that all of them fit, none over two GPUs."""
     return 1 / math.ceil(parts / gpus) if gpus and parts else 0.0
+
+
+def share_beside(learners: int, share: float, *, servers: int, gpus: int) -> float:
+    """Return the share of a GPU that each of `servers` asks for, so that all of them fit, none over two GPUs, while
+    each of `learners`, fewer than GPUs and servers together, holds `share` of a GPU of its own.
+    """
+    left = 1 - share if share < 1 else 1.0
+    for on_one_gpu in range(1, servers + 1) if gpus else ():
+        each = left / on_one_gpu
+        room = learners * _times(each, 1 - share) + (gpus - learners) * _times(each, 1.0)
+        if room >= servers:
+            return each
+    return 0.0
+
+
+def _times(each: float, room: float) -> int:
+    return int(room / each + 1e-6)
 
 
 def check_kinds(setting: PerMachine, nodes: Iterable[Node], *, name: str) -> None:
@@ -129,10 +157,11 @@ def _share(node: Node, actors: PerMachine, servers: PerMachine, on_gpus: bool) -
 
 
 def _share_of_home(home: Node, play: int | Auto, evaluate: int | Auto) -> Share:
-    if play == "auto":
-        play = max(1, home.cpus - 2 if home.gpus else home.cpus // 2)
     if evaluate == "auto":
-        evaluate = home.gpus or home.cpus // 2
+        evaluate = max(1, home.gpus or _cores_with_memory(home) // 2)
+    if play == "auto":
+        cores = home.cpus - 2 if home.gpus else home.cpus // 2
+        play = max(1, min(cores, _fitting(home, ACTOR_BYTES, beside=evaluate * SERVER_BYTES)))
     return Share(actors=play, servers=max(1, evaluate))
 
 

@@ -6,9 +6,10 @@ of a sister, until `PATIENCE_SECONDS` have passed; inference and deliveries may 
 
 import contextlib
 import math
+import random
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from cluster.routing import Router, Server
+from cluster.routing import Located, Router, Server
 from core.errors import ClusterError, DataError, EvaluationError, TamenError
 from core.messages import Reply, Request
 from replay.drawing import Drawn
@@ -35,6 +36,8 @@ from replay.records import Ack
 
 PATIENCE_SECONDS = 120.0
 RETRY_SECONDS = 0.25
+LONGEST_RETRY_SECONDS = 5.0
+"""Between two attempts at a delivery, which begin at `RETRY_SECONDS`: many actors want the one replay."""
 LOST = (
     RayActorError,
     ActorUnschedulableError,  # its machine has left the cluster
@@ -45,9 +48,21 @@ LOST = (
     GetTimeoutError,
 )
 """What Ray raises when the other side, or what it had made, is gone: counted and tried again, never fatal at once."""
+NO_ROOM = (ObjectStoreFullError, OutOfDiskError)
+"""What a call itself raises, before it is on its way: arguments above 100 kB travel by this machine's object store."""
 
 Handle = Any
 """A Ray actor handle; Ray gives them no usable type."""
+
+
+class NamedServer(NamedTuple):
+    """An inference server as one process tells another of it: its Ray name, and the id of its node."""
+
+    name: str
+    node: str
+
+
+Servers = tuple[NamedServer, ...]
 
 
 def get(reference: Any, *, timeout_seconds: float) -> Any:
@@ -121,11 +136,11 @@ class _Resend(NamedTuple):
 class RayClient:
     """Sends each request to the server where its games are at home, if that will do (`cluster.routing`).
 
-    A request whose answer is lost is sent again; one that the server says it cannot answer has failed. Each answer
-    tells on which node its server is: one that was restarted elsewhere is known by its first.
+    A request whose answer is lost is sent again; one that the server says it cannot answer has failed. One for which
+    Ray has no room, or for which no server is known, is sent as soon as there is.
 
     Args:
-        servers: handles of the inference actors; a restarted actor keeps its handle.
+        servers: the inference actors and where they are; a restarted actor keeps its handle and its place.
         first_home: number of this client's first stream among those of all clients here, by which homes are shared out.
         clock: monotonic seconds.
         sleep: waits for some seconds, while there is nothing on its way.
@@ -133,7 +148,7 @@ class RayClient:
 
     def __init__(
         self,
-        servers: list[Handle],
+        servers: Sequence[Located],
         *,
         first_home: int = 0,
         clock: Callable[[], float] = time.monotonic,
@@ -147,10 +162,10 @@ class RayClient:
         self._in_flight: dict[ray.ObjectRef, _Sent] = {}
         self._resends: deque[_Resend] = deque()
         self._next_handle = 0
-        self._to_meet: deque[list[Handle]] = deque(maxlen=1)
+        self._to_meet: deque[Sequence[Located]] = deque(maxlen=1)
         self.resent_requests = 0
 
-    def meet(self, servers: list[Handle]) -> None:
+    def meet(self, servers: Sequence[Located]) -> None:
         """Ask these servers from now on; may be called by any thread.
 
         What is on its way to another one is sent again: that one has left, and nobody may ever say so.
@@ -215,20 +230,32 @@ class RayClient:
         while self._resends and self._resends[0].due <= now:
             _, handle, position = self._resends.popleft()
             if handle in self._asked:
-                self.resent_requests += 1
-                self._send(handle, position)
+                self.resent_requests += self._send(handle, position)
         return self._resends[0].due - now if self._resends else math.inf
 
-    def _send(self, handle: int, position: int) -> None:
+    def _send(self, handle: int, position: int) -> bool:
+        """Put a request on its way and return True, or have it sent later."""
         asked = self._asked[handle]
         request = asked.requests[position]
         # Each model has a cache of its own: the sides of a match are streams of their own.
         games = (asked.stream, request.model)
         server = self._router.choose(games, request.num_rows, now=self._clock())
-        # In its parts: a Request of 512 boards of 13×13 takes 50 µs to be packed and unpacked, its parts 37.
-        reference = server.handle.infer.remote(request.model, dict(request.arrays))
+        if server is None:
+            self._send_later(handle, position, "no inference server is known")
+            return False
+        try:
+            # In its parts: a Request of 512 boards of 13×13 takes 50 µs to be packed and unpacked, its parts 37.
+            reference = server.handle.infer.remote(request.model, dict(request.arrays))
+        except NO_ROOM as error:
+            self._send_later(handle, position, in_one_line(error))
+            return False
         self._in_flight[reference] = _Sent(handle, position, server, request.num_rows)
         server.outstanding_rows += request.num_rows
+        return True
+
+    def _send_later(self, handle: int, position: int, trouble: str) -> None:
+        self._asked[handle].trouble = trouble
+        self._resends.append(_Resend(self._clock() + RETRY_SECONDS, handle, position))
 
     def _wait(self, seconds: float) -> list[ray.ObjectRef]:
         """Return what has come within the time: an answer, or word of its loss."""
@@ -242,17 +269,16 @@ class RayClient:
         server.outstanding_rows -= rows
         asked = self._asked.get(handle)
         try:
-            arrays, version, node = get(reference, timeout_seconds=PATIENCE_SECONDS)
+            arrays, version = get(reference, timeout_seconds=PATIENCE_SECONDS)
         except EvaluationError as error:
             server.failed(self._clock())
             return (handle, error) if self._asked.pop(handle, None) else None
         except LOST as error:
             server.failed(self._clock())
             if asked is not None:
-                asked.trouble = in_one_line(error)
-                self._resends.append(_Resend(self._clock() + RETRY_SECONDS, handle, position))
+                self._send_later(handle, position, in_one_line(error))
             return None
-        server.answered(node)
+        server.answered()
         if asked is None:  # a sister request of this handle has failed for good
             return None
         asked.replies[position] = Reply(arrays, version)
@@ -262,13 +288,31 @@ class RayClient:
         return handle, tuple(asked.replies[i] for i in range(len(asked.requests)))
 
 
+def located(servers: Servers) -> list[Located]:
+    """Return those that Ray knows still: servers come and go, and who asks is told of it."""
+    found: list[Located] = []
+    for name, node in servers:
+        with contextlib.suppress(ValueError):  # Ray's own, of what has left
+            found.append(Located(ray.get_actor(name), node))
+    return found
+
+
+def in_one_place(handles: Iterable[Handle]) -> list[Located]:
+    """Return servers of which none is nearer than another, as a `RayClient` is told of them."""
+    return [Located(handle, "") for handle in handles]
+
+
 class RayDelivery:
     """Carries chunks to the replay actor, one at a time, until each is acknowledged.
+
+    One that was not acknowledged is sent again once the replay answers the question whether to go on, which costs it
+    next to nothing. Between attempts pass up to 5 s, of each actor others.
 
     Args:
         replay: handle of the replay actor.
         clock: monotonic seconds.
         sleep: waits for some seconds, while there is nothing on its way.
+        chance: numbers from 0 to 1, by which the pauses of actors differ.
 
     Attributes:
         last_trouble: why the last attempt failed; "" once one has not.
@@ -280,13 +324,17 @@ class RayDelivery:
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._replay = replay
         self._clock = clock
         self._sleep = sleep
+        self._chance = chance
         self._chunk: bytes | None = None
         self._reference: ray.ObjectRef | None = None
+        self._only_asks = False
         self._resend_due: float | None = None
+        self._pause_seconds = 0.0
         self.last_trouble = ""
 
     @property
@@ -294,15 +342,15 @@ class RayDelivery:
         return self._reference is not None or self._resend_due is not None
 
     def send(self, chunk: bytes | None) -> None:
-        self._chunk, self._resend_due = chunk, None
-        self._reference = self._replay.admission.remote() if chunk is None else self._replay.add.remote(chunk)
+        self._chunk, self._pause_seconds = chunk, 0.0
+        self._attempt(chunk)
 
     def poll(self, timeout_seconds: float) -> Ack | None:
         if self._resend_due is not None:
             left = self._resend_due - self._clock()
             self._sleep(min(timeout_seconds, max(0.0, left)))
             if left <= timeout_seconds:
-                self.send(self._chunk)
+                self._attempt(None)
             return None
         ready, _ = ray.wait([self._reference], timeout=timeout_seconds)
         if not ready:
@@ -315,11 +363,27 @@ class RayDelivery:
             return Ack.nothing()
         # A restarting replay, a full disk: it was not acknowledged, and goes again.
         except Exception as error:
-            self.last_trouble = in_one_line(error)
-            self._resend_due = self._clock() + RETRY_SECONDS
+            self._put_off(error)
+            return None
+        if self._only_asks and self._chunk is not None:
+            self._attempt(self._chunk)
             return None
         self.last_trouble = ""
         return acknowledged
+
+    def _attempt(self, chunk: bytes | None) -> None:
+        self._resend_due, self._only_asks = None, chunk is None
+        try:
+            self._reference = (
+                self._replay.admission.remote() if chunk is None else self._replay.add.remote(chunk)
+            )
+        except NO_ROOM as error:
+            self._put_off(error)
+
+    def _put_off(self, error: Exception) -> None:
+        self.last_trouble = in_one_line(error)
+        self._pause_seconds = min(max(2 * self._pause_seconds, RETRY_SECONDS), LONGEST_RETRY_SECONDS)
+        self._resend_due = self._clock() + self._pause_seconds * (1 - self._chance() / 2)
 
 
 class RayObjects:
@@ -329,7 +393,7 @@ class RayObjects:
         try:
             # Wrapped, so that passing the handle along does not fetch what it points to.
             return [ray.put(data)]
-        except (ObjectStoreFullError, OutOfDiskError) as error:
+        except NO_ROOM as error:
             raise TamenError(
                 "Ray's object store has no room for a chunk",
                 why=in_one_line(error),

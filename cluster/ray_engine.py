@@ -2,23 +2,27 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
 
+from cluster.checkout import code_here
 from cluster.following import Following
 from cluster.machine_table import StandingWriter
-from cluster.machines import Machines
+from cluster.machines import Machines, labels_of_home
 from cluster.metrics_sinks import RayMetrics
-from cluster.program import Machine, plan
+from cluster.placement import Node
+from cluster.program import Machine, check_settings_of_kinds, plan
 from cluster.ray_program import RayProgram, connect
 from cluster.run_folder import RunFolder
 from cluster.scaling import ScaleWatch
 from cluster.spot import METADATA
 from cluster.spot_watches import ENDPOINT_VARIABLE, Watches, ask_ray_to_drain
+from cluster.stopping import request_stop
 from configs.scale import Scale
 from configs.schema import RunConfig
+from core.errors import UsageError
 
 SUPERVISE_SECONDS = 0.1
 
@@ -49,34 +53,52 @@ class RayEngine:
         self._report = report
         self._run = folder.name
         self._machine = Machine.here()
-        program = plan(config, self._machine, learn=learn)
-        self.program = RayProgram(config, folder, program, report=report)
+        self._code = code_here()  # now: it is what this process has loaded
+        self._learn = learn
+        self._folder = folder
+        self.program = self._planned({})
         self._following: Following | None = None
         self._scale_watch = ScaleWatch(folder, report=report)
         self._standing = StandingWriter(folder)
+        self._watches = Watches(
+            report=report, drain=ask_ray_to_drain, base=os.environ.get(ENDPOINT_VARIABLE, METADATA)
+        )
         self._connected = False
 
     def start(self) -> None:
         if not ray.is_initialized():
             self._connected = True  # before it is: an interrupted start has to be cleared away too
             connect(self._address, cpus=self._machine.cpus)
+        self.program = self._planned(labels_of_home())
         self.program.start()
         config = self._config
-        games = config.rollout.envs_per_group if config.environment else config.actors.games_per_group
+        machines = Machines(config, self._machine, code=self.program.code, report=self._report)
+        self._tell_of_kinds(machines.all_there())
         self._following = Following(
             self.program,
-            Machines(config, self._machine, report=self._report),
+            machines,
             Scale(
                 actors_per_machine=config.actors.count,
                 servers_per_machine=config.inference.servers,
             ),
-            watches=Watches(
-                report=self._report,
-                drain=ask_ray_to_drain,
-                base=os.environ.get(ENDPOINT_VARIABLE, METADATA),
-            ),
-            games_in_play=games * config.actors.groups_per_actor,
+            watches=self._watches,
             report=self._report,
+            stop=request_stop,
+        )
+
+    def _tell_of_kinds(self, nodes: Sequence[Node]) -> None:
+        """Say which machines settings mean that are not there: they may come yet, or the kind is misspelt."""
+        try:
+            check_settings_of_kinds(self._config, nodes)
+        except UsageError as error:
+            self._report(f"{error.what} (yet): {error.why}\n{error}")
+
+    def _planned(self, labels: Mapping[str, str]) -> RayProgram:
+        """Return what is at home, where the machine has these labels of Ray's: known once the cluster is joined."""
+        program = plan(self._config, self._machine, learn=self._learn, labels=labels)
+        spares = self._config.actors.spares
+        return RayProgram(
+            self._config, self._folder, program, report=self._report, spares=spares, code=self._code
         )
 
     def advance(self, seconds: float) -> None:
@@ -92,11 +114,11 @@ class RayEngine:
     def stats(self) -> dict[str, dict[str, Any]]:
         assert self._following is not None
         stats = self.program.collect_stats(timeout_seconds=1.0)
-        machines = self._following.standings(stats)
         following = self._following
+        machines = following.standings(stats)
         self._standing.write(
             following.scale,
-            following.games_lost,
+            self.program.games_lost,
             machines,
             effective_ratio=following.effective.ratio,
         )

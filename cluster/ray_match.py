@@ -16,7 +16,7 @@ from actors.openings import Opening
 from cluster.match import faults_of
 from cluster.parts import make_store
 from cluster.program import Machine, plan_serving
-from cluster.ray_client import LOST, Handle, RayClient, get, in_one_line
+from cluster.ray_client import LOST, Handle, RayClient, get, in_one_line, in_one_place
 from cluster.ray_program import RayProgram, beside_the_driver, connect, dressed
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
@@ -52,7 +52,7 @@ class MatchActor:
             first_pair=first_pair,
             progress=self._progress,
         )
-        result = drive(steps, RayClient(self._servers), should_stop=lambda: False)
+        result = drive(steps, RayClient(in_one_place(self._servers)), should_stop=lambda: False)
         return result and dataclasses.replace(result, faults=faults_of(players))
 
     @ray.method(concurrency_group="control")

@@ -1,17 +1,19 @@
 """A part of a program on Ray as its driver sees it: what it is doing, how it was lost, and what ends it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ray.exceptions import RayActorError
 
-from cluster.ray_client import Handle, in_one_line
+from cluster.ray_client import Handle, Servers, get, in_one_line
 from cluster.supervision import Attendance
 from core.errors import ClusterError
 from core.restarts import RestartPolicy
 
 AT_HOME = ""
 """In place of a node's id: the driver's."""
+DELIVER_SECONDS = 3.0
+"""What is left of the time that it has to leave for an actor that delivers; a chunk takes tenths of one."""
 
 
 @dataclass(slots=True)
@@ -21,7 +23,7 @@ class Part:
         state       running  lost  restart_at   leaves it by
         idle        -        ""    -            `run`: is working
         working     set      ""    -            `lose`: the loop ended with an error
-        lost        -        set   -            `answered`, by a process that has not been killed
+        lost        -        set   -            `answered`, by a process that has not been killed; `succeed`
         back        -        ""    set          `run`, at `restart_at`: is working again
 
     A part that only answers is idle, or lost while its process is replaced. Beside that, whatever the state, a question
@@ -31,6 +33,7 @@ class Part:
     Attributes:
         node: id of its machine; `AT_HOME` for the driver's.
         ray_name: by which others look it up.
+        given: the `Assignment` that its process was made with.
         num_gpus: that it asks for.
         made_at: when it was created.
         running: reference of its `run` call.
@@ -41,7 +44,8 @@ class Part:
         heard_at: when it answered last; None before that.
         restarts: that were counted; each death is counted once.
         leaves_by: when it is ended at the latest, of a part that has been told to stop.
-        servers: Ray names of the servers that it knows of; None when that is not sure.
+        servers: that it knows of; None when that is not sure.
+        games_lost: with processes of it that died, as they told last.
     """
 
     name: str
@@ -50,6 +54,7 @@ class Part:
     loops: bool
     node: str = AT_HOME
     ray_name: str = ""
+    given: Any = None
     num_gpus: float = 0.0
     made_at: float = 0.0
     policy: RestartPolicy = field(default_factory=RestartPolicy)
@@ -65,18 +70,41 @@ class Part:
     heard_at: float | None = None
     restarts: int = 0
     leaves_by: float | None = None
-    servers: tuple[str, ...] | None = None
+    servers: Servers | None = None
+    games_lost: int = 0
+
+    @property
+    def games_at_stake(self) -> int:
+        """Games that would be lost with it, as it told last: in play, or finished and not acknowledged."""
+        return self.stats.get("games_at_stake", 0)
+
+    def told(self) -> dict[str, Any]:
+        """Return its newest answer, with what the driver counts of it."""
+        return self.stats | {"restarts": self.restarts}
 
     def run(self) -> None:
         """Set its loop going."""
         self.restart_at = None
         self.running = self.handle.run.remote()
 
-    def leave(self, by: float) -> None:
-        """Let its loop end, so that what it has finished is delivered; it is ended at `by` at the latest."""
+    def meet(self, servers: Servers) -> None:
+        """Let it ask these servers from now on, as will a spare that is made after it."""
+        self.handle.meet.remote(servers)
+        self.servers = servers
+        self.given = replace(self.given, servers=servers)
+
+    def leave(self, by: float, now: float) -> None:
+        """Let it play out its games and deliver them; it is ended at `by` at the latest."""
         self.leaves_by = by
         if self.running is not None:
-            self.handle.stop.remote()
+            self.handle.leave.remote(max(0.0, by - now - DELIVER_SECONDS))
+
+    def has_left(self) -> None:
+        """Take in its last counters, which its loop has returned."""
+        try:
+            self.stats = get(self.running, timeout_seconds=1.0)
+        except Exception:  # whatever ended it instead: what it told last holds
+            return
 
     def ask(self, now: float) -> None:
         """Ask how it is, unless that question is on its way already."""
@@ -95,6 +123,12 @@ class Part:
             self.killed_pid = self.attendance.pid
         self.missed(reason, now)
 
+    def succeed(self, handle: Handle, ray_name: str) -> None:
+        """Let a process that waited be this part from now on, in the place of one that was lost."""
+        self.handle, self.ray_name = handle, ray_name
+        self.asked = self.killed_pid = None
+        self.lost = self.trouble = ""
+
     def missed(self, reason: str, now: float) -> None:
         """Note that nobody was there to answer."""
         self.asked = None
@@ -108,6 +142,7 @@ class Part:
             return None
         self.heard_at = now
         replaced = self.attendance.answered(stats["pid"], now)
+        self.games_lost += self.games_at_stake if replaced else 0
         back, reason = bool(self.lost) or (replaced and not self.loops), self.lost or self.trouble
         self.stats, self.lost, self.trouble, self.killed_pid = stats, "", "", None
         return reason if back else None

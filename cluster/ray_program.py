@@ -3,12 +3,11 @@
 The driver only starts, watches and stops: no position, game or weight passes through it.
 """
 
+import heapq
 import logging
-import os
 import secrets
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,32 +15,35 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from cluster import ray_actors
+from cluster.checkout import Code, changed_since, code_here
 from cluster.doctor import SHARED_MEMORY
-from cluster.environment import CHECKOUT
 from cluster.machine_file import batches_of
 from cluster.program import Program, Role
-from cluster.ray_client import LOST, Handle, get, in_one_line
+from cluster.ray_address import knock, shared_environment
+from cluster.ray_client import LOST, Handle, NamedServer, Servers, get, in_one_line
 from cluster.ray_part import AT_HOME, Part, cannot_be_made, cause_of, keeps_dying
 from cluster.refusals import what_ray_logs, why_refused
+from cluster.reserved import reserve_together
 from cluster.run_folder import RunFolder
+from cluster.spares import Spare, Spares
+from cluster.supervision import LONGEST_STEP_SECONDS, MOST_QUESTIONS
 from configs.loading import override
 from configs.schema import RunConfig
 from core.errors import ClusterError, TamenError
 
-KNOCK_SECONDS = 5.0
 START_TIMEOUT_SECONDS = 150.0
 WARM_UP_TIMEOUT_SECONDS = 60.0
-RESERVE_SECONDS = 30
 POLL_SECONDS = 0.1
 SILENT_SECONDS = 30.0
 ASK_THE_LOST_SECONDS = 0.2
 """Between two questions to a part whose loop has ended, which is to run again as soon as a process answers."""
 MAX_CONCURRENT_REQUESTS = 4096
-"""Requests that one server holds at a time; further ones wait in Ray without a word."""
+"""Requests that one server holds at a time, and servers that wait for news at the store, whose calls do so beside its
+others; further ones wait in Ray without a word."""
 
 
 def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
@@ -65,13 +67,13 @@ def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
                 configure_logging=True,
             )
         else:
-            _knock(address)
+            knock(address)
             with what_ray_logs() as logged:
                 ray.init(
                     address=address,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
-                    runtime_env={"env_vars": _shared_environment()},
+                    runtime_env={"env_vars": shared_environment()},
                 )
     except Exception as error:  # Ray raises a dozen kinds, all meaning the same to the user
         why, fix = why_refused(error, logged[0])
@@ -95,35 +97,6 @@ def beside_the_driver() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
 
-def reserve_together(count: int, *, gpus: float) -> PlacementGroup:
-    """Reserve places for actors that are of use only together, all on this machine.
-
-    Args:
-        count: of them.
-        gpus: for each.
-
-    Raises:
-        ClusterError: when this machine has not that many free.
-    """
-    place = {_name_of_this_node(): 0.001} | ({"GPU": gpus} if gpus else {})
-    group = placement_group([place] * count, strategy="STRICT_PACK")
-    if group.wait(RESERVE_SECONDS):
-        return group
-    remove_placement_group(group)
-    raise ClusterError(
-        f"there are no places for {count} learners",
-        why=f"{place} for each were not free within {RESERVE_SECONDS} s",
-        fix="lower learner.num_learners, or stop what else Ray runs here (`ray status`)",
-    )
-
-
-def _name_of_this_node() -> str:
-    """Return the resource that Ray gives to this machine alone."""
-    here = ray.get_runtime_context().get_node_id()
-    (resources,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
-    return next(name for name in resources if name.startswith("node:") and not name.startswith("node:__"))
-
-
 class RayProgram:
     """Starts the parts of `program`, keeps them alive and stops them.
 
@@ -133,10 +106,13 @@ class RayProgram:
     Args:
         report: told of everything that a person should know (restarts, silence): in one line, after which the
             traceback of a failure that nobody foresaw may follow.
+        spares: that wait on each machine to take the place of an actor; see `cluster.spares`.
+        code: that this process has loaded; None reads it now.
 
     Attributes:
         parts: by name; nobody gets a number that another had before it.
         given_up: what no restart would mend, by the id of a machine elsewhere; for its reader to clear.
+        code: that this process runs; no part begins that would run other code.
     """
 
     def __init__(
@@ -146,7 +122,10 @@ class RayProgram:
         program: Program,
         *,
         report: Callable[[str], None],
+        spares: int = 0,
+        code: Code | None = None,
     ) -> None:
+        self.code = code or code_here()
         self._config = config
         # Elsewhere the folder is not at hand, in which the run's name stands.
         self._folder = replace(folder, called=folder.name)
@@ -155,8 +134,13 @@ class RayProgram:
         # Ray frees the names of a program that was stopped a moment after it is gone.
         self._life = secrets.token_hex(4)
         self._playing = False
+        self._looked_at: float | None = None
+        self._left: dict[str, dict[str, Any]] = {}
         self._reserved: PlacementGroup | None = None
         self._next_number = {role.name: role.count for role in program.roles}
+        self._dropped_games = 0
+        # A spare would open its environments, and keep what they are connected to from those that play.
+        self._spares = Spares(0 if config.environment else spares, self._spare, report=report)
         self.parts: dict[str, Part] = {}
         self.given_up: dict[str, TamenError] = {}
 
@@ -170,12 +154,14 @@ class RayProgram:
             learner = self._program.role("learner")
             self._reserved = reserve_together(1 + self._program.count("colearner"), gpus=learner.num_gpus)
         names: dict[str, list[str]] = {}
+        here = ray.get_runtime_context().get_node_id()
         for role in self._program.roles:
-            asks = {name: names[name] for name in role.asks}
+            asks = {name: names[name] for name in role.asks if name != "inference"}
+            servers = names["inference"] if "inference" in role.asks else []
             names[role.name] = [
                 self._create(
                     role.name if role.count == 1 else f"{role.name}-{index}",
-                    self._assignment(index, asks),
+                    self._assignment(index, asks, tuple(NamedServer(name, here) for name in servers)),
                     role,
                     self._placement(role, index),
                 ).ray_name
@@ -192,34 +178,50 @@ class RayProgram:
         self._playing = True
 
     def add(
-        self, role: Role, *, node: str, asks: Mapping[str, list[str]], batch_rows: int | None = None
-    ) -> None:
-        """Create one more part and set it going.
+        self,
+        role: Role,
+        *,
+        node: str,
+        asks: Mapping[str, list[str]],
+        servers: Servers = (),
+        batch_rows: int | None = None,
+    ) -> Part:
+        """Create one more part, set it going, and return it.
 
         Args:
             role: of which `count` is not looked at.
             node: id of its machine; `AT_HOME` for the driver's.
-            asks: Ray names of those it asks, by role.
+            asks, servers: Ray names of those it asks, by role, and the inference servers.
             batch_rows: that batches on its machine may have at most; None for as many as at home.
         """
-        index = self._next_number.get(role.name, 0)
-        self._next_number[role.name] = index + 1
-        given = self._assignment(index, asks)
+        index = self._number(role.name)
+        given = self._assignment(index, asks, servers)
         if batch_rows is not None:
             given = replace(given, config=override(given.config, [f"inference.max_batch_rows={batch_rows}"]))
-        where = NodeAffinitySchedulingStrategy(node, soft=False) if node != AT_HOME else beside_the_driver()
-        part = self._create(f"{role.name}-{index}", given, role, where, node=node)
+        part = self._create(f"{role.name}-{index}", given, role, _on(node), node=node)
         if part.loops:
             part.run()
+        return part
 
     def drop(self, part: Part) -> None:
         """End a part at once, for good."""
+        self._dropped_games += part.games_lost + part.games_at_stake
+        self._left[part.name] = part.told()
         ray.kill(part.handle)
         del self.parts[part.name]
 
-    def role(self, name: str) -> Role:
-        """Return what a part at home that plays `name` is given."""
-        return self._program.role(name)
+    @property
+    def games_lost(self) -> int:
+        """Games lost with parts that were dropped, and with processes that died; see `Part.games_at_stake`."""
+        return self._dropped_games + sum(part.games_lost for part in self.parts.values())
+
+    def server(self, servers: int, gpus: int) -> Role:
+        """Return what each server at home is given, where there are to be so many on so many GPUs."""
+        return self._program.server(servers, gpus)
+
+    def spares_ready(self, node: str = AT_HOME) -> int:
+        """Return how many processes on a machine could take the place of an actor at once."""
+        return self._spares.ready(node)
 
     def handles(self, role: str) -> list[Handle]:
         """Return the handles of all that play `role`."""
@@ -232,6 +234,7 @@ class RayProgram:
             TamenError: what a part at home raised that no restart would mend, or that it keeps failing.
         """
         now = time.monotonic()
+        self._forgive_pause(now)
         for part in self.parts.values():
             if part.lost and now - part.asked_at >= ASK_THE_LOST_SECONDS:
                 part.ask(now)
@@ -240,6 +243,8 @@ class RayProgram:
         ready = set(ray.wait(awaited, num_returns=len(awaited), timeout=0)[0]) if awaited else set()
         for part in list(self.parts.values()):
             if part.leaves_by is not None:
+                if part.running in ready:
+                    part.has_left()
                 if part.running is None or part.running in ready or now >= part.leaves_by:
                     self.drop(part)
             elif part.restart_at is not None and now >= part.restart_at:
@@ -250,32 +255,46 @@ class RayProgram:
                 self._take_answer(part, now)
             elif part.attendance.given_up(now):
                 self._give_up(part, keeps_dying(part))
+        if self._playing:
+            self._spares.keep(self.parts.values(), now)
+
+    def _forgive_pause(self, now: float) -> None:
+        """Judge no part by time in which nobody could listen to it."""
+        seconds, self._looked_at = now - (self._looked_at or now), now
+        if seconds > LONGEST_STEP_SECONDS:
+            for part in self.parts.values():
+                part.made_at += seconds
+                part.attendance.forgive(seconds)
 
     def collect_stats(self, timeout_seconds: float) -> dict[str, dict[str, Any]]:
-        """Ask every part how it is; return the newest answer of each, however old.
+        """Ask parts how they are, of many those that were asked longest ago; return the newest answer of each, of one
+        that has left since the last time its last.
 
         Args:
             timeout_seconds: to wait for the answers of those that are there. For one that starts, or was lost, nobody
                 waits: meanwhile no loop could be run again.
         """
         now = time.monotonic()
-        for part in self.parts.values():
+        free = [part for part in self.parts.values() if part.asked is None]
+        for part in heapq.nsmallest(MOST_QUESTIONS, free, key=lambda part: part.asked_at):
             part.ask(now)
-        there = [part.asked for part in self.parts.values() if part.heard_at is not None and not part.lost]
-        others = [part.asked for part in self.parts.values() if part.heard_at is None or part.lost]
+        asked = [part for part in self.parts.values() if part.asked is not None]
+        there = [part.asked for part in asked if part.heard_at is not None and not part.lost]
+        others = [part.asked for part in asked if part.heard_at is None or part.lost]
         ready = set(ray.wait(there, num_returns=len(there), timeout=timeout_seconds)[0]) if there else set()
         ready |= set(ray.wait(others, num_returns=len(others), timeout=0)[0]) if others else set()
         silent = []
-        for part in self.parts.values():
+        for part in asked:
             if part.asked in ready:
                 self._take_answer(part, now)
-            elif part.asked is not None and now - part.asked_at > SILENT_SECONDS:
+            elif now - part.asked_at > SILENT_SECONDS:
                 silent.append(part.name)
                 part.asked = None
         if silent:
             have = "has" if len(silent) == 1 else "have"
             self._report(f"{', '.join(silent)} {have} not answered for {SILENT_SECONDS:.0f} s")
-        return {part.name: part.stats | {"restarts": part.restarts} for part in self.parts.values()}
+        left, self._left = self._left, {}
+        return left | {part.name: part.told() for part in self.parts.values()}
 
     def stop(self, timeout_seconds: float = 30.0) -> None:
         """Stop actors first, so that their games reach the replay, then the learner, which saves its last step.
@@ -285,6 +304,7 @@ class RayProgram:
         """
         if self._playing:
             self._end_loops(timeout_seconds)
+        self._spares.end()
         for part in self.parts.values():
             ray.kill(part.handle)
         self.parts.clear()
@@ -309,15 +329,14 @@ class RayProgram:
             part.handle.stop.remote()
         return [part.running for part in stopping]
 
-    def _assignment(self, index: int, asks: Mapping[str, list[str]]) -> ray_actors.Assignment:
-        return ray_actors.Assignment(
-            self._config, self._folder, index, asks, self._program.count("learner") > 0
-        )
+    def _assignment(
+        self, index: int, asks: Mapping[str, list[str]], servers: Servers
+    ) -> ray_actors.Assignment:
+        learns = self._program.count("learner") > 0
+        return ray_actors.Assignment(self._config, self._folder, index, asks, learns, servers, code=self.code)
 
-    def _create(
-        self, name: str, given: ray_actors.Assignment, role: Role, where: Any, *, node: str = AT_HOME
-    ) -> Part:
-        """Create one actor at `where`, on the machine `node`."""
+    def _begin(self, name: str, given: ray_actors.Assignment, role: Role, where: Any) -> tuple[Handle, str]:
+        """Create a Ray actor; return its handle and Ray's name for it."""
         options: dict[str, Any] = {
             "name": f"{self._folder.name}/{self._life}/{name}",
             "num_cpus": role.num_cpus,
@@ -328,13 +347,35 @@ class RayProgram:
         }
         if role.name in ray_actors.ANSWERING_BESIDE_WORK:
             options["concurrency_groups"] = {"control": 2}
-        if role.name == "inference":
+        if role.name in ("inference", "store"):
             options["max_concurrency"] = MAX_CONCURRENT_REQUESTS
-        handle = dressed(ray_actors.ACTORS[role.name], **options).remote(given)
+        handle = dressed(ray_actors.ACTORS[role.name], **options).remote(replace(given, called=name))
+        return handle, options["name"]
+
+    def _number(self, role: str) -> int:
+        """Return a number that nobody who plays `role` has had."""
+        number = self._next_number.get(role, 0)
+        self._next_number[role] = number + 1
+        return number
+
+    def _spare(self, part: Part) -> Spare:
+        """Begin a process that can take the place of `part`, or of another actor of its machine."""
+        index = self._number(part.role)
+        role = Role(part.role, 1, 0.0, part.num_gpus, ())
+        return Spare(
+            *self._begin(f"{part.role}-{index}", replace(part.given, index=index), role, _on(part.node))
+        )
+
+    def _create(
+        self, name: str, given: ray_actors.Assignment, role: Role, where: Any, *, node: str = AT_HOME
+    ) -> Part:
+        """Create one part at `where`, on the machine `node`."""
+        handle, ray_name = self._begin(name, given, role, where)
         part = Part(name, role.name, handle, role.name in ray_actors.LOOPS)
-        part.node, part.ray_name, part.num_gpus = node, options["name"], role.num_gpus
+        part.node, part.ray_name, part.num_gpus = node, ray_name, role.num_gpus
+        part.given = given
         part.made_at = time.monotonic()
-        part.servers = tuple(given.asks["inference"]) if "inference" in given.asks else None
+        part.servers = given.servers
         self.parts[name] = part
         return part
 
@@ -369,10 +410,21 @@ class RayProgram:
             get(running, timeout_seconds=1.0)
         except LOST as error:
             part.lose(cause_of(error), now, killed=False)
+            self._let_spare_play(part, now)
         except Exception as error:  # an unexpected failure of one part is not the end of the run
             if isinstance(error, TamenError) and part.node == AT_HOME:
                 raise
             self._replace(part, error, now)
+
+    def _let_spare_play(self, part: Part, now: float) -> None:
+        """Give the place of an actor that was lost to a spare of its machine, if there is one."""
+        spare = self._spares.take(part.node) if part.role == "actor" else None
+        if spare is None:
+            return  # Ray begins another process
+        reason = part.lost
+        ray.kill(part.handle)
+        part.succeed(spare.handle, spare.ray_name)
+        self._plan_restart(part, reason, now, again="a spare plays in its place")
 
     def _replace(self, part: Part, error: Exception, now: float) -> None:
         """Kill a part that is broken for good: a new life of its process begins from what is on disk."""
@@ -386,7 +438,7 @@ class RayProgram:
             died = part.answered(get(asked, timeout_seconds=1.0), now)
         except RayActorError as error:
             if error.actor_init_failed:
-                self._give_up(part, cannot_be_made(part.name, error), because=error)
+                self._give_up(part, self._cannot_be_made(part, error), because=error)
             part.missed(cause_of(error), now)  # it is being restarted
         except LOST:
             return
@@ -397,13 +449,18 @@ class RayProgram:
             if died is not None:
                 self._plan_restart(part, died, now)
 
+    def _cannot_be_made(self, part: Part, error: RayActorError) -> TamenError:
+        """Return why a constructor failed. Of code that has changed, what it raised may be anything."""
+        changed = changed_since(self.code) if part.node == AT_HOME else None
+        return changed or cannot_be_made(part.name, error)
+
     def _give_up(self, part: Part, error: TamenError, *, because: Exception | None = None) -> None:
         """End the run with `error`, or where the part is elsewhere note that its machine is of no use."""
         if part.node == AT_HOME:
             raise error from because
         self.given_up.setdefault(part.node, error)
 
-    def _plan_restart(self, part: Part, reason: str, now: float) -> None:
+    def _plan_restart(self, part: Part, reason: str, now: float, *, again: str = "it is back") -> None:
         delay = part.policy.failed(now)
         if delay is None:
             failed = ClusterError(
@@ -417,9 +474,12 @@ class RayProgram:
         part.servers = None  # it knows of those again that it was made with
         if part.loops:
             part.restart_at = now + delay
-        self._report(
-            f"{part.name} died ({reason}); it is back" if reason else f"{part.name} died; it is back"
-        )
+        self._report(f"{part.name} died" + (f" ({reason})" if reason else "") + f"; {again}")
+
+
+def _on(node: str) -> NodeAffinitySchedulingStrategy:
+    """Return the placement of an actor on a machine."""
+    return beside_the_driver() if node == AT_HOME else NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def _answer(reference: Any, timeout_seconds: float) -> Any:
@@ -430,30 +490,7 @@ def _answer(reference: Any, timeout_seconds: float) -> Any:
         return None
 
 
-def _knock(address: str) -> None:
-    """Raise OSError unless somebody listens at `address`, "host:port": Ray would try for a quarter of an hour.
-
-    Every other form of an address is Ray's to understand.
-    """
-    host, _, port = address.rpartition(":")
-    if not host or "/" in address or not port.isdigit():
-        return
-    # Ray takes the loopback address of a head for that of the network.
-    known_as = ray.util.get_node_ip_address() if host in ("127.0.0.1", "localhost") else host.strip("[]")
-    socket.create_connection((known_as, int(port)), timeout=KNOCK_SECONDS).close()
-
-
 def _object_store_bytes() -> int:
     """Return a size that fits this machine's /dev/shm with room to spare; chunks and weights are small."""
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     return int(min(max(free * 0.3, 100e6), 2e9))
-
-
-def _shared_environment() -> dict[str, str]:
-    """Return what a cluster started by others has to be told: on each machine the checkout is where it is here.
-
-    A copy of it, as Ray's `working_dir` would be, has kernels of its own to compile: half a minute a start.
-    """
-    names = ("NUMBA_CACHE_DIR", "OMP_NUM_THREADS", "PYTHONPATH")
-    known = {name: os.environ[name] for name in names if name in os.environ}
-    return known | {"PYTHONPATH": os.pathsep.join([str(CHECKOUT), *filter(None, [known.get("PYTHONPATH")])])}

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
-from ray.exceptions import ObjectStoreFullError, OutOfDiskError
 
 from cluster import parts
 from cluster.parts import MODEL
-from cluster.ray_client import LOST, Handle, call, get, in_one_line
+from cluster.ray_client import LOST, NO_ROOM, Handle, call, get, in_one_line
 from core.errors import TamenError
 from inference_server.broadcast import Announcement, Broadcast
 from networks.weights import Weights
@@ -33,8 +32,13 @@ class StoreActor:
     """`inference_server.broadcast.Broadcast`; every method is async, so that one that waits holds nobody up."""
 
     def __init__(self, given: "Assignment") -> None:
+        given.check_code()
+        self._title = given.title
         self._files = parts.make_store(given.folder)
         self._broadcast = Broadcast(self._files, put)
+
+    def __repr__(self) -> str:
+        return self._title
 
     async def publish(self, handle: list[Any], checksum: int, published_at: float) -> None:
         (reference,) = handle
@@ -98,7 +102,7 @@ def put(content: Content) -> list[ray.ObjectRef]:
     try:
         # As an array, which is mapped where it lies; bytes would be copied by each who gets them.
         return [ray.put(np.frombuffer(content, np.uint8))]
-    except (ObjectStoreFullError, OutOfDiskError) as error:
+    except NO_ROOM as error:
         raise TamenError(
             "Ray's object store has no room for a version of the weights",
             why=in_one_line(error),

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cluster.machine_table import Standing, read_standing
+from cluster.machine_table import MACHINES_FILE, Standing, read_standing
 from cluster.run_folder import RunFolder, named_runs, nearest_run, run_folder
 from cluster.terminal import console
 from configs.loading import Kind
@@ -47,11 +47,18 @@ def scale_run(name: str, settings: Sequence[str], *, runs: Path, quiet: bool) ->
             fix=f"begin it with the number, such as: tamen train {name} actors.count=4",
         )
     standing = read_standing(folder)
-    if standing is None or standing.is_old(time.time()):
+    if standing is None:
         raise UsageError(
             f"run {name!r} takes no scale",
             why="it runs in one process (--engine local), or does not play yet",
             fix="try again when it plays",
+        )
+    if standing.is_old(time.time()):
+        raise ClusterError(
+            f"run {name!r} takes no scale now",
+            why=f"its driver has not written {MACHINES_FILE} for {time.time() - standing.time:,.0f} s: "
+            "the disk is full, or it was stopped (Ctrl-Z)",
+            fix=f"look at `df -h {folder.root}` and {folder.log_file}, and try again",
         )
     asked = _SCALES.override(standing.scale, settings)
     standing.check_kinds(asked)
@@ -108,8 +115,8 @@ def _wait_until_taken(folder: RunFolder, asked: Scale) -> Standing:
         _file(folder).unlink(missing_ok=True)
     raise ClusterError(
         f"run {folder.typed!r} has not taken {json.dumps(asked.model_dump(mode='json'))}",
-        why=f"its driver has not looked for {TAKEN_SECONDS:.0f} s",
-        fix=f"look at {folder.log_file}, and try again",
+        why=f"its driver has not said so in {MACHINES_FILE} for {TAKEN_SECONDS:.0f} s: it is busy, or the disk is full",
+        fix=f"look at `df -h {folder.root}`, {folder.log_file} and `tamen status {folder.typed}`, and try again",
     )
 
 

@@ -19,15 +19,21 @@ from core.errors import UsageError
 SPOT = "spot"
 """The kind of the machines that are watched."""
 CLOUDS = {"aws": "AWS", "gcp": "Google Cloud", "azure": "Azure"}
+DOUBTED_SECONDS = 300.0
+"""After the time of a notice a machine that is still there is asked anew: one that was stopped and goes on, or that was
+spared. It is used again once its cloud has no notice for it, unless Ray ended it meanwhile."""
 ENDPOINT_VARIABLE = "TAMEN_METADATA_URL"
 """Environment variable of the driver: where the metadata service answers instead, for all machines."""
 
 
 @dataclass(slots=True)
 class _Watched:
-    """A machine, what its watcher told last, when it is asked next, and the question on its way."""
+    """A machine, its watcher, what that told last, when it is asked next, and the question on its way.
 
-    handle: Handle
+    There is no watcher while a notice is believed.
+    """
+
+    handle: Handle | None = None
     ask_at: float = 0.0
     question: Any = None
     told: Told = field(default_factory=Told)
@@ -77,17 +83,17 @@ class Watches:
         """
         spot = {node.id: node for node in nodes if SPOT in node.kinds and not node.is_home}
         for id in self._watched.keys() - spot.keys():
-            ray.kill(self._watched.pop(id).handle)
+            _end(self._watched.pop(id))
         for id, node in spot.items():
-            if id not in self._watched:
-                self._watched[id] = _Watched(self._begin(id))
-            watched = self._watched[id]
-            if watched.leaves_at is None:
+            watched = self._watched.setdefault(id, _Watched())
+            if watched.leaves_at is None or now >= watched.leaves_at + DOUBTED_SECONDS:
+                if watched.handle is None:
+                    watched.handle = self._begin(id)
                 self._take_answer(node, watched, now)
                 self._ask(watched, now)
 
     def leaving(self) -> frozenset[str]:
-        """Return the ids of the machines that have a notice."""
+        """Return the ids of the machines that have a notice, also while it is doubted."""
         return frozenset(id for id, each in self._watched.items() if each.leaves_at is not None)
 
     def leaves_at(self, id: str) -> float | None:
@@ -108,13 +114,13 @@ class Watches:
         return ray.remote(**options)(Watch).remote(clouds(self._base))
 
     def _ask(self, watched: _Watched, now: float) -> None:
-        if watched.question is None and watched.leaves_at is None and now >= watched.ask_at:
+        if watched.handle is not None and watched.question is None and now >= watched.ask_at:
             watched.question, watched.ask_at = watched.handle.look.remote(), now + LOOK_SECONDS
 
     def _take_answer(self, node: Node, watched: _Watched, now: float) -> None:
         if watched.question is None:
             return
-        before = watched.told
+        before, doubted = watched.told, watched.leaves_at is not None
         try:
             watched.told = get(watched.question, timeout_seconds=0)
         except GetTimeoutError:
@@ -126,11 +132,22 @@ class Watches:
         left, cloud = watched.told.leaves_in_seconds, CLOUDS.get(watched.told.cloud, "")
         if left is not None:
             watched.leaves_at = now + left
-            self.notices_given += 1
-            self._drain(node.id, left, f"{cloud}: {watched.told.what}")
-            ray.kill(watched.handle)  # a machine that Ray drains ends once nothing is on it
+            if not doubted:
+                self.notices_given += 1
+                self._drain(node.id, left, f"{cloud}: {watched.told.what}")
+            _end(watched)  # a machine that Ray drains ends once nothing is on it
+        elif doubted:
+            watched.leaves_at = None
+            self._report(f"{name_of(node)} was not taken away, and no notice is left")
         elif watched.told.at_risk and not before.at_risk:
             self._report(f"{name_of(node)} may be taken away soon, says {cloud}")
+
+
+def _end(watched: _Watched) -> None:
+    """End the watcher of a machine, if there is one."""
+    if watched.handle is not None:
+        ray.kill(watched.handle)
+    watched.handle = None
 
 
 def ask_ray_to_drain(id: str, seconds: float, reason: str) -> None:

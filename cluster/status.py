@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from cluster.machine_table import MachineStanding, Standing, read_standing
 from cluster.metrics_sinks import newest_moment
@@ -54,6 +55,7 @@ def _status(folder: RunFolder) -> dict[str, Any]:
         "strength": {name: score.score for name, score in (evaluations.get("strength") or {}).items()},
         "evaluated_return": _returned(evaluations.get("returned", {})),
         "effective_ratio": standing.effective_ratio if standing else None,
+        "games_lost": standing.games_lost if standing else None,
         "machines": [machine.model_dump(mode="json") for machine in standing.machines] if standing else [],
         **_fitted(folder),
         **_imitated(folder),
@@ -146,9 +148,10 @@ def _print_machines(status: dict[str, Any]) -> None:
         table.add_row(
             f"{machine.host} {machine.node[:6]}",
             machine.state,
-            ", ".join(kinds) or "–",
+            # Where there is no room a label ends in dots; it has no place at which a line should break.
+            Text(", ".join(kinds) or "–", no_wrap=True, overflow="ellipsis"),
             f"{machine.cpus}" + (f"+{machine.gpus} GPU" if machine.gpus else ""),
-            f"{machine.actors}",
+            f"{machine.actors}" + (f"+{machine.spares}" if machine.spares else ""),
             f"{machine.servers}",
             _number(machine.games_per_hour),
             "–" if busy is None else f"{busy:.0%}",
@@ -157,6 +160,8 @@ def _print_machines(status: dict[str, Any]) -> None:
     target = console()
     target.print()
     target.print(table)
+    if any(machine.spares for machine in machines):
+        target.print("actors: that play + that wait to take the place of one that dies", markup=False)
     for machine in machines:
         called = f"{machine.host} {machine.node[:6]}"
         if machine.why:
@@ -166,7 +171,8 @@ def _print_machines(status: dict[str, Any]) -> None:
             target.print(f"{called} is taken away in {left}, its cloud says", markup=False, soft_wrap=True)
     if status["effective_ratio"] is not None:
         told = f"actors have played {status['effective_ratio']:.1%} of the time that they should have"
-        target.print(told, markup=False, soft_wrap=True)
+        lost = f"; {status['games_lost']:,} games were lost with some of them" if status["games_lost"] else ""
+        target.print(told + lost, markup=False, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

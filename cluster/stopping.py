@@ -65,6 +65,12 @@ def is_stop_requested() -> bool:
     return any(each.requested for each in _requests)
 
 
+def request_stop() -> None:
+    """Ask this process to stop, as the first Ctrl-C does, of its own accord; a Ctrl-C after it ends it at once."""
+    for each in _requests:
+        each.requested = True
+
+
 @contextmanager
 def stop_request(also: Callable[[int], None] | None = None) -> Iterator[StopRequest]:
     """Let signals be requests while the context lasts. `also` gets each signal's number before anything else."""

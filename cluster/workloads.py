@@ -43,7 +43,16 @@ class Playing(Protocol):
     set_aside: int
     set_aside_cause: str
 
+    @property
+    def in_play(self) -> int:
+        """Games, or unrolls of environments, that have begun and would be lost."""
+        ...
+
     def play(self) -> Group: ...
+
+    def wind_up(self) -> None:
+        """Begin no more games; `play` ends with the last of those in play. Any thread may call."""
+        ...
 
 
 class Gathering(Harvest, Protocol):

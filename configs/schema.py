@@ -102,10 +102,12 @@ def minimax_positions(widths: Sequence[int]) -> int:
 class ActorsConfig(Section):
     """Who plays. Each actor keeps `groups_per_actor` groups of games: one thinks while another waits.
 
-    `count` is of each machine that takes part.
+    `count` is of each machine that takes part. So is `spares`: processes that wait there to take the place of an actor
+    that dies, in memory but without games.
     """
 
     count: PerMachine = "auto"
+    spares: Annotated[int, Field(ge=0, le=16)] = 1
     groups_per_actor: Annotated[int, Field(ge=1, le=16)] = 2
     games_per_group: Annotated[int, Field(ge=1, le=8192)] = 64
     random_opening_plies: Count = 0
@@ -295,7 +297,8 @@ class MirrorConfig(Section):
     """Where the run's folder is mirrored while the run goes on: a path, or a URL such as s3://bucket/runs/hex5.
 
     That happens every so many seconds and after each checkpoint, `max_uploads` pieces of files at a time; one that gets
-    no answer within `timeout_seconds` is tried again. At the end the run waits for it up to `finish_seconds`.
+    no answer within `timeout_seconds` is tried again. At the end the run waits for it up to `finish_seconds`. `take`
+    puts this run there in place of one of the same name that went on elsewhere.
     """
 
     url: Annotated[str, Field(min_length=1)] | None = None
@@ -303,6 +306,7 @@ class MirrorConfig(Section):
     max_uploads: Annotated[int, Field(ge=1, le=64)] = 4
     timeout_seconds: PositiveReal = 30.0
     finish_seconds: PositiveReal = 60.0
+    take: bool = False
 
 
 class StopConfig(Section):

@@ -179,13 +179,21 @@ _MACHINES = _in_row(
         "share of the time that actors should have played in which they did",
         healthy=Healthy(0.9, 1.0),
     ),
+    _gauge("tamen_spare_actors", "actors", "that wait on all machines to play in the place of one that dies"),
     _counter("tamen_spot_notices_total", "notices", "machines whose cloud told that it takes them away"),
+    _counter("tamen_games_lost_total", "games", "games lost with actors that left, died or vanished"),
     _gauge("tamen_mirror_seconds", "seconds", "what the newest round of mirroring the run took"),
     _gauge(
         "tamen_mirror_lag_seconds",
         "seconds",
         "age of the newest state that is mirrored whole",
         healthy=Healthy(high=300.0),
+    ),
+    _gauge(
+        "tamen_mirror_behind",
+        "yes or no",
+        "1 while the mirror is older than four rounds and a minute, else 0",
+        healthy=Healthy(high=0.0),
     ),
     _mishaps("tamen_mirror_failures_total", "rounds", "rounds of mirroring that failed"),
 )

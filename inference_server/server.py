@@ -76,6 +76,7 @@ class InferenceServer:
         metrics: where counts go.
         clock: monotonic seconds.
         wall_clock: seconds since 1970, as those who publish count them.
+        on_taken: called by the serving thread when it has taken a batch from the queue: there may be room in it.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class InferenceServer:
         metrics: Metrics,
         clock: Callable[[], float] = monotonic,
         wall_clock: Callable[[], float] = time,
+        on_taken: Callable[[], None] = lambda: None,
     ) -> None:
         self._host = host
         self._config = config
         self._metrics = metrics
         self._clock = clock
         self._wall_clock = wall_clock
+        self._on_taken = on_taken
         self._batcher = Batcher(config.max_batch_rows, config.idle_wait_ms / 1000)
         self._changed = threading.Condition()
         self._offered: dict[str, _Offer] = {}
@@ -158,6 +161,7 @@ class InferenceServer:
 
     def _serve(self) -> None:
         while (batch := self._next_batch()) is not None:
+            self._on_taken()
             self._swap_weights()
             if batch:
                 self._run(batch)

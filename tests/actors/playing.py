@@ -43,13 +43,14 @@ class Table:
         self._play = group.play()
         self._requests = next(self._play)
 
-    def step(self) -> None:
-        try:
-            replies = tuple(self._evaluate(request) for request in self._requests)
-        except EvaluationError as error:
-            self._requests = self._play.throw(error)
-        else:
-            self._requests = self._play.send(replies)
+    def step(self, times: int = 1) -> None:
+        for _ in range(times):
+            try:
+                replies = tuple(self._evaluate(request) for request in self._requests)
+            except EvaluationError as error:
+                self._requests = self._play.throw(error)
+            else:
+                self._requests = self._play.send(replies)
 
 
 def play_games(game_name: str, count: int, **options: Any) -> list[FinishedGame]:

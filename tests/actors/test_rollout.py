@@ -302,3 +302,19 @@ def test_the_same_seed_gives_the_same_rollout_and_another_seed_another() -> None
 
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 8, 9, 13])
+def test_a_group_that_is_wound_up_fills_its_unrolls_and_begins_none(steps: int) -> None:
+    undisturbed, finished = cartpoles("auto", 2, 40), list[Unrolls]()
+    env = open_environments("CartPole-v1", RolloutConfig.model_validate(CARTPOLE), num_envs=2)
+    group, _, driver = a_group(env, finished, **CARTPOLE)
+    driver.step(steps)
+    assert group.in_play == (2 if steps else 0)
+    group.wind_up()
+    with pytest.raises(StopIteration):
+        driver.step(100)
+
+    assert (len(finished), group.in_play) == (math.ceil(steps / 8), 0)
+    for one, other in zip(finished, undisturbed, strict=False):
+        assert all(np.array_equal(one.columns[name], other.columns[name]) for name in one.columns)

@@ -275,3 +275,39 @@ def test_the_seconds_of_a_game_are_those_of_its_clock() -> None:
         table.step()
 
     assert finished[0].seconds + finished[1].seconds == now
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_group_that_is_wound_up_plays_its_games_to_their_ends_and_begins_none(name: str) -> None:
+    game, undisturbed, finished = make_game(name), list[FinishedGame](), list[FinishedGame]()
+    table = Table(a_group(game, undisturbed, num_games=6), HashEvaluator(game.num_actions))
+    while len(undisturbed) < 30:
+        table.step()
+    group = a_group(game, finished, num_games=6)
+    table = Table(group, HashEvaluator(game.num_actions))
+    while len(finished) < 3:
+        table.step()
+    begun = len(finished) + group.in_play
+    assert group.in_play == 6
+    group.wind_up()
+    with pytest.raises(StopIteration):
+        table.step(times=10_000)
+
+    assert (len(finished), group.in_play) == (begun, 0)
+    # What stands beside a game does not change its moves, so these are games that would have been played anyway.
+    assert {tuple(one.actions) for one in finished} <= {tuple(one.actions) for one in undisturbed}
+
+
+def test_games_that_fail_while_they_are_wound_up_are_set_aside_and_not_begun_anew() -> None:
+    game = make_game("tic_tac_toe")
+    group = a_group(game, [], num_games=4)
+    play = group.play()
+    next(play)
+    group.wind_up()
+    failed = EvaluationError("no answer", why="test", fix="none")
+    play.throw(failed)
+
+    assert play.throw(failed) == ()
+    assert (group.set_aside, group.in_play) == (4, 0)
+    with pytest.raises(StopIteration):
+        play.send(())

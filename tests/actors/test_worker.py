@@ -345,3 +345,57 @@ def test_a_question_without_an_answer_loses_no_game(caplog):
     made.run(lambda: True)
 
     assert (made.unacknowledged_games, harvest.games_waiting, caplog.text) == (0, 0, "")
+
+
+def games_left(groups, harvest, number):
+    """Ask until somebody has set how often group `number` still may."""
+    while groups[number]:
+        yield REQUESTS
+        harvest.rows_waiting += 5
+        groups[number] -= 1
+
+
+def leaving(left, clock):
+    harvest, delivery, client = FakeHarvest(), FakeDelivery(clock.sleep), FakeClient()
+    groups = [games_left(left, harvest, number) for number in range(len(left))]
+    options = {"chunk_rows": 10, "flush_seconds": 1e9, "clock": clock, "sleep": clock.sleep}
+    return Worker(groups, client, harvest, delivery, **options), delivery, client
+
+
+def test_an_actor_that_leaves_ends_when_all_of_its_games_are_over_and_delivered():
+    made, delivery, client = leaving([3, 7], FakeClock())
+    made.leave(1000.0)
+    made.run(lambda: False)
+
+    assert client.waiting == []
+    assert sum(chunk is not None for chunk in delivery.sent) >= 4
+    assert made.undelivered_games == 0
+
+
+def test_an_actor_that_leaves_ends_in_time_whatever_is_in_play():
+    clock = FakeClock()
+    made, delivery, client = leaving([10**6], clock)
+    answer = client.wait_any
+
+    def slowly(handles, *, timeout_seconds):
+        clock.sleep(0.1)
+        return answer(handles, timeout_seconds=timeout_seconds)
+
+    client.wait_any = slowly
+    made.leave(5.0)
+    made.run(lambda: False)
+
+    assert clock.now == pytest.approx(5.0, abs=0.2)
+    assert delivery.sent
+    assert made.undelivered_games == 0
+
+
+def test_an_actor_that_leaves_is_not_held_back_by_the_learner():
+    made, delivery, client = leaving([50], FakeClock())
+    delivery.acknowledgement = PAUSE
+    step_until(made, lambda: None in delivery.sent)
+    played = client.submitted
+    made.leave(1000.0)
+    made.run(lambda: False)
+
+    assert client.submitted == 50 > played

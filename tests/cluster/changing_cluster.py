@@ -1,6 +1,5 @@
 """A run at home on a cluster whose machines come and go, without any Ray."""
 
-import time
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from cluster.machines import (
 )
 from cluster.program import Machine, plan
 from cluster.ray_actors import Assignment
+from cluster.ray_client import Servers
 from cluster.ray_part import Part
 from cluster.ray_program import RayProgram
 from cluster.spot import Told
@@ -28,7 +28,7 @@ from configs.scale import Scale
 from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference
 from tests.cluster.tiny import tiny_config, tiny_run
 
-OURS = Greeting(code_here(), 512)
+OURS = Greeting(code_here(), 512, gpus=8)
 CONFIG = tiny_config(evaluation__games=2)
 HERE, FAR, GPU = "0a" * 28, "fa" * 28, "9b" * 28
 """Of nodes, as Ray takes them."""
@@ -40,12 +40,14 @@ class FakeHandle:
     def __init__(self, given: Assignment) -> None:
         self.given = given
         self.run = FakeMethod(None)
-        self.stats = FakeMethod({"pid": 1})
+        plays = given.asks.keys() == {"replay"}
+        self.stats = FakeMethod({"pid": 1} | ({"games_at_stake": 16} if plays else {}))
         self.newest_version = FakeMethod(0)
         self.warm_up = FakeMethod(True)
-        self.told: list[list[str]] = []
+        self.told: list[Servers] = []
         self.meet = SimpleNamespace(remote=self.told.append)
         self.stop = FakeMethod(None)
+        self.leave = FakeMethod(None)
 
 
 class FakeCluster(FakeRay):
@@ -55,6 +57,7 @@ class FakeCluster(FakeRay):
         machines: as `ray.nodes` tells of them, by id.
         greetings: by id; `OURS` where there is none, None where it never comes.
         watchers: by id, of the machines on which one was begun.
+        told: by watchers that begin.
     """
 
     def __init__(self) -> None:
@@ -63,6 +66,7 @@ class FakeCluster(FakeRay):
         self.greetings: dict[str, Any] = {}
         self.asked: Counter[str] = Counter()
         self.watchers: dict[str, Any] = {}
+        self.told = Told("aws")
         self.join(HERE, cpus=2)
 
     def get_runtime_context(self) -> Any:
@@ -85,7 +89,7 @@ class FakeCluster(FakeRay):
         def dressed(what: Any) -> Any:
             if what is greet:
                 return SimpleNamespace(options=self._to)
-            watcher = SimpleNamespace(look=FakeMethod(Told("aws")))
+            watcher = SimpleNamespace(look=FakeMethod(self.told))
             self.watchers[options["scheduling_strategy"].node_id] = watcher
             return SimpleNamespace(remote=lambda clouds: watcher)
 
@@ -111,58 +115,76 @@ class Run:
 
     Attributes:
         said: what the driver was told, in its first lines.
+        stops: how often it was asked to save and stop.
+        left_games: that an actor tells of when it has left.
     """
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, **scale: Any) -> None:
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, gpus: int = 0, **scale: Any) -> None:
         self.ray = FakeCluster()
         self.said: list[str] = []
-        for module in ("ray_client", "ray_program", "machines", "spot_watches"):
+        self.stops = 0
+        for module in ("ray_client", "ray_program", "machines", "spot_watches", "warming"):
             monkeypatch.setattr(f"cluster.{module}.ray", self.ray)
         monkeypatch.setattr(
             "cluster.ray_program.dressed", lambda kind, **options: SimpleNamespace(remote=FakeHandle)
         )
         monkeypatch.setattr("cluster.machines.draining", lambda: frozenset(self.draining))
         monkeypatch.setattr("cluster.following.free_resources", lambda id: "CPU 4")
+        # Whoever edits a source while these tests run would make other code of ours.
+        monkeypatch.setattr("cluster.ray_program.code_here", lambda: OURS.code)
+        # Nothing here takes time, however busy the machine is that tests it.
+        time = SimpleNamespace(monotonic=self.ray.clock, sleep=self.ray.sleep)
+        monkeypatch.setattr("cluster.ray_program.time", time)
         self.draining: set[str] = set()
         self.drained: list[tuple[str, float, str]] = []
-        machine = Machine(2, 0)
+        machine = Machine(2, gpus)
         self.program = RayProgram(CONFIG, tiny_run(folder, CONFIG), plan(CONFIG, machine), report=self._hear)
         self.program.start()
         self.program.collect_stats(timeout_seconds=0.0)
         self.following = Following(
             self.program,
-            Machines(CONFIG, machine, report=self._hear),
+            Machines(CONFIG, machine, code=self.program.code, report=self._hear),
             Scale(**scale),
             watches=Watches(report=self._hear, drain=lambda *told: self.drained.append(told)),
-            games_in_play=16,
             report=self._hear,
-            clock=self.clock,
+            stop=self._stop,
+            clock=self.ray.clock,
         )
-        self.later = 0.0
+        self.left_games = 0
+
+    def _stop(self) -> None:
+        self.stops += 1
 
     def _hear(self, text: str) -> None:
         self.said.append(text.partition("\n")[0])
 
-    def clock(self) -> float:
-        return time.monotonic() + self.later
-
     def steps(self, number: int = 2, *, seconds: float = 1.1) -> None:
-        """Let some looks pass; a machine that joined is asked at the first, and gets its parts at the second."""
+        """Let some looks pass, at the end of which all who have a process tell how they are.
+
+        A machine that joined is asked at the first, and gets its parts at the second; its servers may be asked from the
+        third on.
+        """
         for _ in range(number):
-            self.later += seconds
+            self.ray.now += seconds
             self.following.step()
+            self.program.collect_stats(timeout_seconds=0.0)
 
     def let_stop(self) -> None:
-        """Let the loops of all end that were told to stop."""
+        """Let the loops of all end that were told to leave."""
         for part in self.program.parts.values():
             if part.leaves_by is not None:
-                part.running = Reference("ended")
+                part.running = Reference({"pid": 1, "games_at_stake": self.left_games})
         self.program.supervise()
 
     def on(self, id: str) -> dict[str, int]:
         """Return how many parts of each role stay on a machine."""
         parts = [part for part in self.program.parts.values() if part.leaves_by is None]
         return Counter(part.role for part in parts if part.node == id)
+
+    def asked_by(self, part: Part) -> list[str]:
+        """Return the names of the servers that a part was told of last, or else begins with."""
+        servers = part.handle.told[-1] if part.handle.told else part.handle.given.servers
+        return [name.rpartition("/")[2] for name, _ in servers]
 
     def some(self, role: str, id: str) -> Part:
         return next(part for part in self.program.parts.values() if (part.role, part.node) == (role, id))

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import ObjectStoreFullError, RayTaskError
 
 
 class FakeRay:
@@ -69,6 +69,27 @@ class FakeMethod:
     def remote(self, *arguments: Any) -> Reference:
         self.calls += 1
         return Reference(self.answer)
+
+
+class NoRoom:
+    """A remote method whose arguments have no room in this machine's object store, for as often as is said.
+
+    Attributes:
+        calls: that had room.
+    """
+
+    def __init__(self, answer: Any, *, times: int, error: type[Exception] = ObjectStoreFullError) -> None:
+        self._answer = answer
+        self._left = times
+        self._error = error
+        self.calls = 0
+
+    def remote(self, *arguments: Any) -> Reference:
+        if self._left:
+            self._left -= 1
+            raise self._error("Local disk is full\nand much more")
+        self.calls += 1
+        return Reference(self._answer)
 
 
 def remote_error(cause: Exception) -> Exception:

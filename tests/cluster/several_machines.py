@@ -110,12 +110,12 @@ def play(folder: Path) -> dict[str, Any]:
     run = Several(folder, learn=False)
     try:
         node = join(run)
-        standing = machines(run)
+        standing, idle = machines(run), idle_milliseconds(run, node)
         leave(run, node)
         acknowledged = run.acknowledged()
     finally:
         run.stop()
-    return what_is_left(run, acknowledged) | {"machines": standing}
+    return what_is_left(run, acknowledged) | {"machines": standing, "idle": idle}
 
 
 def play_the_whole(folder: Path) -> dict[str, Any]:
@@ -173,6 +173,15 @@ def machines(run: Several) -> list[dict[str, Any]]:
     folder = run.folder.root
     (status,) = show_status(folder.name, runs=folder.parent, quiet=True)
     return status["machines"]
+
+
+def idle_milliseconds(run: Several, node: Any) -> int:
+    """Return for how long a machine has been idle, as Ray's autoscalers reckon before they take it away."""
+    from ray.autoscaler.v2.sdk import get_cluster_status
+
+    status = get_cluster_status(run.cluster.gcs_address)
+    (found,) = [each for each in (*status.active_nodes, *status.idle_nodes) if each.node_id == node.node_id]
+    return found.resource_usage.idle_time_ms
 
 
 def what_is_left(run: Several, acknowledged: int) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Which code a process runs, and how it is told from other code."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cluster.checkout import LIBRARIES, code_here, difference
+from cluster.checkout import GAMES, LIBRARIES, Code, changed_since, code_here, difference
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_a_file_that_is_renamed_or_cut_in_two_is_other_code(checkout: Path) -> N
 
 def test_other_versions_are_told_by_name(checkout: Path) -> None:
     ours = code_here(checkout)
-    assert [name for name, _ in ours.versions] == ["python", *LIBRARIES]
+    assert [name for name, _ in ours.versions] == ["python", *LIBRARIES, *GAMES]
     theirs = replace(ours, versions=(("python", "3.11.99"), *ours.versions[1:]))
 
     assert difference(ours, ours) == ""
@@ -62,5 +63,57 @@ def test_other_versions_are_told_by_name(checkout: Path) -> None:
     assert "other sources" in difference(ours, replace(theirs, digest="0"))
 
 
+def with_version(code: Code, name: str, version: str) -> Code:
+    return replace(code, versions=tuple((each, version if each == name else v) for each, v in code.versions))
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_packages_of_games_are_compared_where_both_have_them(name: str) -> None:
+    here = with_version(code_here(), name, "1.0")
+    missing, other = with_version(here, name, "-"), with_version(here, name, "2.0")
+
+    assert difference(here, other) == f"{name} 2.0 where here is 1.0"
+    assert difference(here, missing) == difference(missing, here) == ""
+
+
+def test_sources_that_tell_of_other_libraries_are_other_sources() -> None:
+    here = code_here()
+    older = Code("0", (*here.versions[:3], ("tensorflow", "1.0")))
+
+    assert difference(here, older) == f"other sources: their digest is 0, here it is {here.digest}"
+
+
+def test_a_library_that_everything_needs_may_not_be_missing() -> None:
+    here = code_here()
+    assert difference(here, with_version(here, "numba", "-")).startswith("numba - where here is ")
+
+
+def test_what_environments_come_from_is_known_by_the_names_of_its_distributions() -> None:
+    versions = dict(code_here().versions)
+
+    assert "-" not in {versions[name] for name in (*LIBRARIES, "gymnasium")}
+
+
 def test_builds_for_other_devices_are_no_other_version() -> None:
     assert not any("+" in version for _, version in code_here().versions)
+
+
+def test_a_checkout_that_has_changed_is_told_with_what_and_where(checkout: Path) -> None:
+    began = code_here(checkout)
+    assert changed_since(began, checkout) is None
+    (checkout / "configs" / "presets" / "hex5.yaml").write_text("game: hex7\n")
+    os.utime(checkout / "configs" / "presets" / "hex5.yaml", (2e9, 2e9))
+    changed = changed_since(began, checkout)
+
+    assert changed is not None
+    assert str(checkout) in changed.what
+    assert "changed last: configs/presets/hex5.yaml" in changed.why
+    assert len(str(changed).splitlines()) == 3
+
+
+def test_a_library_that_has_changed_is_other_code_too(checkout: Path) -> None:
+    now = code_here(checkout)
+    changed = changed_since(with_version(now, "numba", "0.1"), checkout)
+
+    assert changed is not None
+    assert f"numba is {dict(now.versions)['numba']}, it was 0.1" in changed.why

@@ -2,7 +2,8 @@
 
 import pytest
 
-from cluster.effective_time import LONGEST_STEP_SECONDS, REPLACED_WITHIN_SECONDS, EffectiveTime
+from cluster.effective_time import REPLACED_WITHIN_SECONDS, EffectiveTime
+from cluster.supervision import LONGEST_STEP_SECONDS
 
 HOME = {"home": 2}
 
@@ -37,6 +38,16 @@ def test_a_machine_that_left_is_owed_until_another_comes_in_its_place() -> None:
     both, other = HOME | {"a": 2}, HOME | {"b": 2}
     share = after((both, 4, 10), (HOME, 2, 5), (other, 2, 1), (other, 4, 4))
     assert share == pytest.approx((40 + 10 + 2 + 16) / (4 * 20))
+
+
+def test_a_small_machine_fills_as_many_places_of_a_large_one_as_it_has() -> None:
+    share = after((HOME | {"large": 8}, 10, 10), (HOME | {"small": 2}, 4, 10))
+    assert share == pytest.approx((100 + 40) / (100 + 100))
+
+
+def test_a_large_machine_fills_the_places_of_small_ones() -> None:
+    share = after((HOME | {"a": 2, "b": 2}, 6, 10), (HOME | {"large": 4}, 6, 10))
+    assert share == pytest.approx(1.0)
 
 
 def test_a_machine_that_nobody_replaces_is_owed_for_a_while_only() -> None:

@@ -48,6 +48,27 @@ def test_what_a_resumed_run_had_before_is_not_counted_again() -> None:
     assert metrics.counted["tamen_games_total",] == 9
 
 
+def test_what_a_part_did_before_the_first_look_at_it_counts() -> None:
+    metrics = recorded(
+        {"actor-0": {"moves": 5}, "replay": {"games": 100}},
+        {"actor-0": {"moves": 6}, "actor-1": {"moves": 40}, "replay": {"games": 100}},
+    )
+
+    assert metrics.counted["tamen_moves_total",] == 46
+    assert metrics.counted["tamen_games_total",] == 0
+
+
+def test_nothing_is_kept_of_parts_that_have_left() -> None:
+    metrics = Noted()
+    exporter = Exporter([metrics])
+    for number in range(1000):
+        exporter.record({f"actor-{number}": {"moves": 3, "set_aside": 1}}, PICTURE)
+
+    assert metrics.counted["tamen_moves_total",] == 3000
+    assert metrics.counted["tamen_games_set_aside_total",] == 1000
+    assert {part for part, _ in exporter._seen} == {"actor-999"}
+
+
 def test_the_parts_of_a_role_are_counted_together() -> None:
     metrics = recorded(
         {"actor-0": {"set_aside": 0}, "actor-1": {"set_aside": 0}},
@@ -61,12 +82,12 @@ def test_requests_that_failed_or_were_lost_and_chunks_refused_are_counted() -> N
     metrics = recorded(
         {
             "actor-0": {"resent_requests": 0, "spilled_requests": 0},
-            "inference": {"failed_requests": 1},
+            "inference": {"failed_requests": 0},
             "replay": {"refused_chunks": 0},
         },
         {
             "actor-0": {"resent_requests": 4, "spilled_requests": 2},
-            "inference": {"failed_requests": 3},
+            "inference": {"failed_requests": 2},
             "replay": {"refused_chunks": 1},
         },
     )
@@ -109,6 +130,15 @@ def test_gauges_have_the_newest_values_and_unknown_ones_are_not_written() -> Non
     assert gauges["tamen_strength_score", "random"] == 0.75
     assert gauges["tamen_replay_rows",] == 40
     assert ("tamen_policy_lag_versions",) not in gauges
+
+
+def test_how_the_mirror_and_the_machines_stand_is_told_where_there_are_such() -> None:
+    mirror = {"lag_seconds": 150.0, "behind": True, "failures": 2}
+    gauges = recorded({"mirror": mirror, "machines": {"effective_ratio": 0.97, "spares": 3}}).gauges
+
+    names = ("mirror_lag_seconds", "mirror_behind", "effective_ratio", "spare_actors")
+    assert [gauges[f"tamen_{name}",] for name in names] == [150.0, 1.0, 0.97, 3.0]
+    assert not {(f"tamen_{name}",) for name in names} & recorded({}).gauges.keys()
 
 
 def test_every_place_that_is_given_gets_everything() -> None:

@@ -10,6 +10,7 @@ from cluster.following import (
     QUIET_SECONDS,
 )
 from cluster.spot import LOOK_SECONDS, Told
+from cluster.spot_watches import DOUBTED_SECONDS
 from tests.cluster.changing_cluster import FAR, GPU, Run
 
 
@@ -30,16 +31,15 @@ def test_a_machine_that_its_cloud_takes_away_delivers_in_time_and_is_drained(run
     run.steps(1)  # and its answer is taken
 
     assert run.said[-1] == (
-        "machine host (fafafa) is to leave in 20 s (AWS says 'terminate'): "
-        "its actors deliver what they have finished"
+        "machine host (fafafa) is to leave in 20 s (AWS says 'terminate'): its actors play their games out"
     )
     assert run.drained == [(FAR, 20.0, "AWS: terminate")]
     assert run.on(FAR) == {"inference": 2}
-    assert actor.handle.stop.calls == 1
-    assert actor.leaves_by == pytest.approx(run.clock() + 20.0 - GONE_BEFORE_SECONDS, abs=0.5)
+    assert (actor.handle.leave.calls, actor.handle.stop.calls) == (1, 0)
+    assert actor.leaves_by == run.ray.clock() + 20.0 - GONE_BEFORE_SECONDS
     _, far = run.following.standings({})
     assert far.state == "leaving"
-    assert far.leaves_in_seconds == pytest.approx(20.0, abs=0.5)
+    assert far.leaves_in_seconds == 20.0
     assert run.following.stats()["spot_notices"] == 1
     assert run.ray.watchers[FAR] in run.ray.killed  # nothing of ours keeps Ray there
 
@@ -89,8 +89,36 @@ def test_a_watcher_that_dies_is_asked_again_and_machines_that_stay_are_not_watch
     assert len(run.drained) == 1
 
 
+def test_a_machine_that_was_not_taken_away_is_used_again(run: Run) -> None:
+    run.ray.join(FAR, tamen="spot")
+    run.steps()
+    watched = run.ray.watchers[FAR].look
+    watched.answer = Told("aws", leaves_in_seconds=20.0, what="stop")
+    run.steps(2, seconds=LOOK_SECONDS)
+    run.let_stop()
+    run.steps(1, seconds=20.0 + DOUBTED_SECONDS - 1.0)
+    assert run.on(FAR) == {}
+    assert run.ray.watchers[FAR].look is watched
+
+    run.ray.told = Told("aws", leaves_in_seconds=0.0, what="stop")
+    run.steps(2, seconds=LOOK_SECONDS)  # a new watcher is asked, which sees the notice still
+    assert run.ray.watchers[FAR].look.calls == 1
+    assert run.on(FAR) == {}
+    run.ray.told = Told("aws")
+    run.steps(5, seconds=DOUBTED_SECONDS)
+
+    assert run.on(FAR) == {"actor": 2, "inference": 2}
+    assert len(run.drained) == run.following.stats()["spot_notices"] == 1
+    assert run.said.count("machine host (fafafa) was not taken away, and no notice is left") == 1
+    run.ray.watchers[FAR].look.answer = Told("aws", leaves_in_seconds=20.0, what="terminate")
+    run.steps(2, seconds=LOOK_SECONDS)
+    assert len(run.drained) == run.following.stats()["spot_notices"] == 2
+
+
 def test_an_actor_counts_as_playing_while_it_answers(run: Run) -> None:
     run.steps(4)
     assert run.following.stats()["effective_ratio"] == 1.0
-    run.steps(20, seconds=QUIET_SECONDS / 4)
+    for _ in range(20):
+        run.ray.now += QUIET_SECONDS / 4
+        run.following.step()
     assert run.following.stats()["effective_ratio"] < 0.5

@@ -54,6 +54,14 @@ def test_a_server_that_nobody_has_asked_and_a_run_that_is_starting_are_not() -> 
     assert watch.take({}, 300.0) == []
 
 
+def test_servers_that_left_are_forgotten() -> None:
+    watch = LagWatch(8)
+    for k in range(1000):
+        assert watch.take({"learner": {"version": 5}, f"inference-{k}": {"version": 2}}, float(k)) == []
+
+    assert list(watch._behind) == ["inference-999"]
+
+
 def test_what_the_watch_finds_reaches_the_panel_and_the_log() -> None:
     observer, log = Observer("run", tiny_config()), list[str]()
     observer.log_to(log.append)

@@ -165,6 +165,21 @@ def test_a_trouble_is_told_once_until_it_changes_or_comes_again() -> None:
     assert log == ["actor-1: full", "actor-1: full", "actor-1: still full"]
 
 
+def test_of_parts_that_have_left_sums_are_kept_and_nothing_else() -> None:
+    observer = Observer("run", tiny_config())
+    picture = observer.take({}, elapsed_seconds=0.0)
+    for number in range(200):
+        left = {
+            f"actor-{number}": {"set_aside": 2, "resent_requests": 1, "ends": {"won": 1}, "trouble": "full"}
+        }
+        picture = observer.take(left, elapsed_seconds=float(number))
+
+    assert picture.faults == FaultsPart(games_set_aside=400, resent_requests=200)
+    assert picture.ends == {"won": 200}
+    assert {part for part, _ in observer._troubles} == {"actor-199"}
+    assert {part for part, _ in observer._faults._seen} == {"actor-199"}
+
+
 def aside(games: int, cause: str = "it is away") -> dict[str, Any]:
     return {"set_aside": games, "set_aside_cause": cause}
 

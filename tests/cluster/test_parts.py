@@ -12,13 +12,13 @@ from tests.cluster.tiny import tiny_config
 
 
 def a_group() -> Any:
-    return SimpleNamespace(moves=0, set_aside=0, set_aside_cause="")
+    return SimpleNamespace(moves=0, set_aside=0, set_aside_cause="", in_play=8)
 
 
 def test_the_newest_cause_is_told_whichever_group_it_came_from() -> None:
     groups: list[Any] = [a_group(), a_group()]
     harvest: Any = SimpleNamespace(games=0, plies=0, game_seconds=0.0)
-    worker: Any = SimpleNamespace(spent=TimeSpent())
+    worker: Any = SimpleNamespace(spent=TimeSpent(), undelivered_games=3)
     player = Player(worker, Cast(tuple(groups), harvest))
     told = [player.stats()["set_aside_cause"]]
     for group, cause in ((0, "it is away"), (1, "it is full"), (0, "it is away again")):
@@ -28,6 +28,7 @@ def test_the_newest_cause_is_told_whichever_group_it_came_from() -> None:
 
     assert told == ["", *["it is away"] * 2, *["it is full"] * 2, *["it is away again"] * 2]
     assert player.stats()["set_aside"] == 24
+    assert player.stats()["games_at_stake"] == 2 * 8 + 3
 
 
 def test_the_first_requests_grow_to_the_largest_batch_and_fit_the_model() -> None:

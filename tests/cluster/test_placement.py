@@ -1,12 +1,23 @@
 """How many parts each machine gets: machines in, parts out."""
 
+import math
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.placement import ACTOR_BYTES, SERVER_BYTES, Node, Share, asked_of, check_kinds, gpu_share, shares
+from cluster.placement import (
+    ACTOR_BYTES,
+    SERVER_BYTES,
+    Node,
+    Share,
+    asked_of,
+    check_kinds,
+    gpu_share,
+    share_beside,
+    shares,
+)
 from configs.schema import PerMachine
 from core.errors import UsageError
 
@@ -33,6 +44,33 @@ def test_without_gpus_half_of_the_cores_of_each_machine_play() -> None:
 def test_where_a_machine_has_gpus_the_others_only_play_and_home_stays_as_it_is() -> None:
     assert of(HOME, SPOT, WITH_GPU) == {"h": (4, 4), "s": (16, 0), "g": (10, 2)}
     assert of(Node("h", "head", 8, gpus=1, is_home=True), SPOT) == {"h": (6, 1), "s": (16, 0)}
+
+
+def test_gpus_where_no_server_has_answered_change_nothing_for_the_others() -> None:
+    for serving, spot in ((set(), (8, 8)), ({"s"}, (8, 8)), ({"g"}, (16, 0))):
+        found = shares([HOME, SPOT, WITH_GPU], actors="auto", servers="auto", serving=serving)
+        assert found == {"h": Share(4, 4), "s": Share(*spot), "g": Share(10, 2)}
+
+
+@given(st.integers(1, 8), st.integers(1, 40), st.integers(1, 40))
+def test_servers_fit_beside_a_learner_that_holds_its_share_already(
+    gpus: int, began: int, servers: int
+) -> None:
+    held = gpu_share(began + 1, gpus)
+    each = share_beside(1, held, servers=servers, gpus=gpus)
+    places = [math.floor((1.0 - held) / each + 1e-6)] + [math.floor(1.0 / each + 1e-6)] * (gpus - 1)
+
+    assert 0 < each <= 1
+    assert sum(places) >= servers
+    if servers == began:
+        assert each == pytest.approx(held)
+
+
+def test_servers_fit_beside_a_team_and_none_is_made_without_gpus() -> None:
+    assert share_beside(2, 0.6, servers=2, gpus=2) == pytest.approx(0.4)
+    assert share_beside(2, 0.6, servers=3, gpus=2) == pytest.approx(0.2)
+    assert share_beside(2, 0.6, servers=4, gpus=3) == pytest.approx(0.4)
+    assert share_beside(1, 0.0, servers=3, gpus=0) == 0.0
 
 
 def test_gpus_on_which_nobody_may_evaluate_change_nothing() -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.program import Machine, plan, plan_serving
+from cluster.program import Machine, check_kinds_at_home, plan, plan_serving
+from core.errors import UsageError
 from tests.cluster.tiny import tiny_config
 
 CONFIG = tiny_config(evaluation__games=4)
@@ -33,6 +34,21 @@ def test_what_the_configuration_says_counts() -> None:
     assert counts(16, actors__count=3, inference__servers=2) | {"actor": 3, "inference": 2} == counts(
         16, actors__count=3, inference__servers=2
     )
+
+
+def test_home_is_of_the_kinds_that_its_labels_say() -> None:
+    config = tiny_config(inference__servers={"on-demand": 2}, actors__count={"on-demand": 3})
+    program = plan(config, Machine(8, 0), labels={"ray.io/market-type": "on-demand"})
+
+    assert (program.count("inference"), program.count("actor")) == (2, 3)
+    assert plan(config, Machine(8, 0)).count("inference") == 4
+
+
+def test_a_server_is_given_at_the_start_what_it_is_given_later() -> None:
+    for gpus, learn in ((0, True), (1, True), (2, True), (1, False)):
+        program = plan(CONFIG, Machine(16, gpus), learn=learn)
+        role = program.role("inference")
+        assert program.server(role.count, gpus).num_gpus == pytest.approx(role.num_gpus)
 
 
 def test_a_run_without_matches_has_no_evaluator() -> None:
@@ -96,3 +112,23 @@ def test_every_part_that_evaluates_or_learns_has_room_on_one_gpu(servers: int, g
     assert 0 < share <= 1
     assert on_one_gpu * gpus >= servers + 1
     assert plan_serving(Machine(4, 0), servers=servers).role("inference").num_gpus == 0
+
+
+def test_what_does_not_fit_into_the_memory_at_home_is_left_out() -> None:
+    def at_home(memory_gib: float, gpus: int = 0) -> tuple[int, int]:
+        program = plan(CONFIG, Machine(64, gpus, memory_bytes=int(memory_gib * 2**30)))
+        return program.count("actor"), program.count("inference")
+
+    assert at_home(1000) == (32, 32)
+    actors, servers = at_home(13)
+    assert actors == servers == 10
+    assert at_home(0) == (1, 1)
+    assert at_home(5, gpus=1) == (10, 1)
+
+
+def test_where_no_machine_can_join_a_kind_that_none_is_of_is_refused() -> None:
+    check_kinds_at_home(tiny_config(actors__count={"home": 1, "spot": 12}), Machine(2, 0))
+    with pytest.raises(UsageError, match=r"actors\.count names 'spto', which no machine is"):
+        check_kinds_at_home(tiny_config(actors__count={"home": 1, "spto": 12}), Machine(2, 0))
+    with pytest.raises(UsageError, match=r"inference\.servers names 'hme'"):
+        check_kinds_at_home(tiny_config(inference__servers={"hme": 1}), Machine(2, 0))

@@ -16,11 +16,12 @@ from ray.exceptions import RayActorError
 from cluster.match import play_match
 from cluster.program import Machine, Program, Role
 from cluster.ray_actors import ACTORS
-from cluster.ray_client import RayClient
+from cluster.ray_client import RayClient, in_one_place
 from cluster.ray_engine import RayEngine
 from cluster.ray_program import Part, RayProgram, dressed
 from cluster.run_folder import RunFolder
 from cluster.selfplay import play_games
+from cluster.spares import Spares
 from cluster.stopping import stop_request
 from cluster.supervision import Attendance
 from core.errors import ClusterError, EvaluationError
@@ -53,11 +54,20 @@ def assert_everything_came_once(circle: Circle) -> None:
 
 
 def ask(circle: Circle, request: Request) -> Any:
-    client = RayClient(circle.program.handles("inference"))
+    client = RayClient(in_one_place(circle.program.handles("inference")))
     handle = client.submit((request,))
     answer = client.wait_any([handle], timeout_seconds=PATIENCE_SECONDS)
     assert answer is not None
     return answer[1]
+
+
+def test_the_store_answers_while_more_than_a_thousand_servers_wait_for_news(circle: Circle) -> None:
+    (store,) = circle.program.handles("store")
+    waiting = [store.wait_newer.remote("main", 10**9, "fp32", 20.0) for _ in range(1200)]
+
+    stats: Any = ray.get(store.stats.remote(), timeout=15.0)
+    assert stats["pid"] > 0
+    assert ray.wait(waiting, num_returns=len(waiting), timeout=0.0)[0] == []
 
 
 def test_games_steps_and_versions_grow_and_matches_are_played(circle: Circle) -> None:
@@ -89,7 +99,7 @@ class Leaver:
     """A client that dies with most of its requests on their way."""
 
     def ask_and_die(self, servers: list[Any], request: Request) -> None:
-        client = RayClient(servers)
+        client = RayClient(in_one_place(servers))
         handles = [client.submit((request,), stream=stream) for stream in range(20)]
         client.wait_any(handles, timeout_seconds=PATIENCE_SECONDS)  # one answer: all were sent
         os._exit(1)
@@ -126,6 +136,23 @@ def test_a_part_that_is_killed_comes_back_and_nothing_acknowledged_is_lost(part:
     assert_everything_came_once(circle)
     if part == "actor":
         assert {epoch for _, epoch, _ in games_on_disk(circle.folder)} > epochs
+
+
+def test_a_spare_plays_in_the_place_of_an_actor_that_was_killed(
+    circle: Circle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spares = Spares(1, circle.program._spare, report=circle.said.append)
+    monkeypatch.setattr("cluster.spares.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(circle.program, "_spares", spares)
+    circle.until(lambda: circle.program.spares_ready() == 1, "a spare")
+    actors, restarts = {each[0] for each in games_on_disk(circle.folder)}, circle.stats["actor"]["restarts"]
+    circle.kill("actor")
+    circle.turn()
+    spares.end()
+
+    assert circle.stats["actor"]["restarts"] == restarts + 1
+    assert {each[0] for each in games_on_disk(circle.folder)} > actors
+    assert_everything_came_once(circle)
 
 
 def test_a_part_that_fails_unexpectedly_is_killed_and_replaced(circle: Circle) -> None:

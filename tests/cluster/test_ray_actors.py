@@ -1,16 +1,18 @@
 """What the actors add to their parts, without any Ray."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cluster.ray_actors import Assignment, InferenceActor, ReplayActor, SelfPlayActor
-from core.errors import ClusterError
+from cluster.checkout import code_here
+from cluster.ray_actors import ACTORS, Assignment, InferenceActor, ReplayActor, SelfPlayActor
+from core.errors import ClusterError, TamenError
 from core.metrics import NoMetrics
-from tests.cluster.fake_ray import FakeMethod, FakeRay
+from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference
 from tests.cluster.tiny import tiny_config, tiny_run
 from tests.inference_server.brains import Gate, ScriptedHost, some_weights, tally
 from tests.replay.experience import a_chunk
@@ -82,10 +84,10 @@ def test_a_burst_beyond_the_bound_waits_with_its_callers(
     actor = serving(host, tmp_path / "run", monkeypatch, inference__max_queued_rows=8)
     queued: list[int] = []
 
-    async def burst() -> list[tuple[dict[str, Any], int, str]]:
+    async def burst() -> list[tuple[dict[str, Any], int]]:
         asked = [asyncio.create_task(actor.infer("main", tally(number))) for number in range(50)]
         await asyncio.to_thread(gate.wait_until_entered)
-        while len(queued) < 20:  # each time, all who wait look at the queue
+        while len(queued) < 20:
             await asyncio.sleep(0.002)
             queued.append(actor._server._batcher.queued_rows)
         gate.open()
@@ -96,8 +98,7 @@ def test_a_burst_beyond_the_bound_waits_with_its_callers(
 
     assert max(queued) == 8
     assert max(len(numbers) for _, numbers, _ in host.batches) <= 8
-    assert [arrays["number"].tolist() for arrays, _, _ in replies] == [[number] for number in range(50)]
-    assert {node for _, _, node in replies} == {"here"}
+    assert [arrays["number"].tolist() for arrays, _ in replies] == [[number] for number in range(50)]
 
 
 def test_callers_that_are_gone_take_nothing_from_those_who_wait(
@@ -106,7 +107,7 @@ def test_callers_that_are_gone_take_nothing_from_those_who_wait(
     gate = Gate()
     actor = serving(ScriptedHost(before_evaluation=gate), tmp_path / "run", monkeypatch)
 
-    async def ask() -> tuple[dict[str, Any], int, str]:
+    async def ask() -> tuple[dict[str, Any], int]:
         first = asyncio.create_task(actor.infer("main", tally(0)))
         await asyncio.to_thread(gate.wait_until_entered)
         gone = [asyncio.create_task(actor.infer("main", tally(number, rows=3))) for number in (1, 2)]
@@ -120,7 +121,7 @@ def test_callers_that_are_gone_take_nothing_from_those_who_wait(
         await first
         return await waits
 
-    arrays, _, _ = asyncio.run(ask())
+    arrays, _ = asyncio.run(ask())
     assert arrays["number"].tolist() == [3, 3]
     assert actor._server.alive
     assert actor._server._batcher.queued_rows == 0
@@ -160,4 +161,141 @@ def test_where_nobody_learns_no_chunk_is_kept_for_a_learner(
 
     # Of the lives with a learner, the first read one chunk and took in one, the second two and one.
     assert len(put) == 5
-    assert replays[-1].stats()["games"] == 3
+    stats = replays[-1].stats()
+    assert stats["games"] == 3
+    assert stats["process_seconds"] > 0
+
+
+def test_on_rays_pages_each_actor_tells_its_part_its_run_and_its_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cluster.ray_actors.socket.gethostname", lambda: "worker-3")
+    config = tiny_config()
+    given = Assignment(config, tiny_run(tmp_path / "hex", config), 0, {}, False, called="replay")
+
+    assert repr(ReplayActor(given)) == "replay of hex on worker-3"
+    assert all(kind.__repr__ is not object.__repr__ for kind in ACTORS.values())
+
+
+def test_those_who_wait_for_room_come_in_as_they_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+    host = ScriptedHost(before_evaluation=gate)
+    actor = serving(host, tmp_path / "run", monkeypatch, inference__max_queued_rows=8)
+
+    async def burst() -> None:
+        asked = [asyncio.create_task(actor.infer("main", tally(number))) for number in range(60)]
+        await asyncio.to_thread(gate.wait_until_entered)
+        asked[20].cancel()  # one who waits leaves; those behind it come in all the same
+        gate.open()
+        late = actor.infer("main", tally(100))
+        await asyncio.wait_for(asyncio.gather(*asked, late, return_exceptions=True), 30)
+
+    asyncio.run(burst())
+    actor._server.stop()
+
+    came = [int(number) for _, numbers, _ in host.batches for number in numbers]
+    assert came == [number for number in range(60) if number != 20] + [100]
+
+
+def test_who_waits_does_not_look_again_until_a_batch_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, looks = Gate(), [0]
+    actor = serving(
+        ScriptedHost(before_evaluation=gate), tmp_path / "run", monkeypatch, inference__max_queued_rows=8
+    )
+    monkeypatch.setattr("cluster.ray_actors.ROOM_SECONDS", 60.0)
+    full = type(actor._server).full.fget
+    assert full is not None
+
+    def look(server: Any) -> bool:
+        looks[0] += 1
+        return full(server)
+
+    monkeypatch.setattr(type(actor._server), "full", property(look))
+
+    async def burst() -> int:
+        asked = [asyncio.create_task(actor.infer("main", tally(number))) for number in range(50)]
+        await asyncio.to_thread(gate.wait_until_entered)
+        await asyncio.sleep(0.05)
+        before = looks[0]
+        await asyncio.sleep(0.1)
+        looked = looks[0] - before
+        gate.open()
+        await asyncio.wait_for(asyncio.gather(*asked), 30)
+        return looked
+
+    assert asyncio.run(burst()) == 0
+    actor._server.stop()
+
+
+@pytest.mark.parametrize("role", list(ACTORS))
+def test_no_part_begins_in_a_process_that_would_run_other_code(role: str, tmp_path: Path) -> None:
+    config = tiny_config()
+    given = Assignment(
+        config, tiny_run(tmp_path / "run", config), 0, {}, True, code=replace(code_here(), digest="another")
+    )
+    with pytest.raises(ClusterError, match="was changed while the run went on"):
+        ACTORS[role](given)
+
+
+class Replay:
+    """A replay that cannot note that a life begins for as often as is said."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.open_epoch = self
+
+    def remote(self, actor: int) -> Reference:
+        self.refusals -= 1
+        full = TamenError("the ledger cannot be written", why="no space left on device", fix="free some")
+        return Reference(full if self.refusals >= 0 else 7)
+
+
+def playing(replay: Replay, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SelfPlayActor, list[int]]:
+    """Return an actor, and a list of the lives that it begins; it plays until it has looked once whether to stop."""
+    lives: list[int] = []
+    ray = FakeRay()
+    monkeypatch.setattr("cluster.ray_client.ray", ray)
+    monkeypatch.setattr("cluster.ray_actors.LIFE_SECONDS", 0.001)
+    monkeypatch.setattr("cluster.ray_actors.ray.get_actor", lambda name: replay)
+    monkeypatch.setattr("cluster.ray_actors.RayMetrics", lambda tags: NoMetrics())
+
+    def make_player(config: Any, *, epoch: int, **given: Any) -> Any:
+        lives.append(epoch)
+        return SimpleNamespace(
+            worker=SimpleNamespace(run=lambda should_stop: should_stop()),
+            close=lambda: None,
+            stats=lambda: {"moves": 3, "games_at_stake": 2},
+        )
+
+    monkeypatch.setattr("cluster.ray_actors.parts.make_player", make_player)
+    config = tiny_config()
+    given = Assignment(config, tiny_run(folder, config), 0, {"replay": ["replay"]}, True)
+    return SelfPlayActor(given), lives
+
+
+def test_an_actor_whose_life_cannot_be_noted_waits_for_the_disk_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor, lives = playing(Replay(refusals=3), tmp_path / "run", monkeypatch)
+    stats: Any = actor.stats
+    assert lives == []
+    assert "no space left on device" in stats()["trouble"]
+
+    last = actor.run()
+    assert lives == [7]
+    assert (last["moves"], last["games_at_stake"], last["trouble"]) == (3, 2, "")
+
+
+def test_an_actor_that_waits_for_the_disk_can_be_told_to_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor, lives = playing(Replay(refusals=1_000_000), tmp_path / "run", monkeypatch)
+    leave: Any = actor.leave
+    leave(10.0)
+
+    assert "games_at_stake" not in actor.run()
+    assert lives == []

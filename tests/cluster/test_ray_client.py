@@ -1,31 +1,27 @@
 """The ways between actors, against servers that fail, die or say nothing, without any Ray."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, ObjectStoreFullError, OwnerDiedError
+from ray.exceptions import ActorUnavailableError, ObjectStoreFullError, OutOfDiskError
 
 from cluster.ray_client import (
     PATIENCE_SECONDS,
     RETRY_SECONDS,
+    NamedServer,
     RayClient,
-    RayDelivery,
-    RayObjects,
-    RayReplaySource,
     call,
     in_one_line,
+    in_one_place,
+    located,
 )
-from cluster.routing import FIRST_PROBATION_SECONDS, LONGEST_PROBATION_SECONDS
+from cluster.routing import FIRST_PROBATION_SECONDS, LONGEST_PROBATION_SECONDS, Located
 from core.errors import DataError, EvaluationError, TamenError
 from core.messages import Request
-from replay.drawing import Drawn
-from replay.records import Ack
-from replay.sampling import Wait
-from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference, remote_error
+from tests.cluster.fake_ray import FakeMethod, FakeRay, NoRoom, remote_error
 
-ACKNOWLEDGED = Ack(accepted=1, duplicates=0, rows=8, pause_seconds=0.0, total_rows=8)
 REQUEST = Request("main", {"cells": np.zeros((4, 9), np.int8)})
 
 
@@ -39,7 +35,7 @@ class FakeServer:
         self.infer.answer = answer
 
 
-GOOD = ({"value": np.zeros(4, np.float32)}, 7, "here")
+GOOD = ({"value": np.zeros(4, np.float32)}, 7)
 BROKEN = EvaluationError("the brain failed on a batch", why="RuntimeError: test", fix="none")
 DEAD = ActorUnavailableError("it is being restarted", None)
 
@@ -52,7 +48,11 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
 
 
 def a_client(ray: FakeRay, *servers: FakeServer) -> RayClient:
-    return RayClient(list(servers), clock=ray.clock, sleep=ray.sleep)
+    return RayClient(at("here", *servers), clock=ray.clock, sleep=ray.sleep)
+
+
+def at(node: str, *servers: FakeServer) -> list[Located]:
+    return [Located(server, node) for server in servers]
 
 
 def ask(client: RayClient, *, timeout_seconds: float = 1.0) -> Any:
@@ -80,7 +80,7 @@ def test_requests_go_to_the_server_that_owes_least(ray: FakeRay) -> None:
 def test_each_stream_keeps_to_one_server(ray: FakeRay) -> None:
     servers = [FakeServer(GOOD), FakeServer(GOOD)]
     client = a_client(ray, *servers)
-    pending = {client.submit((REQUEST,), stream=stream): stream for stream in range(4)}
+    pending: dict[Hashable, int] = {client.submit((REQUEST,), stream=stream): stream for stream in range(4)}
     assert calls(*servers) == (2, 2)
     for _ in range(20):
         before = calls(*servers)
@@ -96,7 +96,7 @@ def test_each_stream_keeps_to_one_server(ray: FakeRay) -> None:
 def test_the_streams_of_one_client_go_on_where_those_of_another_end(ray: FakeRay) -> None:
     servers = [FakeServer(None) for _ in range(3)]
     for actor in range(3):
-        client = RayClient(list(servers), first_home=actor, clock=ray.clock, sleep=ray.sleep)
+        client = RayClient(at("here", *servers), first_home=actor, clock=ray.clock, sleep=ray.sleep)
         client.submit((REQUEST,))
 
     assert calls(*servers) == (1, 1, 1)
@@ -114,24 +114,40 @@ def test_the_sides_of_a_match_are_streams_of_their_own(ray: FakeRay) -> None:
     assert client.spilled_requests == 0
 
 
-def test_a_server_tells_with_its_answers_on_which_node_it_is(ray: FakeRay) -> None:
-    moved, here = FakeServer((*GOOD[:2], "there")), FakeServer(GOOD)
-    client = a_client(ray, moved, here)
+def test_a_server_on_another_node_is_asked_when_no_near_one_answers(ray: FakeRay) -> None:
+    far, near = FakeServer(GOOD), FakeServer(GOOD)
+    client = RayClient([*at("there", far), *at("here", near)], clock=ray.clock, sleep=ray.sleep)
     for _ in range(3):
         ask(client)
-    assert calls(moved, here) == (1, 2)
+    assert calls(far, near) == (0, 3)
 
-    here.turns(DEAD)
+    near.turns(DEAD)
     assert ask(client) is not None  # sent again, to the one server that is left
-    assert calls(moved, here) == (2, 3)
+    assert calls(far, near) == (1, 4)
     assert client.spilled_requests == 1
 
-    # It comes back on the other node: now neither is near, and the home is the first again.
-    here.turns((*GOOD[:2], "there"))
-    ray.now += FIRST_PROBATION_SECONDS
-    for _ in range(3):
-        ask(client)
-    assert calls(moved, here) == (4, 4)
+
+def test_servers_of_which_none_is_nearer_are_asked_in_turn(ray: FakeRay) -> None:
+    servers = [FakeServer(None), FakeServer(None)]
+    client = RayClient(in_one_place(servers), clock=ray.clock, sleep=ray.sleep)
+    for stream in range(4):
+        client.submit((REQUEST,), stream=stream)
+
+    assert calls(*servers) == (2, 2)
+
+
+def test_servers_that_ray_knows_no_more_are_left_out(ray: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"run/inference": "a handle"}
+
+    def get_actor(name: str) -> str:
+        if name not in there:
+            raise ValueError(f"Failed to look up actor with name {name!r}")
+        return there[name]
+
+    monkeypatch.setattr(ray, "get_actor", get_actor, raising=False)
+    named = (NamedServer("run/inference-1", "there"), NamedServer("run/inference", "here"))
+    assert located(named) == [("a handle", "here")]
+    assert located(named[:1]) == []  # a restarted evaluator begins with none, and is told
 
 
 @pytest.mark.parametrize("failure", [BROKEN, DEAD], ids=["it cannot answer", "it is away"])
@@ -204,10 +220,10 @@ def test_waiting_for_what_is_due_later_takes_no_longer_than_was_asked(ray: FakeR
 
 
 def test_the_replies_of_one_handle_keep_the_order_of_its_requests(ray: FakeRay) -> None:
-    servers = [FakeServer(DEAD), FakeServer((GOOD[0], 8, "here"))]
+    servers = [FakeServer(DEAD), FakeServer((GOOD[0], 8))]
     client = a_client(ray, *servers)
     handle = client.submit((REQUEST, REQUEST))
-    servers[0].turns((GOOD[0], 9, "here"))
+    servers[0].turns((GOOD[0], 9))
     ray.now += 1.0
     answer = client.wait_any([handle], timeout_seconds=5.0)
 
@@ -252,7 +268,7 @@ def test_what_a_server_owes_that_has_left_is_sent_to_the_others_at_once(ray: Fak
     leaves, stays = FakeServer(None), FakeServer(GOOD)
     client = a_client(ray, leaves)
     handles = [client.submit((REQUEST, REQUEST), stream=stream) for stream in range(2)]
-    client.meet([stays])
+    client.meet(at("here", stays))
     answered = [client.wait_any(handles, timeout_seconds=1.0) for _ in handles]
 
     assert {answer[0] for answer in answered if answer} == set(handles)
@@ -265,7 +281,7 @@ def test_a_server_that_comes_is_asked_and_those_that_stay_keep_what_they_owe(ray
     client = a_client(ray, first, second)
     for _ in range(2):
         client.submit((REQUEST,))
-    client.meet([first, second, third])
+    client.meet(at("here", first, second, third))
     client.wait_any([0], timeout_seconds=0.0)
     ask(client)
 
@@ -311,89 +327,48 @@ def test_an_error_is_told_in_one_line_without_its_traceback() -> None:
     assert in_one_line(remote_error(ValueError())) == "ValueError: no more is known"
 
 
-class FakeReplay:
-    def __init__(self, answer: Any) -> None:
-        self.add = self.admission = FakeMethod(answer)
+@pytest.mark.parametrize("error", [ObjectStoreFullError, OutOfDiskError])
+def test_a_request_for_which_there_is_no_room_is_sent_when_there_is(
+    error: type[Exception], ray: FakeRay
+) -> None:
+    server = FakeServer(None)
+    server.infer = method = NoRoom(GOOD, times=2, error=error)  # pyright: ignore[reportAttributeAccessIssue]
+    client = a_client(ray, server)
+    assert isinstance(ask(client, timeout_seconds=5.0), tuple)
+
+    assert (ray.now, client.resent_requests, method.calls) == (2 * RETRY_SECONDS, 1, 1)
 
 
-def test_a_chunk_that_was_not_acknowledged_is_sent_again_when_due_and_nobody_waits(ray: FakeRay) -> None:
-    replay = FakeReplay(GetTimeoutError("it is being restarted"))
-    delivery = RayDelivery(replay, clock=ray.clock, sleep=ray.sleep)
-    delivery.send(b"chunk")
-    for _ in range(5):
-        assert delivery.poll(0.0) is None
+def test_where_room_never_comes_a_request_fails_with_the_reason(ray: FakeRay) -> None:
+    server = FakeServer(None)
+    server.infer = NoRoom(GOOD, times=10**6)  # pyright: ignore[reportAttributeAccessIssue]
+    error = ask(a_client(ray, server), timeout_seconds=2 * PATIENCE_SECONDS)
 
-    assert (ray.now, replay.add.calls, delivery.busy) == (0.0, 1, True)
-    assert delivery.last_trouble == "GetTimeoutError: it is being restarted"
-    assert delivery.poll(1.0) is None
-    assert (ray.now, replay.add.calls) == (RETRY_SECONDS, 2)
-    replay.add.answer = ACKNOWLEDGED
-    for _ in range(2):
-        assert delivery.poll(1.0) is None
-    assert delivery.poll(1.0) == ACKNOWLEDGED
-    assert not delivery.busy
+    assert isinstance(error, EvaluationError)
+    assert error.why == "ObjectStoreFullError: Local disk is full"
 
 
-def test_a_chunk_that_is_refused_is_not_sent_again(ray: FakeRay) -> None:
-    replay = FakeReplay(remote_error(DataError("a chunk is wrong", why="test", fix="none")))
-    delivery = RayDelivery(replay, clock=ray.clock, sleep=ray.sleep)
-    delivery.send(b"chunk")
+def test_a_client_that_knows_no_server_waits_for_one(ray: FakeRay) -> None:
+    client, server = a_client(ray), FakeServer(GOOD)
+    handle = client.submit((REQUEST, REQUEST))
+    assert client.wait_any([handle], timeout_seconds=60.0) is None
+    client.meet(at("here", server))
+    answer = client.wait_any([handle], timeout_seconds=1.0)
 
-    assert delivery.poll(0.0) == Ack.nothing()
-    assert delivery.last_trouble == "a chunk is wrong: test"
-    assert not delivery.busy
-
-
-def test_a_trouble_is_told_until_something_arrives(ray: FakeRay) -> None:
-    replay = FakeReplay(remote_error(TamenError("it could not be written", why="no space", fix="none")))
-    delivery = RayDelivery(replay, clock=ray.clock, sleep=ray.sleep)
-    delivery.send(b"chunk")
-    delivery.poll(0.0)
-    assert delivery.last_trouble == "it could not be written: no space"
-    replay.add.answer = ACKNOWLEDGED
-    for _ in range(2):
-        delivery.poll(1.0)
-
-    assert delivery.last_trouble == ""
+    assert answer is not None
+    assert answer[0] == handle
+    assert not isinstance(answer[1], EvaluationError)
+    assert ray.now <= 60.0 + RETRY_SECONDS
+    assert client.resent_requests == server.infer.calls == 2
 
 
-def test_an_object_store_without_room_is_told_in_three_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(data: bytes) -> Any:
-        raise ObjectStoreFullError("no room for 7 bytes\nand much more")
+def test_a_client_to_which_no_server_is_named_says_so(ray: FakeRay) -> None:
+    client = a_client(ray, FakeServer(None))
+    handle = client.submit((REQUEST,))
+    client.meet([])
+    answer = client.wait_any([handle], timeout_seconds=2 * PATIENCE_SECONDS)
 
-    monkeypatch.setattr("cluster.ray_client.ray.put", full)
-    with pytest.raises(TamenError, match="no room for a chunk") as caught:
-        RayObjects().put(b"a chunk")
-
-    assert caught.value.why == "ObjectStoreFullError: no room for 7 bytes"
-    assert "replay.capacity_rows" in caught.value.fix
-
-
-class FakeDrawing:
-    """A replay actor of which the answer to a draw is known."""
-
-    def __init__(self, *fetched: Any) -> None:
-        chunks = tuple((number, [Reference(answer)]) for number, answer in enumerate(fetched, start=4))
-        self.drawn = Drawn((), chunks, 2, Wait(0.1, "3 of 4 rows have come"))
-        self.draw = FakeMethod(self.drawn)
-
-
-def test_chunks_come_to_the_learner_as_bytes_with_what_was_drawn(ray: FakeRay) -> None:
-    replay = FakeDrawing(b"four", b"five")
-    drawn = RayReplaySource(replay).draw(8, most=1, newest_held=3)
-
-    assert drawn.chunks == ((4, b"four"), (5, b"five"))
-    assert (drawn.samples, drawn.oldest, drawn.wait) == ((), 2, replay.drawn.wait)
-    assert replay.draw.calls == 1
-
-
-def test_where_nothing_is_lacking_one_question_is_enough(ray: FakeRay) -> None:
-    replay = FakeDrawing()
-
-    assert RayReplaySource(replay).draw(8, most=1, newest_held=3) is replay.drawn
-
-
-def test_chunks_that_are_lost_with_their_replay_are_to_be_drawn_anew(ray: FakeRay) -> None:
-    lost = FakeDrawing(b"four", OwnerDiedError("1234", None, "here"))
-    with pytest.raises(DataError, match="cannot be had"):
-        RayReplaySource(lost).draw(8, most=1, newest_held=3)
+    assert answer is not None
+    assert isinstance(answer[1], EvaluationError)
+    assert answer[1].why == "no inference server is known"
+    assert PATIENCE_SECONDS <= ray.now <= PATIENCE_SECONDS + 2 * RETRY_SECONDS

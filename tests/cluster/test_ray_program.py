@@ -1,10 +1,11 @@
 """How the driver sees its parts: what each of their states is left by, and which failure ends what, without any Ray."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorUnavailableError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
 from cluster.observer import Observer
 from cluster.program import Program
@@ -28,6 +29,7 @@ class FakeHandle:
         self.stats = FakeMethod({"pid": pid})
         self.newest_version = FakeMethod(0)
         self.warm_up = FakeMethod(True)
+        self.leave = FakeMethod(None)
 
 
 def a_part(*, loops: bool = True) -> Part:
@@ -249,3 +251,69 @@ def test_a_damaged_file_of_the_machine_is_told_when_a_program_starts(
     (said,) = starting.said
     assert str(file) in said
     assert starting.actor.run.calls == 1
+
+
+def not_made(error: str) -> ActorDiedError:
+    """Return what Ray raises of an actor whose constructor has raised."""
+    traceback = f"ray::Part.__init__()\n{error}"
+    raised = RayTaskError(
+        "__init__", traceback, RuntimeError(error), proctitle="ray::Part", pid=1, ip="127.0.0.1"
+    )
+    return ActorDiedError(raised)
+
+
+def test_code_that_has_changed_is_why_a_part_at_home_cannot_be_made_whatever_it_raises(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(tmp_path)
+    monkeypatch.setattr(
+        "cluster.ray_program.changed_since",
+        lambda code: ClusterError("it was changed", why="test", fix="none"),
+    )
+    with pytest.raises(ClusterError, match="it was changed"):
+        watched.answers(not_made("SyntaxError: half a line"))
+
+
+def test_elsewhere_it_is_its_machine_that_is_of_no_use(ray: FakeRay, tmp_path: Path) -> None:
+    watched = Watched(tmp_path)
+    watched.part.node = "far"
+    watched.answers(not_made("the checkout was changed\n  why: test\n  do:  bring it back"))
+
+    error = watched.program.given_up["far"]
+    assert (error.why, error.fix) == ("the checkout was changed; why: test", "bring it back")
+
+
+def test_a_driver_that_was_stopped_does_not_judge_by_that_time(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched, now = Watched(tmp_path), [1000.0]
+    monkeypatch.setattr("cluster.ray_program.time", SimpleNamespace(monotonic=lambda: now[0]))
+    watched.part.handle.stats.answer = None
+    watched.part.made_at = 1000.0
+    watched.part.lose("it was killed", now[0], killed=False)
+    watched.program.supervise()
+    now[0] += 500.0
+    watched.program.supervise()
+    assert watched.part.made_at == 1500.0
+
+    for _ in range(11):
+        now[0] += 9.0
+        watched.program.supervise()
+    now[0] += 9.0
+    with pytest.raises(ClusterError, match="keeps dying"):
+        watched.program.supervise()
+
+
+def test_what_a_part_told_last_is_among_the_counters_once_after_it_has_left(
+    ray: FakeRay, tmp_path: Path
+) -> None:
+    watched = Watched(tmp_path)
+    watched.part.leave(1e9, 0.0)
+    watched.loop_ends({"pid": 1, "moves": 77, "games_at_stake": 3})
+
+    assert watched.program.parts == {}
+    assert watched.program.collect_stats(timeout_seconds=0.0) == {
+        "part": {"pid": 1, "moves": 77, "games_at_stake": 3, "restarts": 0}
+    }
+    assert watched.program.collect_stats(timeout_seconds=0.0) == {}
+    assert watched.program.games_lost == 3

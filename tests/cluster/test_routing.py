@@ -8,24 +8,41 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.routing import FIRST_PROBATION_SECONDS, LONGEST_PROBATION_SECONDS, STREAMS_KEPT, Router, Server
+from cluster.routing import (
+    FIRST_PROBATION_SECONDS,
+    LONGEST_PROBATION_SECONDS,
+    STREAMS_KEPT,
+    Located,
+    Router,
+    Server,
+)
 
 HERE, THERE = "here", "there"
 ROWS = 10
 STREAMS = 4
 
 
-def a_router(*nodes: str | None, first_home: int = 0) -> Router:
-    """Return a router on the node `HERE` whose servers have answered from `nodes`."""
-    router = Router([f"server {number}" for number in range(len(nodes))], node=HERE, first_home=first_home)
-    for server, node in zip(router.servers, nodes, strict=True):
-        server.node = node
-    return router
+def a_router(*nodes: str, first_home: int = 0) -> Router:
+    """Return a router on the node `HERE` whose servers are on `nodes`."""
+    servers = [Located(f"server {number}", node) for number, node in enumerate(nodes)]
+    return Router(servers, node=HERE, first_home=first_home)
+
+
+def here(*handles: str) -> list[Located]:
+    """Return servers on the node `HERE`."""
+    return [Located(handle, HERE) for handle in handles]
 
 
 def chosen(router: Router, stream: int = 0, rows: int = ROWS, *, now: float = 0.0) -> int:
     """Return the number of the server that a request would be sent to."""
-    return router.servers.index(router.choose(stream, rows, now=now))
+    return router.servers.index(asked(router, stream, rows, now=now))
+
+
+def asked(router: Router, stream: int = 0, rows: int = ROWS, *, now: float = 0.0) -> Server:
+    """Return the server that a request would be sent to; there is one."""
+    server = router.choose(stream, rows, now=now)
+    assert server is not None
+    return server
 
 
 def homes(router: Router, streams: int) -> list[int]:
@@ -36,7 +53,7 @@ def homes(router: Router, streams: int) -> list[int]:
 class Case(NamedTuple):
     """What a client of four streams sees when the first of them, at home at the first near server, sends 10 rows."""
 
-    nodes: tuple[str | None, ...]
+    nodes: tuple[str, ...]
     owes: tuple[int, ...]
     on_probation: tuple[int, ...]
     goes_to: int
@@ -65,7 +82,6 @@ CASES = {
     "far, to the one that owes least": Case(MOST_FAR, (0, 20, 10), (0,), 2),
     "home, when all are far": Case((THERE, THERE), (9, 0), (), 0),
     "spilled, when all are far": Case((THERE, THERE), (10, 0), (), 1),
-    "home, of which nobody knows where it is": Case((None, HERE), (0, 0), (), 0),
 }
 
 
@@ -87,12 +103,12 @@ def test_of_servers_that_stay_everything_is_remembered_when_others_come_and_go()
     first, second, _ = router.servers
     first.failed(0.0)
     second.outstanding_rows = 7
-    router.meet(["server 1", "server 3", "server 0"])
+    router.meet([*here("server 1"), Located("server 3", THERE), *here("server 0")])
 
     assert [server.handle for server in router.servers] == ["server 1", "server 3", "server 0"]
     assert router.servers[0] is second
     assert router.servers[2] is first
-    assert (router.servers[1].node, router.servers[1].outstanding_rows) == (None, 0)
+    assert (router.servers[1].node, router.servers[1].outstanding_rows) == (THERE, 0)
 
 
 def test_a_stream_returns_home_when_that_owes_little_again() -> None:
@@ -114,26 +130,31 @@ def test_a_stream_returns_home_as_soon_as_its_probation_ends() -> None:
 
 
 def test_a_probation_doubles_up_to_its_longest_and_ends_with_an_answer() -> None:
-    server, lasted, now = Server("server"), [], 0.0
+    server, lasted, now = Server("server", HERE), [], 0.0
     for _ in range(9):
         server.failed(now)
         server.failed(now)  # what was sent before tells nothing new
         lasted.append(server.probation_ends - now)
         now = server.probation_ends
-    server.answered(HERE)
+    server.answered()
     server.failed(now)
 
     assert lasted == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0] + [LONGEST_PROBATION_SECONDS] * 3
     assert server.probation_ends - now == FIRST_PROBATION_SECONDS
 
 
-def test_a_server_that_answers_from_another_node_is_no_home_any_more() -> None:
-    router = a_router(None, None)
+def test_a_far_server_that_comes_draws_nobody_from_near_ones_before_it_has_ever_answered() -> None:
+    router = a_router(HERE, HERE)
+    assert homes(router, 4) == [0, 1, 0, 1]
+    router.meet([*here("server 0", "server 1"), Located("far", THERE)])
+    assert homes(router, 5) == [0, 1, 0, 1, 0]
+
+
+def test_a_near_server_that_comes_is_the_home_of_all_who_had_only_far_ones() -> None:
+    router = a_router(THERE, THERE)
     assert homes(router, 2) == [0, 1]
-    router.servers[1].answered(THERE)
-    assert homes(router, 2) == [0, 0]
-    router.servers[1].answered(HERE)
-    assert homes(router, 2) == [0, 1]
+    router.meet([Located("server 0", THERE), Located("server 1", THERE), *here("near")])
+    assert homes(router, 2) == [2, 2]
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.integers(0, 3))
@@ -152,13 +173,99 @@ def test_the_streams_of_all_clients_are_shared_out_evenly(
     assert max(counts) - min(counts) <= 1
 
 
+class Clients:
+    """All clients of a node, each with some streams; what they do together is what counts."""
+
+    def __init__(self, clients: int, streams: int, servers: list[str]) -> None:
+        self._streams = streams
+        self._routers = [
+            Router(here(*servers), node=HERE, first_home=client * streams) for client in range(clients)
+        ]
+
+    def meet(self, servers: list[str]) -> None:
+        for router in self._routers:
+            router.meet(here(*servers))
+
+    def homes(self) -> list[str]:
+        """Return the home of each stream, of one client after the other."""
+        chosen = [
+            router.choose(stream, ROWS, now=0.0)
+            for router in self._routers
+            for stream in range(self._streams)
+        ]
+        return [server.handle for server in chosen if server is not None]
+
+
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(1, 4), st.data())
+def test_a_server_that_comes_takes_its_share_and_nobody_else_moves(
+    servers: int, clients: int, streams: int, data: st.DataObject
+) -> None:
+    names = [f"server {number}" for number in range(servers)]
+    team = Clients(clients, streams, names)
+    before = team.homes()
+    place = data.draw(st.integers(0, servers))
+    team.meet([*names[:place], "new", *names[place:]])
+    after = team.homes()
+    counts = [after.count(name) for name in (*names, "new")]
+
+    assert all(now in (then, "new") for then, now in zip(before, after, strict=True))
+    assert max(counts) - min(counts) <= 2
+    if place == servers:  # as it does, unless parts are named anew
+        team.meet(names)
+        assert team.homes() == before
+
+
+@given(st.integers(2, 9), st.integers(1, 12), st.integers(1, 4), st.data())
+def test_of_a_server_that_leaves_the_streams_go_round_and_nobody_else_moves(
+    servers: int, clients: int, streams: int, data: st.DataObject
+) -> None:
+    names = [f"server {number}" for number in range(servers)]
+    team = Clients(clients, streams, names)
+    before, gone = team.homes(), data.draw(st.sampled_from(names))
+    team.meet([name for name in names if name != gone])
+    after = team.homes()
+    counts = [after.count(name) for name in names if name != gone]
+
+    assert all(then in (now, gone) for then, now in zip(before, after, strict=True))
+    assert gone not in after
+    assert max(counts) - min(counts) <= 2
+
+
+@given(st.lists(st.sets(st.sampled_from("abcdefgh")), min_size=1, max_size=12))
+def test_only_those_move_whose_server_has_left_or_who_move_to_one_that_has_come(
+    changes: list[set[str]],
+) -> None:
+    team, there, before = Clients(20, 4, []), set(), []
+    for servers in changes:
+        team.meet(sorted(servers))
+        after = team.homes()
+        if servers:
+            assert len(after) == 80
+            assert set(after) <= servers
+            moved = [(then, now) for then, now in zip(before, after, strict=False) if then != now]
+            assert all(then not in servers or now not in there for then, now in moved)
+        before, there = after, servers
+
+
+def test_a_client_that_knows_no_server_has_none_to_choose() -> None:
+    router = Router([], node=HERE)
+    assert router.choose(0, ROWS, now=0.0) is None
+    router.meet(here("server"))
+    assert chosen(router) == 0
+    router.meet([])
+    assert router.choose(0, ROWS, now=0.0) is None
+    router.meet(here("other"))
+    assert chosen(router) == 0
+    assert router.spilled_requests == 0
+
+
 def test_streams_that_are_seen_no_more_are_forgotten_and_no_others() -> None:
     router = a_router(HERE, HERE, HERE)
     for version in range(1, 10 * STREAMS_KEPT):
         assert chosen(router, stream=0) == 0
         chosen(router, stream=version)
 
-    assert len(router._places) == STREAMS_KEPT
+    assert len(router._homes) == STREAMS_KEPT
 
 
 @given(st.integers(1, 8), st.integers(1, 4), st.integers(0, 2), st.data())
@@ -168,7 +275,7 @@ def test_a_client_in_step_never_leaves_home(streams: int, near: int, far: int, d
     for stream in [*range(streams), *data.draw(st.lists(st.integers(0, streams - 1), max_size=40))]:
         if stream in at:
             at[stream].outstanding_rows -= ROWS
-        at[stream] = router.choose(stream, ROWS, now=0.0)
+        at[stream] = asked(router, stream)
         at[stream].outstanding_rows += ROWS
 
     assert router.spilled_requests == 0
@@ -181,7 +288,7 @@ def test_a_burst_of_one_stream_goes_to_all_servers_and_to_the_near_ones_first(
 ) -> None:
     router = a_router(*(HERE,) * near, *(THERE,) * far)
     for _ in range(requests):
-        router.choose(0, ROWS, now=0.0).outstanding_rows += ROWS
+        asked(router).outstanding_rows += ROWS
 
     owed = [server.outstanding_rows for server in router.servers]
     assert max(owed) - min(owed) <= ROWS
@@ -195,7 +302,7 @@ class Life:
         sent: server and rows of each request that was not answered.
     """
 
-    def __init__(self, nodes: list[str | None]) -> None:
+    def __init__(self, nodes: list[str]) -> None:
         self.router = a_router(*nodes)
         self.now = 0.0
         self.streams: set[int] = set()
@@ -203,26 +310,26 @@ class Life:
 
     def send(self, stream: int, rows: int) -> None:
         self.streams.add(stream)
-        server = self.router.choose(stream, rows, now=self.now)
+        server = asked(self.router, stream, rows, now=self.now)
         self._check(server, rows)
         server.outstanding_rows += rows
         self.sent.append((server, rows))
 
-    def end(self, which: int, how: str) -> None:
-        """Let a request that is on its way fail, or be answered from the node `how`."""
+    def end(self, which: int, fails: bool) -> None:
+        """Let a request that is on its way fail, or be answered."""
         if self.sent:
             server, rows = self.sent.pop(which % len(self.sent))
             server.outstanding_rows -= rows
-            if how == "it fails":
+            if fails:
                 server.failed(self.now)
             else:
-                server.answered(how)
+                server.answered()
 
     def on_probation(self, server: Server) -> bool:
         return self.now < server.probation_ends
 
     def near(self) -> list[Server]:
-        return [one for one in self.router.servers if one.node != THERE] or self.router.servers
+        return [one for one in self.router.servers if one.node == HERE] or self.router.servers
 
     def _check(self, server: Server, rows: int) -> None:
         assert not self.on_probation(server) or all(map(self.on_probation, self.router.servers))
@@ -238,8 +345,8 @@ def sends() -> st.SearchStrategy[tuple[str, int, int]]:
     return st.tuples(st.just("send"), st.integers(0, 5), st.integers(1, 40))
 
 
-def ends() -> st.SearchStrategy[tuple[str, int, str]]:
-    return st.tuples(st.just("end"), st.integers(0, 99), st.sampled_from([HERE, THERE, "it fails"]))
+def ends() -> st.SearchStrategy[tuple[str, int, bool]]:
+    return st.tuples(st.just("end"), st.integers(0, 99), st.booleans())
 
 
 def waits() -> st.SearchStrategy[tuple[str, float]]:
@@ -247,11 +354,11 @@ def waits() -> st.SearchStrategy[tuple[str, float]]:
 
 
 @given(
-    st.lists(st.sampled_from([HERE, THERE, None]), min_size=1, max_size=4),
+    st.lists(st.sampled_from([HERE, THERE]), min_size=1, max_size=4),
     st.lists(st.one_of(sends(), ends(), waits()), max_size=60),
 )
 def test_whatever_servers_do_the_rules_hold_and_everyone_is_at_home_in_the_end(
-    nodes: list[str | None], events: list[tuple]
+    nodes: list[str], events: list[tuple]
 ) -> None:
     life = Life(nodes)
     for what, *how in events:
@@ -262,13 +369,14 @@ def test_whatever_servers_do_the_rules_hold_and_everyone_is_at_home_in_the_end(
         else:
             life.now += how[0]
     while life.sent:
-        life.end(0, HERE if life.sent[0][0].node is None else str(life.sent[0][0].node))
+        life.end(0, fails=False)
     life.now += LONGEST_PROBATION_SECONDS
     spilled = life.router.spilled_requests
-    went = {life.router.choose(stream, ROWS, now=life.now) for stream in life.streams}
+    went = {asked(life.router, stream, now=life.now) for stream in life.streams}
 
     assert life.router.spilled_requests == spilled
-    assert len(went) == min(len(life.near()), len(life.streams))
+    assert went <= set(life.near())
+    assert all(node == HERE for node in nodes) <= (len(went) == min(len(life.near()), len(life.streams)))
 
 
 def test_no_server_on_probation_is_chosen_while_another_is_not() -> None:
@@ -278,6 +386,6 @@ def test_no_server_on_probation_is_chosen_while_another_is_not() -> None:
             if fails:
                 server.failed(0.0)
         for stream in range(6):
-            server = router.choose(stream, ROWS, now=0.1)
+            server = asked(router, stream, now=0.1)
             server.outstanding_rows += 25
             assert all(failing) or not failing[router.servers.index(server)]

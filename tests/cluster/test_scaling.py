@@ -8,12 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machine_table import OLD_SECONDS, MachineStanding, Measured, StandingWriter, read_standing
+from cluster.machine_table import (
+    OLD_SECONDS,
+    WRITE_SECONDS,
+    MachineStanding,
+    Measured,
+    StandingWriter,
+    read_standing,
+)
 from cluster.run_folder import RunFolder, open_run
-from cluster.scaling import ScaleWatch
+from cluster.scaling import ScaleWatch, scale_run
 from cluster.status import show_status
 from configs.scale import Scale
-from core.errors import DataError
+from core.errors import ClusterError, DataError
 from tests.cluster.commands import Said, assert_three_lines, run_here
 from tests.cluster.tiny import tiny_config
 
@@ -179,8 +186,30 @@ def test_status_of_a_run_that_goes_on_has_a_line_for_each_machine(
 
 def test_status_tells_nothing_of_machines_that_nobody_has_heard_of_for_long(running: RunFolder) -> None:
     long_ago = time.time() - OLD_SECONDS - 1
-    StandingWriter(running, clock=lambda: long_ago).write(Scale(), 0, (HOME,))
+    StandingWriter(running, wall_clock=lambda: long_ago).write(Scale(), 0, (HOME,))
     assert show_status(running.typed, runs=running.root.parent, quiet=True)[0]["machines"] == []
+
+
+def test_a_driver_that_has_written_nothing_for_long_is_told_as_that(
+    running: RunFolder, capsys: Capsys
+) -> None:
+    long_ago = time.time() - OLD_SECONDS - 1
+    StandingWriter(running, wall_clock=lambda: long_ago).write(Scale(), 0, (HOME,))
+    with pytest.raises(ClusterError, match=r"has not written machines\.json for 61 s: the disk is full"):
+        scale_run(running.typed, [], runs=running.root.parent, quiet=True)
+
+
+def test_a_clock_that_is_set_back_holds_no_line_up(running: RunFolder) -> None:
+    wall, now = [7200.0], [0.0]
+    writer = StandingWriter(running, clock=lambda: now[0], wall_clock=lambda: wall[0])
+    writer.write(Scale(), 0, (HOME,))
+    wall[0] -= 3600.0
+    now[0] += WRITE_SECONDS
+    writer.write(Scale(), 5, (HOME,))
+
+    standing = read_standing(running)
+    assert standing is not None
+    assert (standing.games_lost, standing.time) == (5, 3600.0)
 
 
 def test_a_disk_without_room_costs_the_lines_alone(running: RunFolder) -> None:

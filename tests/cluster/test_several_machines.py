@@ -43,6 +43,7 @@ def test_a_machine_that_joins_plays_and_is_let_go_when_it_is_killed(came_of_it: 
     assert (far["state"], far["actors"], far["servers"]) == ("playing", 1, 1)
     assert far["labels"]["tamen"] == "spot"
     assert came_of_it["actors"] == [0, 1]
+    assert came_of_it["idle"] == 0  # though parts ask for no cores: such a machine is not taken away
     assert any("has left: with it 1 actor and 1 server" in each for each in came_of_it["said"])
     nothing_failed_and_nothing_is_lost(came_of_it)
 
@@ -56,7 +57,8 @@ def test_a_machine_can_be_scaled_and_its_server_follows_the_weights(
     home, far = came_of_the_whole["machines"]
     assert (home["state"], home["actors"], home["servers"]) == ("home", 1, 1)
     assert (far["state"], far["actors"], far["servers"]) == ("playing", 2, 1)
-    assert came_of_the_whole["actors"][:3] == [0, 1, 2]
+    assert came_of_the_whole["actors"][:2] == [0, 1]
+    assert len(came_of_the_whole["actors"]) >= 3  # spares may have taken the numbers between
 
 
 @pytest.mark.soak

@@ -32,7 +32,7 @@ def test_it_is_watched_told_and_drained(came_of_it: dict[str, Any]) -> None:
     assert came_of_it["before"]["watched_by"] == "aws"
     assert came_of_it["drained"]
     (told,) = [each for each in came_of_it["said"] if "is to leave" in each]
-    assert "s (AWS says 'terminate'): its actors deliver what they have finished" in told
+    assert "s (AWS says 'terminate'): its actors play their games out" in told
     assert came_of_it["counters"]["spot_notices"] == 1
 
 

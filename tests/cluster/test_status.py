@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from cluster.machine_table import MachineStanding, StandingWriter
 from cluster.metrics_sinks import RunLog
 from cluster.run_folder import RunFolder, open_run, run_folder
 from cluster.status import show_status
+from configs.scale import Scale
 from core.errors import UsageError
 from tests.cluster.tiny import tiny_config
 
@@ -90,3 +92,31 @@ def test_a_run_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     a_run(tmp_path, "first")
     with pytest.raises(UsageError, match=r"no run 'second'[\s\S]*holds first"):
         show_status("second", runs=tmp_path, quiet=True)
+
+
+def test_a_machine_takes_one_line_whatever_its_labels_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    run = a_run(tmp_path, "one")
+    labels = {"ray.io/market-type": "spot", "ray.io/node-group": "local.cluster.node"}
+    far = {"cpus": 16, "gpus": 0, "labels": labels, "games_per_hour": 123456.0, "busy_share": 0.97}
+    far |= {"actors": 16, "spares": 1}
+    machines = tuple(
+        MachineStanding.model_validate(far | {"node": f"{number:056x}", "host": "worker", "state": "playing"})
+        for number in range(3)
+    )
+    StandingWriter(run).write(Scale(), 12, machines, effective_ratio=0.98)
+    lock = open_run(run, tiny_config())
+    try:
+        (status,) = show_status("one", runs=tmp_path, quiet=False)
+    finally:
+        lock.release()
+    _, *lines, meaning, told = capsys.readouterr().out.strip().split("machine", 1)[1].splitlines()
+
+    assert [line.split()[0] for line in lines] == ["worker"] * 3
+    assert all(" 16+1 " in line for line in lines)
+    assert meaning.startswith("actors: that play + that wait")
+    assert all(len(line) <= 80 for line in (*lines, meaning))
+    assert "12 games were lost" in told
+    assert status["games_lost"] == 12

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cluster.stopping import stop_request
+from cluster.stopping import request_stop, stop_request
 
 
 def test_an_interruption_that_is_swallowed_comes_again() -> None:
@@ -24,3 +24,13 @@ def test_outside_of_it_a_request_only_is_noted() -> None:
         signal.raise_signal(signal.SIGINT)
         time.sleep(0.6)
         assert stop.requested
+
+
+def test_a_process_may_stop_of_its_own_accord() -> None:
+    request_stop()  # nothing goes on that could stop
+    with stop_request() as outer, stop_request() as inner:
+        assert not outer.requested
+        assert not inner.requested
+        request_stop()
+        assert outer.requested
+        assert inner.requested

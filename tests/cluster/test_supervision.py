@@ -21,6 +21,13 @@ def test_a_part_that_held_out_for_a_window_begins_with_the_first_delay_again() -
     assert policy.failed(103.0) == 1.0
 
 
+def test_a_part_that_held_out_for_a_while_does_not_fail_in_a_row_but_is_counted() -> None:
+    policy = RestartPolicy(first_delay_seconds=1.0, max_failures=4, window_seconds=300.0, steady_seconds=20.0)
+
+    assert [policy.failed(now) for now in (0.0, 3.0, 24.0, 49.0)] == [1.0, 2.0, 4.0, 1.0]
+    assert policy.failed(100.0) is None
+
+
 def test_one_failure_too_many_within_the_window_is_the_end() -> None:
     policy = RestartPolicy(max_failures=3, window_seconds=100.0)
     delays = [policy.failed(now) for now in (0.0, 1.0, 2.0, 3.0)]
@@ -85,3 +92,12 @@ def test_another_process_is_noticed_once() -> None:
     attendance = Attendance()
 
     assert [attendance.answered(pid, 0.0) for pid in (1, 1, 2, 2, 3)] == [False, False, True, False, True]
+
+
+def test_time_in_which_nobody_could_listen_is_not_silence() -> None:
+    attendance = Attendance(patience_seconds=100.0)
+    attendance.missed(0.0)
+    attendance.forgive(500.0)
+
+    assert not attendance.given_up(600.0)
+    assert attendance.given_up(601.0)

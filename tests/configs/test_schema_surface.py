@@ -10,7 +10,7 @@ search.algorithm search.simulations search.cheap_simulations search.full_share s
 search.gumbel_considered_actions search.gumbel_visit_offset search.gumbel_value_scale
 search.puct_exploration search.dirichlet_alpha search.dirichlet_share search.minimax_widths
 search.temperature search.temperature_plies
-actors.count actors.groups_per_actor actors.games_per_group actors.random_opening_plies
+actors.count actors.spares actors.groups_per_actor actors.games_per_group actors.random_opening_plies
 actors.chunk_rows actors.flush_seconds
 rollout.envs_per_group rollout.unroll_steps rollout.vectorization rollout.step_timeout_seconds
 rollout.env_options rollout.discount
@@ -33,6 +33,7 @@ policy_gradient.vtrace_rho_clip policy_gradient.vtrace_c_clip
 evaluation.every_seconds evaluation.games evaluation.simulations evaluation.opponents evaluation.episodes
 evaluation.env_options
 mirror.url mirror.every_seconds mirror.max_uploads mirror.timeout_seconds mirror.finish_seconds
+mirror.take
 stop.minutes stop.games stop.learner_steps
 """
 

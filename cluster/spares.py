@@ -1,0 +1,137 @@
+"""Processes that have loaded all that an actor needs, and wait on its machine for one to die.
+
+A process that begins takes two seconds of a core until it plays, and on a busy machine several times as long by the
+clock. One that waits costs its memory alone.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from cluster.ray_client import Handle, get, in_one_line
+from cluster.ray_part import Part, cannot_be_made
+from core.errors import TamenError
+from core.restarts import RestartPolicy
+
+QUIET_SECONDS = 10.0
+"""That a machine's actors have been there for, before a spare is made beside them: its beginning takes a core."""
+REFUSED_SECONDS = 60.0
+"""After which another is made where one refused to begin."""
+LOOK_SECONDS = 5.0
+"""Between two questions to a spare whether it is there."""
+
+
+@dataclass(slots=True)
+class Spare:
+    """An actor without games.
+
+    Attributes:
+        asked, asked_at: the question on its way whether it is there.
+        ready: whether it has answered.
+    """
+
+    handle: Handle
+    ray_name: str
+    asked: Any = None
+    asked_at: float = -math.inf
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class _Place:
+    """The spares of one machine, when the next may be made, and why none could be, as a person was told."""
+
+    next_at: float
+    waiting: list[Spare] = field(default_factory=list)
+    policy: RestartPolicy = field(default_factory=RestartPolicy)
+    told: str = ""
+
+
+class Spares:
+    """Keeps spares on each machine where actors play, as far as it is quiet there.
+
+    Args:
+        wanted: on each machine.
+        make: begins one on the machine of an actor, to be as that one is.
+        report: told in one line when a machine is to have no more of them, for they keep dying.
+    """
+
+    def __init__(self, wanted: int, make: Callable[[Part], Spare], *, report: Callable[[str], None]) -> None:
+        self._wanted = wanted
+        self._make = make
+        self._report = report
+        self._places: dict[str, _Place] = {}
+
+    def keep(self, parts: Iterable[Part], now: float) -> None:
+        """Bring the spares in line with who plays at `now` (monotonic seconds), one step a call; never waits."""
+        actors: dict[str, list[Part]] = {}
+        for part in parts if self._wanted else ():
+            if part.role == "actor" and part.leaves_by is None:
+                actors.setdefault(part.node, []).append(part)
+        for node in [node for node in self._places if node not in actors]:
+            self._end(self._places.pop(node).waiting)
+        for node, there in actors.items():
+            place = self._places.setdefault(node, _Place(now + QUIET_SECONDS))
+            if any(part.heard_at is None or part.running is None for part in there):
+                place.next_at = max(place.next_at, now + QUIET_SECONDS)
+            for spare in list(place.waiting):
+                self._look_after(spare, place, now)
+            all_ready = all(spare.ready for spare in place.waiting)
+            if len(place.waiting) < self._wanted and all_ready and now >= place.next_at:
+                place.waiting.append(self._make(there[0]))
+
+    def take(self, node: str) -> Spare | None:
+        """Return a spare of a machine, which is one no more; None when none is ready."""
+        place = self._places.get(node)
+        spare = next((spare for spare in place.waiting if spare.ready), None) if place else None
+        if place and spare:
+            place.waiting.remove(spare)
+        return spare
+
+    def ready(self, node: str) -> int:
+        """Return how many could play at once."""
+        return sum(spare.ready for spare in self._places[node].waiting) if node in self._places else 0
+
+    def end(self) -> None:
+        """End all of them."""
+        for place in self._places.values():
+            self._end(place.waiting)
+        self._places.clear()
+
+    def _look_after(self, spare: Spare, place: _Place, now: float) -> None:
+        if spare.asked is None:
+            if now - spare.asked_at >= LOOK_SECONDS:
+                spare.asked, spare.asked_at = spare.handle.stats.remote(), now
+            return
+        if not ray.wait([spare.asked], timeout=0)[0]:
+            return
+        asked, spare.asked = spare.asked, None
+        try:
+            get(asked, timeout_seconds=1.0)
+            spare.ready = True
+        except Exception as error:  # whatever it is: the next one may do better, and else there is none
+            self._end([spare])
+            place.waiting.remove(spare)
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                self._put_off(place, cannot_be_made("spare actor", error), now)
+                return
+            delay = place.policy.failed(now)
+            place.next_at = math.inf if delay is None else now + max(QUIET_SECONDS, delay)
+            if delay is None:
+                self._report(f"no more spare actors on this machine, they keep dying: {in_one_line(error)}")
+
+    def _put_off(self, place: _Place, error: TamenError, now: float) -> None:
+        """Make no spare for a while: its constructor refused, for the checkout was changed, say. Tell why once."""
+        place.next_at = now + REFUSED_SECONDS
+        if str(error) != place.told:
+            place.told = str(error)
+            self._report(f"no spare actors on this machine: {in_one_line(error)}\n{error}")
+
+    @staticmethod
+    def _end(spares: Iterable[Spare]) -> None:
+        for spare in spares:
+            ray.kill(spare.handle)
