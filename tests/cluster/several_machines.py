@@ -154,7 +154,7 @@ def join(run: Several) -> Any:
     node = run.cluster.add_node(**NODE, labels={"tamen": "spot"})
     run.until(lambda: run.games(run.far("actor")) > 0, "a machine that joined plays")
     (server,) = run.far("inference")
-    run.until(lambda: run.stats[server]["rows"] > 0, "its server evaluates")
+    run.until(lambda: run.stats.get(server, {}).get("rows", 0) > 0, "its server evaluates")
     return node
 
 
