@@ -35,7 +35,7 @@ format: $(READY) ## lay out the code
 check: $(READY) ## layout, lint, types, and who may import whom
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright --threads 2
+	$(BIN)/pyright
 	$(BIN)/lint-imports
 
 test: $(READY) ## the tests: minutes, no services, no accelerator

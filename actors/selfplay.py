@@ -50,7 +50,7 @@ class GameGroup:
         moves: played so far.
         set_aside: games that were given up because their evaluation failed twice, or was of no use.
         set_aside_cause: why, of the last of them.
-        in_play: games that have begun and would be lost.
+        in_play: games of which moves have been played, and would be lost.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class GameGroup:
 
     @property
     def in_play(self) -> int:
-        return len(self._slots)
+        return sum(len(slot.actions) > slot.opening_plies for slot in self._slots)
 
     def wind_up(self) -> None:
         """Begin no more games; `play` ends with the last of those in play. Any thread may call."""
@@ -96,6 +96,8 @@ class GameGroup:
 
         A step without requests tells that the games were set aside; what is sent for it is ignored.
         """
+        for slot in self._slots:
+            slot.began = self._clock()  # whoever waited in reserve has not played meanwhile
         while self._slots:
             keys = np.array([slot.key for slot in self._slots], np.uint64)
             plies = np.array([len(slot.actions) for slot in self._slots])

@@ -269,7 +269,7 @@ class Following:
         Actors that play on a machine which is there still play their games out.
         """
         for id in [id for id in self._joined if id not in wanted]:
-            node = self._joined.pop(id)
+            node = self._joined[id]
             is_there = self._machines.is_there(id)
             staying = [part for part in self._on.get(id, ()) if is_there and _plays(part)]
             for part in staying:
@@ -285,6 +285,7 @@ class Following:
             with_it += f" and some {lost:,} games" if lost else ""
             with_it += f"; {_many(len(staying), 'actor')} may play out what is in play" if staying else ""
             self._report(f"{name_of(node)} {what}{with_it}")
+            del self._joined[id]
 
     def _bring_in_line(self, node: Node, share: Share, now: float) -> None:
         parts = self._staying(node)

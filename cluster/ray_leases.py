@@ -61,34 +61,29 @@ class RayLeases:
     """
 
     def __init__(self, path: Path) -> None:
-        if not ray.is_initialized():
-            raise UnreachableError(
-                "the lease actor cannot be asked",
-                why="this process has joined no Ray cluster",
-                fix="give the cluster that keeps the locks with --address or RAY_ADDRESS",
-            )
+        _check_joined()
         self._path = path.resolve()
         self._actor: Any = None
 
     def try_acquire(self, name: str, owner: str, *, ttl_seconds: float, above: int) -> int | None:
-        return self._answer(self._found().try_acquire.remote(name, owner, ttl_seconds, above))
+        return self._ask("try_acquire", name, owner, ttl_seconds, above)
 
     def renew(self, name: str, owner: str) -> bool:
-        return self._answer(self._found().renew.remote(name, owner))
+        return self._ask("renew", name, owner)
 
     def release(self, name: str, owner: str) -> None:
-        self._answer(self._found().release.remote(name, owner))
+        self._ask("release", name, owner)
 
     def holders(self) -> list[Held]:
-        return [Held(**held) for held in self._answer(self._found().holders.remote())]
+        return [Held(**held) for held in self._ask("holders")]
 
     def take_away(self, name: str) -> Held | None:
-        held = self._answer(self._found().take_away.remote(name))
+        held = self._ask("take_away", name)
         return None if held is None else Held(**held)
 
     def stats(self) -> dict[str, Any]:
         """Return the epoch of the table, and in which process it is."""
-        return self._answer(self._found().stats.remote())
+        return self._ask("stats")
 
     def close(self) -> None:
         self._actor = None
@@ -113,7 +108,16 @@ class RayLeases:
                 raise _silent(error) from error
         return self._actor
 
-    def _answer(self, reference: Any) -> Any:
+    def _ask(self, method: str, *args: Any) -> Any:
+        _check_joined()  # Ray would begin a cluster of its own to ask
+        actor = self._found()
+        try:
+            reference = getattr(actor, method).remote(*args)
+        except (
+            Exception
+        ) as error:  # of a process that leaves its cluster meanwhile, Ray raises whatever comes first
+            self._actor = None
+            raise _silent(error) from error
         try:
             return get(reference, timeout_seconds=ANSWER_SECONDS)
         except LOST as error:
@@ -122,6 +126,15 @@ class RayLeases:
         except UnreachableError:  # another table has taken over
             self._actor = None
             raise
+
+
+def _check_joined() -> None:
+    if not ray.is_initialized():
+        raise UnreachableError(
+            "the lease actor cannot be asked",
+            why="this process has joined no Ray cluster",
+            fix="give the cluster that keeps the locks with --address or RAY_ADDRESS",
+        )
 
 
 def _silent(error: Exception) -> UnreachableError:

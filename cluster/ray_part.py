@@ -23,7 +23,7 @@ class Part:
         state       running  lost  restart_at   leaves it by
         idle        -        ""    -            `run`: is working
         working     set      ""    -            `lose`: the loop ended with an error
-        lost        -        set   -            `answered`, by a process that has not been killed; `succeed`
+        lost        -        set   -            `answered`, by a process that has not been killed
         back        -        ""    set          `run`, at `restart_at`: is working again
 
     A part that only answers is idle, or lost while its process is replaced. Beside that, whatever the state, a question
@@ -46,6 +46,7 @@ class Part:
         leaves_by: when it is ended at the latest, of a part that has been told to stop.
         servers: that it knows of; None when that is not sure.
         games_lost: with processes of it that died, as they told last.
+        succeeded: whether a spare has its place and has not answered yet.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Part:
     leaves_by: float | None = None
     servers: Servers | None = None
     games_lost: int = 0
+    succeeded: bool = False
 
     @property
     def games_at_stake(self) -> int:
@@ -127,7 +129,16 @@ class Part:
         """Let a process that waited be this part from now on, in the place of one that was lost."""
         self.handle, self.ray_name = handle, ray_name
         self.asked = self.killed_pid = None
-        self.lost = self.trouble = ""
+        self.succeeded = True
+
+    def who_is_back(self) -> str:
+        """Return in words who plays on after it was lost."""
+        spare, self.succeeded = self.succeeded, False
+        return (
+            f"a spare plays in its place, {self.ray_name.rpartition('/')[2]} in Ray's logs"
+            if spare
+            else "it is back"
+        )
 
     def missed(self, reason: str, now: float) -> None:
         """Note that nobody was there to answer."""

@@ -409,6 +409,8 @@ class RayProgram:
         try:
             get(running, timeout_seconds=1.0)
         except LOST as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                self._give_up(part, self._cannot_be_made(part, error), because=error)
             part.lose(cause_of(error), now, killed=False)
             self._let_spare_play(part, now)
         except Exception as error:  # an unexpected failure of one part is not the end of the run
@@ -417,14 +419,11 @@ class RayProgram:
             self._replace(part, error, now)
 
     def _let_spare_play(self, part: Part, now: float) -> None:
-        """Give the place of an actor that was lost to a spare of its machine, if there is one."""
-        spare = self._spares.take(part.node) if part.role == "actor" else None
-        if spare is None:
-            return  # Ray begins another process
-        reason = part.lost
-        ray.kill(part.handle)
-        part.succeed(spare.handle, spare.ray_name)
-        self._plan_restart(part, reason, now, again="a spare plays in its place")
+        """Give the place of an actor that was lost to a spare of its machine; without one, Ray begins a process."""
+        if part.role == "actor" and (spare := self._spares.take(part.node)) is not None:
+            ray.kill(part.handle)
+            part.succeed(spare.handle, spare.ray_name)
+            part.ask(now)  # it plays once it has answered: its machine may be what was lost
 
     def _replace(self, part: Part, error: Exception, now: float) -> None:
         """Kill a part that is broken for good: a new life of its process begins from what is on disk."""
@@ -460,7 +459,7 @@ class RayProgram:
             raise error from because
         self.given_up.setdefault(part.node, error)
 
-    def _plan_restart(self, part: Part, reason: str, now: float, *, again: str = "it is back") -> None:
+    def _plan_restart(self, part: Part, reason: str, now: float) -> None:
         delay = part.policy.failed(now)
         if delay is None:
             failed = ClusterError(
@@ -474,7 +473,7 @@ class RayProgram:
         part.servers = None  # it knows of those again that it was made with
         if part.loops:
             part.restart_at = now + delay
-        self._report(f"{part.name} died" + (f" ({reason})" if reason else "") + f"; {again}")
+        self._report(f"{part.name} died" + (f" ({reason})" if reason else "") + f"; {part.who_is_back()}")
 
 
 def _on(node: str) -> NodeAffinitySchedulingStrategy:

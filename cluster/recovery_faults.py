@@ -52,7 +52,7 @@ class Recovery:
     Attributes:
         due, at: seconds since all played, as planned and as it was.
         victim: name of the actor, or id of the machine.
-        seconds: from the kill until an actor of the same number plays again; of a machine until its parts are dropped
+        seconds: from the kill until an actor of the same name plays again; of a machine until its parts are dropped
             and all others have played on. None when the run ended before.
         replaced_seconds: of a machine, from the kill until as many actors play on the machine that came in its place.
         overtaken: whether the actor's machine was killed before it played again, so that nobody restarts it.

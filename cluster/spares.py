@@ -14,13 +14,13 @@ from ray.exceptions import RayActorError
 
 from cluster.ray_client import Handle, get, in_one_line
 from cluster.ray_part import Part, cannot_be_made
-from core.errors import TamenError
 from core.restarts import RestartPolicy
 
 QUIET_SECONDS = 10.0
 """That a machine's actors have been there for, before a spare is made beside them: its beginning takes a core."""
 REFUSED_SECONDS = 60.0
 """After which another is made where one refused to begin."""
+STEP_SECONDS = 1.0
 LOOK_SECONDS = 5.0
 """Between two questions to a spare whether it is there."""
 
@@ -65,9 +65,13 @@ class Spares:
         self._make = make
         self._report = report
         self._places: dict[str, _Place] = {}
+        self._next_step = -math.inf
 
     def keep(self, parts: Iterable[Part], now: float) -> None:
-        """Bring the spares in line with who plays at `now` (monotonic seconds), one step a call; never waits."""
+        """Bring the spares in line with who plays at `now` (monotonic seconds), one step a second."""
+        if now < self._next_step:
+            return
+        self._next_step = now + STEP_SECONDS
         actors: dict[str, list[Part]] = {}
         for part in parts if self._wanted else ():
             if part.role == "actor" and part.leaves_by is None:
@@ -82,7 +86,7 @@ class Spares:
                 self._look_after(spare, place, now)
             all_ready = all(spare.ready for spare in place.waiting)
             if len(place.waiting) < self._wanted and all_ready and now >= place.next_at:
-                place.waiting.append(self._make(there[0]))
+                self._begin(place, there[0], now)
 
     def take(self, node: str) -> Spare | None:
         """Return a spare of a machine, which is one no more; None when none is ready."""
@@ -101,6 +105,12 @@ class Spares:
         for place in self._places.values():
             self._end(place.waiting)
         self._places.clear()
+
+    def _begin(self, place: _Place, like: Part, now: float) -> None:
+        try:
+            place.waiting.append(self._make(like))
+        except Exception as error:  # Ray raises a dozen kinds while its head is overloaded or away
+            self._put_off(place, error, now)
 
     def _look_after(self, spare: Spare, place: _Place, now: float) -> None:
         if spare.asked is None:
@@ -124,8 +134,8 @@ class Spares:
             if delay is None:
                 self._report(f"no more spare actors on this machine, they keep dying: {in_one_line(error)}")
 
-    def _put_off(self, place: _Place, error: TamenError, now: float) -> None:
-        """Make no spare for a while: its constructor refused, for the checkout was changed, say. Tell why once."""
+    def _put_off(self, place: _Place, error: Exception, now: float) -> None:
+        """Make no spare for a while: Ray is busy, or the checkout was changed, say. Tell why once."""
         place.next_at = now + REFUSED_SECONDS
         if str(error) != place.told:
             place.told = str(error)

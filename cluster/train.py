@@ -253,6 +253,7 @@ class _Mirrored:
 
 def _finish(mirror: Mirror, config: RunConfig) -> None:
     """Wait until what the run left is mirrored, and say whether it is. Raises ClusterError when its place was taken."""
+    mirror.refuse_taken()
     if mirror.fails:
         _say(f"tries to mirror what is new, for at most {config.mirror.finish_seconds:g} s; Ctrl-C ends that")
     if mirror.finish():

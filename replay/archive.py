@@ -202,13 +202,19 @@ class Archive:
         """Let the oldest chunks go.
 
         Their files are deleted some dozen at a time, once the ledger covers them, at the latest when they are an
-        eighth of what is held; on a full disk the next call tries again. Those that a crash leaves are read again.
+        eighth of what is held, or by `free`. Those that a crash leaves are read again.
         """
         self._held.difference_update(numbers)
         if not self._persisted:
             return
         self._undeleted += numbers
         if len(self._undeleted) >= min(DELETED_AT_ONCE, max(1, len(self._held) // 8)):
+            with contextlib.suppress(TamenError):
+                self._delete()
+
+    def free(self) -> None:
+        """Delete what may go, now that there is no room for more. What fails is tried by the next call."""
+        if self._undeleted:
             with contextlib.suppress(TamenError):
                 self._delete()
 

@@ -316,6 +316,7 @@ class ReplayBuffer:
             number = self._archive.store(chunk, data)
         except TamenError as error:
             self._not_stored, self._try_again_at = error, self._clock() + _TRY_AGAIN_SECONDS
+            self._archive.free()
             raise
         self._not_stored = None
         self._enter(number, chunk, len(data), handle)

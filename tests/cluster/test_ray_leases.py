@@ -83,3 +83,22 @@ def test_one_that_is_gone_for_good_is_made_again(tmp_path: Path) -> None:
     ray.kill(backend._actor, no_restart=True)
     until(lambda: answers(backend))
     assert [(held.owner, held.number) for held in backend.holders()] == [(owner, number)]
+
+
+def test_who_leaves_the_cluster_with_a_lock_is_told_that_nobody_answers(
+    backend: RayLeases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone:
+        def __getattr__(self, name: str) -> object:
+            raise AttributeError("'Worker' object has no attribute 'core_worker'")
+
+    backend.stats()
+    with monkeypatch.context() as patched:
+        patched.setattr(backend, "_actor", Gone())
+        with pytest.raises(UnreachableError, match="core_worker"):
+            backend.renew(NAME, "held")
+    with monkeypatch.context() as patched:
+        patched.setattr("ray.is_initialized", lambda: False)
+        with pytest.raises(UnreachableError, match="joined no Ray cluster"):
+            backend.renew(NAME, "held")
+    assert backend.stats()

@@ -9,6 +9,7 @@ import pytest
 
 from cluster.program import Program
 from cluster.ray_actors import Assignment
+from cluster.ray_client import NamedServer
 from cluster.ray_part import AT_HOME, Part
 from cluster.ray_program import RayProgram
 from cluster.run_folder import RunFolder
@@ -177,18 +178,26 @@ class Played:
         self.part.running = Reference(answer)
         self.program.supervise()
 
+    def dies_and_a_spare_answers(self) -> None:
+        self.loop_ends(DIED)
+        self.program.supervise()
+
 
 def test_a_spare_plays_at_once_in_the_place_of_an_actor_that_died(ray: FakeRay, tmp_path: Path) -> None:
     played = Played(tmp_path)
-    played.part.servers = ("a server",)
+    played.part.servers = (NamedServer("a server", "here"),)
     played.loop_ends(DIED)
+    assert played.part.restart_at is None  # its machine may be gone as well
+    played.program.supervise()
 
     assert played.part.handle is played.waits.handle
     assert played.part.ray_name == "run/actor-1"
     assert played.part.restart_at is not None
     assert played.part.servers is None  # it is told again of those that it should ask
     assert ray.killed == [played.dead]
-    assert played.said == ["actor died (worker exit type SYSTEM_ERROR); a spare plays in its place"]
+    assert played.said == [
+        "actor died (worker exit type SYSTEM_ERROR); a spare plays in its place, actor-1 in Ray's logs"
+    ]
 
     played.part.restart_at = 0.0
     played.program.supervise()
@@ -206,10 +215,43 @@ def test_a_death_that_a_spare_makes_good_is_counted_once(ray: FakeRay, tmp_path:
     assert len(played.said) == 1
 
 
+def test_a_spare_that_went_with_the_machine_is_no_second_death(ray: FakeRay, tmp_path: Path) -> None:
+    played = Played(tmp_path)
+    played.waits.handle.stats = FakeMethod(DIED)
+    played.loop_ends(DIED)
+    for _ in range(3):
+        played.program.supervise()
+
+    assert played.part.restarts == 0
+    assert played.said == []
+
+
+def test_an_actor_that_could_not_be_made_is_no_death_that_a_spare_makes_good(
+    ray: FakeRay, tmp_path: Path
+) -> None:
+    played = Played(tmp_path)
+    with pytest.raises(Exception, match="actor cannot be made"):
+        played.loop_ends(not_made("a card is missing\n  why: test\n  do:  wait"))
+
+    assert played.part.handle is played.dead
+
+
+def test_where_ray_is_too_busy_to_make_a_spare_the_run_goes_on_without(ray: FakeRay) -> None:
+    kept = Kept(an_actor("actor-0"))
+    make, kept.spares._make = kept.spares._make, lambda part: 1 / 0  # type: ignore[assignment, return-value]
+    kept.pass_by(QUIET_SECONDS + 2)
+    (said,) = kept.said
+    assert "division by zero" in said
+
+    kept.spares._make = make
+    kept.pass_by(REFUSED_SECONDS + 2 * LOOK_SECONDS)
+    assert kept.spares.ready(AT_HOME) == 1
+
+
 def test_actors_that_die_whoever_takes_their_place_end_the_run(ray: FakeRay, tmp_path: Path) -> None:
     played = Played(tmp_path)
     for _ in range(played.part.policy.max_failures):
         played.waits = replace(played.waits, handle=FakeHandle())
-        played.loop_ends(DIED)
+        played.dies_and_a_spare_answers()
     with pytest.raises(Exception, match="actor keeps failing"):
-        played.loop_ends(DIED)
+        played.dies_and_a_spare_answers()

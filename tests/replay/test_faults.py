@@ -176,6 +176,32 @@ def test_a_full_disk_is_told_and_passes(tmp_path: Path) -> None:
     assert buffer.check_valid() == []
 
 
+def test_a_full_disk_lets_go_at_once_of_what_was_to_be_deleted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window = ReplayConfig(min_rows=6, capacity_rows=6 * 64)
+    chunks = (a_chunk(range(2 * k, 2 * k + 2)).encode() for k in range(200))
+    buffer = open_buffer(tmp_path, window)
+
+    def files() -> int:
+        return len(list(tmp_path.rglob("*.chunk")))
+
+    while files() == len(buffer.live_chunks()):
+        buffer.add(next(chunks))
+
+    def full(*_: object) -> int:
+        raise TamenError("no room", why="test", fix="none")
+
+    one_more = next(chunks)
+    with monkeypatch.context() as patched:
+        patched.setattr(buffer._archive, "store", full)
+        with pytest.raises(TamenError, match="no room"):
+            buffer.add(one_more)
+    assert files() == len(buffer.live_chunks())
+    assert buffer.add(one_more).accepted == 2
+    assert buffer.check_valid() == []
+
+
 def test_a_chunk_file_cut_short_anywhere_is_set_aside_and_the_rest_goes_on(tmp_path: Path) -> None:
     buffer = open_buffer(tmp_path)
     for chunk in CHUNKS[:3]:
