@@ -33,6 +33,7 @@ COUNTERS: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("tamen_mirror_failures_total", "mirror", "failures", {}),
     ("tamen_spot_notices_total", "machines", "spot_notices", {}),
     ("tamen_games_lost_total", "machines", "games_lost", {}),
+    ("tamen_games_taken_over_total", "machines", "games_taken_over", {}),
     *(
         ("tamen_restarts_total", role, "restarts", {"role": role})
         for role in ("store", "replay", "learner", "colearner", "inference", "actor", "evaluator")

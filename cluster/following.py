@@ -217,6 +217,7 @@ class Following:
             "effective_ratio": self.effective.ratio,
             "spot_notices": self._watches.notices_given,
             "games_lost": self._program.games_lost,
+            "games_taken_over": self._program.games_taken_over,
             "spares": sum(self._program.spares_ready(_where(node)) for node in self.nodes),
         }
 

@@ -61,6 +61,7 @@ class Assignment:
         servers: that it asks until it is told of others.
         called: the part's name.
         code: that the run began with, and each of its processes has to run; None: whichever is there.
+        life: of the program, in a name that no other has; "": games need not outlive their process.
     """
 
     config: RunConfig
@@ -71,6 +72,7 @@ class Assignment:
     servers: Servers = ()
     called: str = ""
     code: Code | None = None
+    life: str = ""
 
     def check_code(self) -> None:
         """Refuse to begin in a process that would run other code than the run.
@@ -341,6 +343,8 @@ class SelfPlayActor:
         if self._player is None:
             return self._counters()
         try:
+            if self._given.life:
+                self._player.carry_on(self._games_folder)
             self._player.worker.run(self._stopping.is_set)
         finally:
             self._player.close()
@@ -364,6 +368,12 @@ class SelfPlayActor:
             delivery=self._delivery,
             metrics=RayMetrics({"role": "actor", "run": given.folder.name}),
         )
+
+    def _games_folder(self) -> Path:
+        from actors.game_log import folder_of, remove_stale
+
+        remove_stale()
+        return folder_of(ray.get_runtime_context().get_node_id(), self._given.life)
 
     @ray.method(concurrency_group="control")
     def leave(self, seconds: float) -> None:
@@ -393,7 +403,7 @@ class SelfPlayActor:
             | {
                 "resent_requests": self._client.resent_requests,
                 "spilled_requests": self._client.spilled_requests,
-                "trouble": self._no_life or self._delivery.last_trouble,
+                "trouble": self._no_life or self._delivery.last_trouble or played.get("trouble", ""),
             }
             | _of_this_process()
         )

@@ -45,7 +45,9 @@ class Part:
         restarts: that were counted; each death is counted once.
         leaves_by: when it is ended at the latest, of a part that has been told to stop.
         servers: that it knows of; None when that is not sure.
-        games_lost: with processes of it that died, as they told last.
+        games_lost: with processes of it that died, as they told last, less those that the next one went on with.
+        games_taken_over: those.
+        games_unsettled: of the last process that died, until the next one has told what it goes on with.
         succeeded: whether a spare has its place and has not answered yet.
     """
 
@@ -73,6 +75,8 @@ class Part:
     leaves_by: float | None = None
     servers: Servers | None = None
     games_lost: int = 0
+    games_taken_over: int = 0
+    games_unsettled: int = 0
     succeeded: bool = False
 
     @property
@@ -153,10 +157,17 @@ class Part:
             return None
         self.heard_at = now
         replaced = self.attendance.answered(stats["pid"], now)
-        self.games_lost += self.games_at_stake if replaced else 0
+        self.games_unsettled += self.games_at_stake if replaced else 0
+        self._settle(stats.get("games_taken_over"))
         back, reason = bool(self.lost) or (replaced and not self.loops), self.lost or self.trouble
         self.stats, self.lost, self.trouble, self.killed_pid = stats, "", "", None
         return reason if back else None
+
+    def _settle(self, taken_over: int | None) -> None:
+        if taken_over is not None and self.games_unsettled:
+            self.games_taken_over += taken_over
+            self.games_lost += max(0, self.games_unsettled - taken_over)
+            self.games_unsettled = 0
 
 
 def cause_of(error: Exception) -> str:

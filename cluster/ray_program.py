@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from actors.game_log import remove_logs
 from cluster import ray_actors
 from cluster.checkout import Code, changed_since, code_here
 from cluster.doctor import SHARED_MEMORY
@@ -138,7 +139,7 @@ class RayProgram:
         self._left: dict[str, dict[str, Any]] = {}
         self._reserved: PlacementGroup | None = None
         self._next_number = {role.name: role.count for role in program.roles}
-        self._dropped_games = 0
+        self._games_lost = self._games_taken_over = 0  # of parts that are there no more
         # A spare would open its environments, and keep what they are connected to from those that play.
         self._spares = Spares(0 if config.environment else spares, self._spare, report=report)
         self.parts: dict[str, Part] = {}
@@ -205,7 +206,8 @@ class RayProgram:
 
     def drop(self, part: Part) -> None:
         """End a part at once, for good."""
-        self._dropped_games += part.games_lost + part.games_at_stake
+        self._games_lost += part.games_lost + part.games_unsettled + part.games_at_stake
+        self._games_taken_over += part.games_taken_over
         self._left[part.name] = part.told()
         ray.kill(part.handle)
         del self.parts[part.name]
@@ -213,7 +215,12 @@ class RayProgram:
     @property
     def games_lost(self) -> int:
         """Games lost with parts that were dropped, and with processes that died; see `Part.games_at_stake`."""
-        return self._dropped_games + sum(part.games_lost for part in self.parts.values())
+        return self._games_lost + sum(part.games_lost for part in self.parts.values())
+
+    @property
+    def games_taken_over(self) -> int:
+        """Games of processes that died with which others have gone on; see `actors.game_log`."""
+        return self._games_taken_over + sum(part.games_taken_over for part in self.parts.values())
 
     def server(self, servers: int, gpus: int) -> Role:
         """Return what each server at home is given, where there are to be so many on so many GPUs."""
@@ -308,6 +315,7 @@ class RayProgram:
         for part in self.parts.values():
             ray.kill(part.handle)
         self.parts.clear()
+        remove_logs(ray.get_runtime_context().get_node_id(), self._life)
         if self._reserved is not None:
             remove_placement_group(self._reserved)
             self._reserved = None
@@ -333,7 +341,9 @@ class RayProgram:
         self, index: int, asks: Mapping[str, list[str]], servers: Servers
     ) -> ray_actors.Assignment:
         learns = self._program.count("learner") > 0
-        return ray_actors.Assignment(self._config, self._folder, index, asks, learns, servers, code=self.code)
+        return ray_actors.Assignment(
+            self._config, self._folder, index, asks, learns, servers, code=self.code, life=self._life
+        )
 
     def _begin(self, name: str, given: ray_actors.Assignment, role: Role, where: Any) -> tuple[Handle, str]:
         """Create a Ray actor; return its handle and Ray's name for it."""

@@ -38,6 +38,8 @@ HEALTH = {
     "RAY_health_check_failure_threshold": "3",
 }
 """How soon Ray's head notes that a machine is gone; one that is cut off is counted as gone after some 4 s."""
+NO_WORKERS_AHEAD = {"RAY_prestart_worker_first_driver": "0"}
+"""Processes that a machine of Ray's starts at once, one a core, have not a run's environment, so none of its parts."""
 MARK = "TAMEN_BENCH_RECOVERY"
 """In the environment of every process that a side starts, so that those that are left are known."""
 REPLACEMENT_SECONDS = 5.0
@@ -81,7 +83,7 @@ def play_side(order: Order, tell: Tell) -> dict[str, Any]:
     """
     environment.prepare()
     environment.prepare_ray(None)
-    os.environ.update({**HEALTH, MARK: order.mark})
+    os.environ.update({**HEALTH, **NO_WORKERS_AHEAD, MARK: order.mark})
     side = _Side(order, tell)
     try:
         side.begin()

@@ -17,7 +17,9 @@ from cluster.ray_part import Part, cannot_be_made
 from core.restarts import RestartPolicy
 
 QUIET_SECONDS = 10.0
-"""That a machine's actors have been there for, before a spare is made beside them: its beginning takes a core."""
+"""That the actors of a machine that joined have been there for, before a spare is made: its beginning takes a core."""
+REFILL_SECONDS = 1.0
+"""The same after a spare has taken a place: the next one takes as much whenever it begins, and may be wanted soon."""
 REFUSED_SECONDS = 60.0
 """After which another is made where one refused to begin."""
 STEP_SECONDS = 1.0
@@ -43,9 +45,14 @@ class Spare:
 
 @dataclass(slots=True)
 class _Place:
-    """The spares of one machine, when the next may be made, and why none could be, as a person was told."""
+    """The spares of one machine, when the next may be made, and why none could be, as a person was told.
+
+    Attributes:
+        had_any: whether one was ever begun.
+    """
 
     next_at: float
+    had_any: bool = False
     waiting: list[Spare] = field(default_factory=list)
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     told: str = ""
@@ -81,7 +88,8 @@ class Spares:
         for node, there in actors.items():
             place = self._places.setdefault(node, _Place(now + QUIET_SECONDS))
             if any(part.heard_at is None or part.running is None for part in there):
-                place.next_at = max(place.next_at, now + QUIET_SECONDS)
+                rest = REFILL_SECONDS if place.had_any else QUIET_SECONDS
+                place.next_at = max(place.next_at, now + rest)
             for spare in list(place.waiting):
                 self._look_after(spare, place, now)
             all_ready = all(spare.ready for spare in place.waiting)
@@ -109,6 +117,7 @@ class Spares:
     def _begin(self, place: _Place, like: Part, now: float) -> None:
         try:
             place.waiting.append(self._make(like))
+            place.had_any = True
         except Exception as error:  # Ray raises a dozen kinds while its head is overloaded or away
             self._put_off(place, error, now)
 

@@ -76,12 +76,17 @@ class Cast:
     Attributes:
         ends: returns how episodes ended, counted in words; nothing of games.
         close: frees what the groups hold outside of this process, once there is no more to play.
+        carry_on: lets games outlive this process by what is written into a folder, and goes on with those there whose
+            process has ended; returns how many. To be called before they play. Nothing of environments.
+        trouble: returns why games would not outlive it, "" if they would.
     """
 
     groups: tuple[Playing, ...]
     harvest: Gathering
     ends: Callable[[], Counter[str]] = Counter
     close: Callable[[], None] = lambda: None
+    carry_on: Callable[["Path"], int] = lambda folder: 0
+    trouble: Callable[[], str] = lambda: ""
 
 
 class EvaluatorPart(Protocol):
@@ -136,6 +141,7 @@ class BoardWorkload:
         return BoardObjective(config, value_mix=config.value_mix, prioritised=prioritised)
 
     def cast(self, *, run: str, actor: int, epoch: int, metrics: Metrics) -> Cast:
+        from actors.game_log import GameLog, claim
         from actors.harvest import GameHarvest
         from actors.selfplay import GameGroup
         from search.factory import make_search
@@ -155,7 +161,26 @@ class BoardWorkload:
             )
             for group in range(config.actors.groups_per_actor)
         )
-        return Cast(groups, harvest)
+        logs: list[GameLog] = []
+
+        def carry_on(folder: "Path") -> int:
+            taken_over = 0
+            for group in groups:
+                logs.append(claim(folder, num_actions=game.num_actions, max_plies=game.max_plies))
+                taken_over += group.carry_on(logs[-1])
+            return taken_over
+
+        def close() -> None:
+            for log in logs:
+                log.remove()
+
+        return Cast(
+            groups,
+            harvest,
+            close=close,
+            carry_on=carry_on,
+            trouble=lambda: next((log.trouble for log in logs if log.trouble), ""),
+        )
 
     def evaluator(
         self, client: "Client", newest_version: Callable[[], int | None], results_file: "Path"

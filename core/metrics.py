@@ -182,6 +182,7 @@ _MACHINES = _in_row(
     _gauge("tamen_spare_actors", "actors", "that wait on all machines to play in the place of one that dies"),
     _counter("tamen_spot_notices_total", "notices", "machines whose cloud told that it takes them away"),
     _counter("tamen_games_lost_total", "games", "games lost with actors that left, died or vanished"),
+    _counter("tamen_games_taken_over_total", "games", "games of actors that died with which others went on"),
     _gauge("tamen_mirror_seconds", "seconds", "what the newest round of mirroring the run took"),
     _gauge(
         "tamen_mirror_lag_seconds",

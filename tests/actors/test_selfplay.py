@@ -1,10 +1,15 @@
 """Every game of self-play is a whole, legal game, and every row says the truth about its position."""
 
+import dataclasses
+import os
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from actors.game_log import claim
 from actors.harvest import FinishedGame
 from configs.schema import SearchConfig
 from core.errors import EvaluationError
@@ -328,3 +333,110 @@ def test_games_that_fail_while_they_are_wound_up_are_set_aside_and_not_begun_ane
     assert (group.set_aside, group.in_play) == (4, 0)
     with pytest.raises(StopIteration):
         play.send(())
+
+
+def told(finished: FinishedGame) -> tuple[Any, ...]:
+    """Return all of a game but its seconds, to be compared."""
+    rows = [
+        (
+            row.ply,
+            row.mover,
+            {name: array.tolist() for name, array in row.inputs.items()},
+            row.policy.tolist(),
+        )
+        for row in finished.rows
+    ]
+    moves = finished.actions, finished.values, finished.recorded, finished.versions
+    return *moves, finished.outcome, finished.opening_plies, rows
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [*((name, SETTINGS) for name in GAMES), ("hex3-swap", PUCT)],
+    ids=[*GAMES, "hex3-swap-puct"],
+)
+@pytest.mark.parametrize("deaths", [(1, 17), (30, 9, 40)])
+def test_games_whose_process_dies_are_gone_on_with_as_if_nothing_had_been(
+    name: str, settings: SearchConfig, deaths: tuple[int, ...], tmp_path: Path
+) -> None:
+    game, evaluate = make_game(name), HashEvaluator(make_game(name).num_actions)
+    options: dict[str, Any] = {"settings": settings, "num_games": 6, "random_opening_plies": 2}
+    finished: list[FinishedGame] = []
+    carried = 0
+    for life, steps in enumerate((*deaths, 300)):
+        log = claim(tmp_path, num_actions=game.num_actions, max_plies=game.max_plies)
+        group = a_group(game, finished, seed=life, **options)
+        in_play = group.carry_on(log)
+        assert in_play == group.in_play
+        assert in_play <= 6
+        carried += in_play
+        Table(group, evaluate).step(steps)
+        os.close(log._lock)  # as the kernel does
+
+    undisturbed: list[FinishedGame] = []
+    for life in range(len(deaths) + 1):
+        Table(a_group(game, undisturbed, seed=life, **options), evaluate).step(500)
+    expected = Counter(map(str, map(told, undisturbed)))
+    assert carried > 0
+    assert len(finished) > 12
+    # None is other than it would have been, and none comes twice.
+    assert not Counter(map(str, map(told, finished))) - expected
+
+
+def test_of_games_of_a_process_that_died_none_is_missing_and_none_comes_twice(tmp_path: Path) -> None:
+    """Ten deaths in one row, each soon after the last: the games of the first process all come to their ends."""
+    game, evaluate = make_game("hex3"), HashEvaluator(9)
+    whole: list[FinishedGame] = []
+    table = Table(a_group(game, whole, num_games=6), evaluate)
+    while len(whole) < 6:
+        table.step()
+    finished: list[FinishedGame] = []
+    for life in range(10):
+        log = claim(tmp_path, num_actions=9, max_plies=game.max_plies)
+        group = a_group(game, finished, num_games=6, seed=life)
+        group.carry_on(log)
+        Table(group, evaluate).step(9)
+        os.close(log._lock)
+
+    counts = Counter(str(told(one)) for one in finished)
+    assert [counts[str(told(one))] for one in whole[:6]] == [1] * 6
+
+
+def test_games_that_lack_a_step_or_hold_no_legal_move_are_begun_anew(tmp_path: Path) -> None:
+    game, evaluate = make_game("tic_tac_toe"), HashEvaluator(9)
+    log = claim(tmp_path, num_actions=9, max_plies=9)
+    group = a_group(game, [], num_games=4)
+    group.carry_on(log)
+    table = Table(group, evaluate)
+    while group.moves < 8:
+        table.step()
+    os.close(log._lock)
+    log = claim(tmp_path, num_actions=9, max_plies=9)
+    first, second = log.found
+    occupied = second.of(np.array([True, False, False, False]))
+    occupied.actions[0] = first.actions[0]
+    outside = second.of(np.array([False, True, False, False]))
+    outside.actions[0] = 9
+    late = dataclasses.replace(second.of(np.array([False, False, True, False])), plies=np.array([2]))
+    heir = a_group(game, [], num_games=4, seed=9)
+    # What is in play is told by the newest step, here one that comes twice for all but the last game.
+    log.found = [first, occupied, outside, late, second]
+
+    assert heir.carry_on(log) == 1
+    assert heir.in_play == 1
+
+
+def test_a_game_that_is_over_is_not_handed_over_again(tmp_path: Path) -> None:
+    game, evaluate = make_game("tic_tac_toe"), HashEvaluator(9)
+    finished: list[FinishedGame] = []
+    log = claim(tmp_path, num_actions=9, max_plies=9)
+    group = a_group(game, finished, num_games=1)
+    group.carry_on(log)
+    table = Table(group, evaluate)
+    while not finished:
+        table.step()
+    os.close(log._lock)
+
+    heir = a_group(game, finished, num_games=1, seed=9)
+    assert heir.carry_on(claim(tmp_path, num_actions=9, max_plies=9)) == 0
+    assert heir.in_play == 0

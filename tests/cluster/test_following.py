@@ -303,13 +303,23 @@ def test_how_a_machine_stands_is_what_its_own_parts_did(run: Run) -> None:
     assert far.busy_share == pytest.approx(2 * 1.0 / 5 / 4, rel=0.01)
 
 
-def test_the_games_of_an_actor_that_died_are_lost_and_those_of_the_next_are_not(run: Run) -> None:
+def test_the_games_of_an_actor_that_died_are_lost_but_for_those_that_the_next_goes_on_with(run: Run) -> None:
     actor = run.some("actor", "")
-    actor.handle.stats.answer = {"pid": 2, "games_at_stake": 5}
-    run.program.collect_stats(timeout_seconds=0.0)
-    run.program.collect_stats(timeout_seconds=0.0)
 
-    assert run.following.stats()["games_lost"] == 16
+    def tell(**stats: int | None) -> tuple[int, int]:
+        actor.handle.stats.answer = stats
+        run.program.collect_stats(timeout_seconds=0.0)
+        run.program.collect_stats(timeout_seconds=0.0)
+        told = run.following.stats()
+        return told["games_lost"], told["games_taken_over"]
+
+    assert tell(pid=2, games_at_stake=5, games_taken_over=None) == (0, 0)  # it has not looked yet
+    assert tell(pid=2, games_at_stake=12, games_taken_over=12) == (4, 12)
+    assert tell(pid=2, games_at_stake=15, games_taken_over=12) == (4, 12)
+    assert tell(pid=3, games_at_stake=0, games_taken_over=None) == (4, 12)
+    assert tell(pid=4, games_at_stake=0, games_taken_over=None) == (4, 12)
+    assert tell(pid=4, games_at_stake=20, games_taken_over=20) == (4, 32)  # some that it never told of
+    assert tell(pid=5, games_at_stake=7, games_taken_over=0) == (24, 32)
 
 
 def test_of_many_parts_those_are_asked_first_that_were_asked_longest_ago(

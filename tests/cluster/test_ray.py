@@ -127,6 +127,7 @@ def test_a_client_that_dies_with_requests_on_their_way_leaves_the_others_alone(c
 def test_a_part_that_is_killed_comes_back_and_nothing_acknowledged_is_lost(part: str, circle: Circle) -> None:
     circle.turn()
     games, epochs = circle.games, {epoch for _, epoch, _ in games_on_disk(circle.folder)}
+    taken_over = circle.program.games_taken_over
     circle.kill(part)
     circle.turn()
 
@@ -136,6 +137,7 @@ def test_a_part_that_is_killed_comes_back_and_nothing_acknowledged_is_lost(part:
     assert_everything_came_once(circle)
     if part == "actor":
         assert {epoch for _, epoch, _ in games_on_disk(circle.folder)} > epochs
+        assert circle.program.games_taken_over > taken_over
 
 
 def test_a_spare_plays_in_the_place_of_an_actor_that_was_killed(
@@ -146,11 +148,13 @@ def test_a_spare_plays_in_the_place_of_an_actor_that_was_killed(
     monkeypatch.setattr(circle.program, "_spares", spares)
     circle.until(lambda: circle.program.spares_ready() == 1, "a spare")
     actors, restarts = {each[0] for each in games_on_disk(circle.folder)}, circle.stats["actor"]["restarts"]
+    taken_over = circle.program.games_taken_over
     circle.kill("actor")
     circle.turn()
     spares.end()
 
     assert circle.stats["actor"]["restarts"] == restarts + 1
+    assert circle.program.games_taken_over > taken_over
     assert {each[0] for each in games_on_disk(circle.folder)} > actors
     assert_everything_came_once(circle)
 
