@@ -101,14 +101,15 @@ class GameGroup:
             how many those are.
         """
         self._log = log
-        if not log.found:
+        found, log.found = log.found, []
+        if not found:
             return 0
-        keys = log.found[-1].keys[: len(self._slots)]
+        keys = found[-1].keys[: len(self._slots)]
         for g, key in enumerate(keys):
             self._slots[g] = self._begin(g, key)
         place = {int(key): g for g, key in enumerate(keys)}
         sound = np.ones(len(keys), bool)
-        for step in log.found:
+        for step in found:
             moves = step.of(np.isin(step.keys, keys))
             games = np.array([place[int(key)] for key in moves.keys], np.int64)
             sound[games] &= self._could_follow(games, moves)

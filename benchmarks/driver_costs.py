@@ -33,9 +33,10 @@ import ray  # noqa: E402
 from cluster.following import Following  # noqa: E402
 from cluster.placement import Node, shares  # noqa: E402
 from cluster.program import Machine, plan  # noqa: E402
+from cluster.ray_address import connect  # noqa: E402
 from cluster.ray_engine import SUPERVISE_SECONDS  # noqa: E402
 from cluster.ray_part import AT_HOME, Part  # noqa: E402
-from cluster.ray_program import RayProgram, connect, dressed  # noqa: E402
+from cluster.ray_program import RayProgram, dressed  # noqa: E402
 from cluster.run_folder import RunFolder  # noqa: E402
 from cluster.spares import Spare, Spares  # noqa: E402
 from cluster.spot_watches import Watches  # noqa: E402

@@ -28,10 +28,10 @@ from typing import Any
 from cluster import environment
 
 HEALTH = {
-    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "2",
 }
 environment.prepare()
 environment.prepare_ray(None)  # Ray reads what these set when it is imported

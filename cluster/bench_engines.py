@@ -235,7 +235,7 @@ def _ray() -> Iterator[None]:
     import ray
 
     from cluster.program import Machine
-    from cluster.ray_program import connect
+    from cluster.ray_address import connect
 
     mine = not ray.is_initialized()
     if mine:

@@ -118,8 +118,9 @@ def _serve(config: RunConfig, seconds: float) -> dict[str, float]:
         import ray
 
         from cluster.load_actor import LoadActor
+        from cluster.ray_address import connect
         from cluster.ray_client import call
-        from cluster.ray_program import RayProgram, connect, dressed
+        from cluster.ray_program import RayProgram, dressed
 
         connect(None, cpus=Machine.here().cpus)
         try:

@@ -162,8 +162,8 @@ def _kept_by_ray(file: Path) -> Iterator[_Keeper]:
     environment.prepare_ray(None)
     import ray
 
+    from cluster.ray_address import connect
     from cluster.ray_leases import RayLeases
-    from cluster.ray_program import connect
 
     connect(None, cpus=1)
     try:

@@ -116,8 +116,9 @@ def _play(config: RunConfig, weights: Weights, phase: Phase, seconds: float) -> 
         import ray
 
         from cluster.phase_actor import PhaseActor
+        from cluster.ray_address import connect
         from cluster.ray_client import call
-        from cluster.ray_program import RayProgram, connect, dressed
+        from cluster.ray_program import RayProgram, dressed
 
         connect(None, cpus=Machine.here().cpus)
         try:

@@ -137,6 +137,7 @@ def bench_recovery(
         duplicated_undisturbed: without. p95_recovery_s: over all faults, and p95_actor_s, p95_node_s of each kind;
         p95_replaced_s: until the machine that came in the place of a killed one played, see `Recovery`.
         not_recovered: faults that were not got over before the end. faults_not_come: for which nobody was there.
+        machines_given_up: by Ray, that nobody had killed, of both sides: with any, the health checks were too strict.
         faults_by_kind. elo, elo_low, elo_high: how much stronger the models of runs with faults are, over the games of
         all pairs; None where it is infinite or nobody played. processes_left: that a side had begun and left. passed:
         whether nothing was lost, duplicated or left. pairs: each with both sides. health, config, bench, replacement_s,
@@ -196,6 +197,9 @@ def summary(bench: RecoveryBench, pairs: Sequence[dict[str, Any]], matches: Sequ
         "p95_replaced_s": percentile(replaced, 0.95),
         "not_recovered": sum(fault["seconds"] is None and not fault["overtaken"] for fault in faults),
         "faults_not_come": sum(pair[STRUCK]["faults_not_come"] for pair in pairs),
+        "machines_given_up": sum(
+            pair[side].get("machines_given_up", 0) for pair in pairs for side in (CALM, STRUCK)
+        ),
         "faults_by_kind": dict(Counter(fault["kind"] for fault in faults)),
         **_elo(matches),
         "processes_left": left,
@@ -214,6 +218,7 @@ def whole_in_words(result: dict[str, Any]) -> str:
         return UNKNOWN if value is None else f"{value:+.0f}"
 
     kinds = ", ".join(f"{count} × {kind}" for kind, count in result["faults_by_kind"].items())
+    given_up = result["machines_given_up"]
     return "\n".join(
         [
             f"acknowledged rows with faults over those without: {result['effective_ratio']:.3f}, median of "
@@ -221,7 +226,8 @@ def whole_in_words(result: dict[str, Any]) -> str:
             f"rows lost: {result['lost']}, counted twice: {result['duplicated']}",
             f"95 % of {kinds or 'no faults'} were got over within {real(result['p95_recovery_s'], 1)} s (actors "
             f"{real(result['p95_actor_s'], 1)} s, machines {real(result['p95_node_s'], 1)} s, another one plays after "
-            f"{real(result['p95_replaced_s'], 1)} s); {result['not_recovered']} were not",
+            f"{real(result['p95_replaced_s'], 1)} s); {result['not_recovered']} were not"
+            + (f"; Ray gave {given_up} machines up that nobody had killed" if given_up else ""),
             f"final models: {signed(result['elo'])} Elo, 95 % interval {signed(result['elo_low'])} to "
             f"{signed(result['elo_high'])}, in {result['games']} games",
             f"processes left behind: {result['processes_left']}; results: {result['results_file']}",

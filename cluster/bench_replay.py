@@ -327,7 +327,7 @@ def _ray_of_our_own() -> Iterator[None]:
     environment.prepare_ray(None)
     import ray
 
-    from cluster.ray_program import connect
+    from cluster.ray_address import connect
 
     connect(None, cpus=Machine.here().cpus)
     try:

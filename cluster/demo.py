@@ -62,7 +62,7 @@ def _load(plain: bool) -> None:
 
     environment.prepare_ray(None)
     from cluster.program import Machine
-    from cluster.ray_program import connect
+    from cluster.ray_address import connect
 
     connect(None, cpus=Machine.here().cpus)
 

@@ -15,8 +15,9 @@ from cluster.doctor_nodes import Answer, Clock, compare, declares_gpu
 from cluster.node_report import BULK_SECONDS, TORCH_SECONDS, NodeProbe, NodeReport
 from cluster.placement import Node
 from cluster.program import Machine
+from cluster.ray_address import connect
 from cluster.ray_client import Handle, get, in_one_line
-from cluster.ray_program import connect, dressed
+from cluster.ray_program import dressed
 from core.errors import ClusterError
 
 PATIENCE_SECONDS = 60.0

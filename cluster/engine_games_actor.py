@@ -34,8 +34,9 @@ from cluster.engines_actor import (
 from cluster.metrics_sinks import RayMetrics
 from cluster.profiling import profile_of, profiled
 from cluster.program import Machine
+from cluster.ray_address import connect
 from cluster.ray_client import LOST, call, get, in_one_line
-from cluster.ray_program import beside_the_driver, connect, dressed
+from cluster.ray_program import beside_the_driver, dressed
 from configs.engines import GamesConfig
 from core.errors import ClusterError, TamenError, UsageError, of_the_system
 from core.files import digest

@@ -352,7 +352,7 @@ def _joined(address: str) -> Iterator[None]:
     environment.prepare_ray(joined)
     import ray
 
-    from cluster.ray_program import connect
+    from cluster.ray_address import connect
 
     connect(joined, cpus=1)
     try:

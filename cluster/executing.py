@@ -27,7 +27,7 @@ def executor_for(
         environment.prepare_ray(address)
         import ray
 
-        from cluster.ray_program import connect
+        from cluster.ray_address import connect
         from cluster.ray_tasks import RayTasks
 
         mine = not ray.is_initialized()

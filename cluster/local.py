@@ -98,7 +98,7 @@ class LocalEngine:
             if self._started:  # what could not be resumed must not be saved over
                 self._save()
         finally:
-            self._player.close()
+            self._player.close(over=True)
             self._replay.close()
 
     def _save(self) -> None:

@@ -232,7 +232,7 @@ def main() -> None:
         from cluster import environment
 
         environment.prepare_ray(order.address)
-        from cluster.ray_program import connect
+        from cluster.ray_address import connect
 
         connect(order.address, cpus=1)
     from cluster import locks

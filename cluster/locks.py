@@ -89,7 +89,7 @@ def joined(setting: str, address: str | None) -> Iterator[None]:
     environment.prepare_ray(address)
     import ray
 
-    from cluster.ray_program import connect
+    from cluster.ray_address import connect
 
     connect(address, cpus=1)
     try:

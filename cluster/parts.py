@@ -41,11 +41,10 @@ class Player:
         self.worker = worker
         self.groups = cast.groups
         self.harvest = cast.harvest
-        self.close = cast.close
+        self._close = cast.close
         self.games_taken_over: int | None = None
         self._carry_on = cast.carry_on
         self._trouble = cast.trouble
-        self._kept_out = ""
         self._ends = cast.ends
         self._counted = [0] * len(cast.groups)
         self._cause = ""
@@ -55,22 +54,20 @@ class Player:
         """Games that would be lost now: in play, or finished and not acknowledged. Of environments, unrolls."""
         return sum(group.in_play for group in self.groups) + self.worker.undelivered_games
 
-    @property
-    def trouble(self) -> str:
-        """Why games in play would not outlive this process; "" if they would, or need not."""
-        return self._kept_out or self._trouble()
-
     def carry_on(self, folder: Callable[[], Path]) -> None:
         """Let games in play outlive this process by what is written into `folder`; go on with those found there.
 
-        To be called before the worker runs. Where that cannot be, games are played all the same; see `trouble`.
+        To be called before the worker runs. Where that cannot be, games are played all the same, and `stats` says why.
         """
-        taken_over = 0
-        try:
-            taken_over = self._carry_on(folder())
-        except OSError as error:
-            self._kept_out = f"games in play are not written down: {error.strerror or error}"
-        self.games_taken_over = taken_over
+        self.games_taken_over = self._carry_on(folder)
+
+    def close(self, *, over: bool) -> None:
+        """Free what is held outside of this process: once, when it plays no more.
+
+        Args:
+            over: whether nobody is to go on with its games.
+        """
+        self._close(over)
 
     def leave(self, seconds: float) -> None:
         """Begin no more games, and let the worker's loop end when those in play are over, or after `seconds`."""
@@ -91,7 +88,7 @@ class Player:
             "set_aside": sum(group.set_aside for group in self.groups),
             "set_aside_cause": self._newest_cause(),
             "ends": dict(self._ends()),
-            "trouble": self.trouble,
+            "trouble": self._trouble(),
             "search_seconds": spent.search,
             "wait_seconds": spent.wait,
             "deliver_seconds": spent.deliver,

@@ -42,6 +42,7 @@ from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
 from core.errors import ClusterError, TamenError
 from core.messages import Arrays, Request
+from core.processes import give_way
 from networks.weights import Weights
 from replay.drawing import draw
 
@@ -266,6 +267,7 @@ class LearnerActor:
         return self._title
 
     def run(self) -> None:
+        give_way()
         self._learner.resume()
         self._learner.run(self._stopping.is_set)
         self._publisher.settle()
@@ -331,6 +333,7 @@ class SelfPlayActor:
         )
         self._delivery = RayDelivery(self._replay)
         self._no_life = ""
+        self._has_run = False
         self._player = self._begin_life()
 
     def __repr__(self) -> str:
@@ -338,16 +341,19 @@ class SelfPlayActor:
 
     def run(self) -> dict[str, Any]:
         """Play until told to stop or to leave; return the last counters."""
+        give_way()
         while self._player is None and not self._stopping.wait(LIFE_SECONDS):
             self._player = self._begin_life()
-        if self._player is None:
+        if self._player is None or self._has_run:  # it was asked again while it could not be reached
             return self._counters()
+        self._has_run, ended = True, False
         try:
             if self._given.life:
                 self._player.carry_on(self._games_folder)
             self._player.worker.run(self._stopping.is_set)
+            ended = True
         finally:
-            self._player.close()
+            self._player.close(over=ended)
         return self._counters()
 
     def _begin_life(self) -> parts.Player | None:
@@ -429,6 +435,7 @@ class EvaluatorActor:
         return self._title
 
     def run(self) -> None:
+        give_way()
         self._evaluator.run(self._stopping.is_set)
 
     @ray.method(concurrency_group="control")

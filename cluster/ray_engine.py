@@ -14,7 +14,8 @@ from cluster.machines import Machines, labels_of_home
 from cluster.metrics_sinks import RayMetrics
 from cluster.placement import Node
 from cluster.program import Machine, check_settings_of_kinds, plan
-from cluster.ray_program import RayProgram, connect
+from cluster.ray_address import connect
+from cluster.ray_program import RayProgram
 from cluster.run_folder import RunFolder
 from cluster.scaling import ScaleWatch
 from cluster.spot import METADATA

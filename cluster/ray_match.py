@@ -16,8 +16,9 @@ from actors.openings import Opening
 from cluster.match import faults_of
 from cluster.parts import make_store
 from cluster.program import Machine, plan_serving
+from cluster.ray_address import connect
 from cluster.ray_client import LOST, Handle, RayClient, get, in_one_line, in_one_place
-from cluster.ray_program import RayProgram, beside_the_driver, connect, dressed
+from cluster.ray_program import RayProgram, beside_the_driver, dressed
 from cluster.run_folder import RunFolder
 from configs.schema import RunConfig
 from core.errors import ClusterError

@@ -45,9 +45,9 @@ class Part:
         restarts: that were counted; each death is counted once.
         leaves_by: when it is ended at the latest, of a part that has been told to stop.
         servers: that it knows of; None when that is not sure.
-        games_lost: with processes of it that died, as they told last, less those that the next one went on with.
-        games_taken_over: those.
-        games_unsettled: of the last process that died, until the next one has told what it goes on with.
+        games_unsettled: of processes that died, until the next one has told what it goes on with.
+        games_taken_over: with which one went on.
+        games_lost: with which none did.
         succeeded: whether a spare has its place and has not answered yet.
     """
 
@@ -81,8 +81,12 @@ class Part:
 
     @property
     def games_at_stake(self) -> int:
-        """Games that would be lost with it, as it told last: in play, or finished and not acknowledged."""
-        return self.stats.get("games_at_stake", 0)
+        """Games that would be lost with it, as it told last: in play, or finished and not acknowledged.
+
+        While it takes over those of another process they are that one's still, as `games_unsettled`.
+        """
+        takes_over = self.stats.get("games_taken_over", 0) is None
+        return 0 if takes_over else self.stats.get("games_at_stake", 0)
 
     def told(self) -> dict[str, Any]:
         """Return its newest answer, with what the driver counts of it."""
@@ -109,6 +113,7 @@ class Part:
         """Take in its last counters, which its loop has returned."""
         try:
             self.stats = get(self.running, timeout_seconds=1.0)
+            self._settle()
         except Exception:  # whatever ended it instead: what it told last holds
             return
 
@@ -158,12 +163,13 @@ class Part:
         self.heard_at = now
         replaced = self.attendance.answered(stats["pid"], now)
         self.games_unsettled += self.games_at_stake if replaced else 0
-        self._settle(stats.get("games_taken_over"))
         back, reason = bool(self.lost) or (replaced and not self.loops), self.lost or self.trouble
         self.stats, self.lost, self.trouble, self.killed_pid = stats, "", "", None
+        self._settle()
         return reason if back else None
 
-    def _settle(self, taken_over: int | None) -> None:
+    def _settle(self) -> None:
+        taken_over = self.stats.get("games_taken_over")
         if taken_over is not None and self.games_unsettled:
             self.games_taken_over += taken_over
             self.games_lost += max(0, self.games_unsettled - taken_over)

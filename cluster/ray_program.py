@@ -4,10 +4,7 @@ The driver only starts, watches and stops: no position, game or weight passes th
 """
 
 import heapq
-import logging
 import secrets
-import shutil
-import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -21,13 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from actors.game_log import remove_logs
 from cluster import ray_actors
 from cluster.checkout import Code, changed_since, code_here
-from cluster.doctor import SHARED_MEMORY
 from cluster.machine_file import batches_of
 from cluster.program import Program, Role
-from cluster.ray_address import knock, shared_environment
 from cluster.ray_client import LOST, Handle, NamedServer, Servers, get, in_one_line
 from cluster.ray_part import AT_HOME, Part, cannot_be_made, cause_of, keeps_dying
-from cluster.refusals import what_ray_logs, why_refused
 from cluster.reserved import reserve_together
 from cluster.run_folder import RunFolder
 from cluster.spares import Spare, Spares
@@ -45,47 +39,6 @@ ASK_THE_LOST_SECONDS = 0.2
 MAX_CONCURRENT_REQUESTS = 4096
 """Requests that one server holds at a time, and servers that wait for news at the store, whose calls do so beside its
 others; further ones wait in Ray without a word."""
-
-
-def connect(address: str | None, *, cpus: int, dashboard: bool = False) -> None:
-    """Join the Ray cluster at `address`, or start one on this machine.
-
-    Raises:
-        ClusterError: when the address does not answer, or the local cluster does not start.
-    """
-    on_terminate = signal.getsignal(signal.SIGTERM)
-    logged = [""]
-    try:
-        if address is None:
-            ray.init(
-                address="local",  # not whichever Ray happens to run on this machine
-                num_cpus=cpus,
-                include_dashboard=dashboard,
-                dashboard_host="127.0.0.1",
-                object_store_memory=_object_store_bytes(),
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                configure_logging=True,
-            )
-        else:
-            knock(address)
-            with what_ray_logs() as logged:
-                ray.init(
-                    address=address,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    runtime_env={"env_vars": shared_environment()},
-                )
-    except Exception as error:  # Ray raises a dozen kinds, all meaning the same to the user
-        why, fix = why_refused(error, logged[0])
-        raise ClusterError(
-            f"cannot reach a Ray cluster at {address!r}" if address else "cannot start Ray on this machine",
-            why=why,
-            fix=fix if address else "run `tamen doctor`; `--engine local` trains without Ray",
-        ) from error
-    finally:
-        # Ray puts in a handler that ends everything at once; ours saves first.
-        signal.signal(signal.SIGTERM, on_terminate)
 
 
 def dressed(part: type, **options: Any) -> Any:
@@ -497,9 +450,3 @@ def _answer(reference: Any, timeout_seconds: float) -> Any:
         return get(reference, timeout_seconds=timeout_seconds)
     except LOST:
         return None
-
-
-def _object_store_bytes() -> int:
-    """Return a size that fits this machine's /dev/shm with room to spare; chunks and weights are small."""
-    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
-    return int(min(max(free * 0.3, 100e6), 2e9))

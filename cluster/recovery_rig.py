@@ -32,12 +32,13 @@ if TYPE_CHECKING:
     from cluster.ray_part import Part
 
 HEALTH = {
-    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "2",
 }
-"""How soon Ray's head notes that a machine is gone; one that is cut off is counted as gone after some 4 s."""
+"""How soon Ray's head notes that a machine is gone: 2 s after its Ray has died, some 9 s after it was cut off. With 1 s
+to answer, one of a slow core that had just joined was given up, for it was beginning seven processes."""
 NO_WORKERS_AHEAD = {"RAY_prestart_worker_first_driver": "0"}
 """Processes that a machine of Ray's starts at once, one a core, have not a run's environment, so none of its parts."""
 MARK = "TAMEN_BENCH_RECOVERY"
@@ -186,8 +187,9 @@ class _Side:
         Returns:
             rows: that actors saw acknowledged in `seconds`; rows_per_s. account: see `cluster.recovery_account`, of
             the whole run. chunks_missed: that the witness did not see. actors, cores: of each machine. faults: see
-            `Recovery`. faults_not_come: for which nobody was there. learner_steps, rows_trained, versions,
-            effective_ratio, games_lost: the run's own counters at the end of that time. said: what a person was told.
+            `Recovery`. faults_not_come: for which nobody was there. machines_given_up: that nobody had killed.
+            learner_steps, rows_trained, versions, effective_ratio, games_lost, games_taken_over: the run's own counters
+            at the end of that time. said: what a person was told.
         """
         acks = read_acks(self._witnesses)
         ended = self._began + self._seconds
@@ -203,11 +205,13 @@ class _Side:
             "cores": {"home": sorted(self._home_cores), "far": sorted(self._far_cores)},
             "faults": [each.as_numbers() for each in self.recoveries],
             "faults_not_come": len(self._to_come),
+            "machines_given_up": self._machines.given_up if self._machines else 0,
             "learner_steps": learner.get("learner_steps"),
             "rows_trained": learner.get("rows_trained"),
             "versions": learner.get("version"),
             "effective_ratio": machines.get("effective_ratio"),
             "games_lost": machines.get("games_lost"),
+            "games_taken_over": machines.get("games_taken_over"),
             "said": self.said[-_LINES_KEPT:],
         }
 
@@ -215,7 +219,7 @@ class _Side:
         self._engine.advance(max(0.0, seconds))
         self._stats = self._engine.stats()
         assert self._machines is not None
-        self._machines.raise_trouble()
+        self._machines.look()
         now = time.monotonic()
         if now >= self._keep_at:
             self._keep_at = now + KEEP_SECONDS
@@ -324,6 +328,7 @@ class _Machines:
 
     Attributes:
         address: of the cluster.
+        given_up: machines that Ray's head counted as gone though nobody had killed them.
     """
 
     def __init__(self, home: set[int], far: set[int]) -> None:
@@ -331,6 +336,7 @@ class _Machines:
 
         logging.getLogger("ray").setLevel(logging.ERROR)  # that another Ray was begun here is no news
         self._far_cores = far
+        self.given_up = 0
         self._trouble: Exception | None = None
         self._replacing: threading.Thread | None = None
         # With hooks of its own Ray's processes would end with the thread that began them. See `play_side`'s caller.
@@ -355,8 +361,18 @@ class _Machines:
     def other_is_there(self) -> bool:
         return self._far is not None
 
-    def raise_trouble(self) -> None:
-        """Raise ClusterError when no machine could be put in the place of one that was killed."""
+    def look(self) -> None:
+        """Let another machine come in the place of one that Ray's head has given up, as a cloud does.
+
+        Raises:
+            ClusterError: when none came in the place of one before.
+        """
+        self._raise_trouble()
+        if self._far is not None and any(name == "raylet" for name, _ in self._far.dead_processes()):
+            self.given_up += 1
+            self.kill()
+
+    def _raise_trouble(self) -> None:
         if self._trouble is not None:
             raise ClusterError(
                 "no machine came in the place of the killed one",

@@ -6,7 +6,7 @@ it builds: on Ray every part is a process of its own and should load nothing els
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +22,9 @@ from core.seeds import derive_seed
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from actors.game_log import GameLog
+    from actors.selfplay import GameGroup
+    from games.game import Game
     from inference_server.client import Client
     from learner.objective import Objective
     from replay.experience import Experience
@@ -75,17 +78,19 @@ class Cast:
 
     Attributes:
         ends: returns how episodes ended, counted in words; nothing of games.
-        close: frees what the groups hold outside of this process, once there is no more to play.
-        carry_on: lets games outlive this process by what is written into a folder, and goes on with those there whose
-            process has ended; returns how many. To be called before they play. Nothing of environments.
+        close: frees what the groups hold outside of this process, once they play no more. Told whether their games are
+            over, or whoever comes may go on with them.
+        carry_on: lets games outlive this process by what is written into the folder that it is told how to find, and
+            goes on with those there whose process has ended; returns how many. To be called before they play. Does
+            nothing for environments.
         trouble: returns why games would not outlive it, "" if they would.
     """
 
     groups: tuple[Playing, ...]
     harvest: Gathering
     ends: Callable[[], Counter[str]] = Counter
-    close: Callable[[], None] = lambda: None
-    carry_on: Callable[["Path"], int] = lambda folder: 0
+    close: Callable[[bool], None] = lambda over: None
+    carry_on: Callable[["Callable[[], Path]"], int] = lambda folder: 0
     trouble: Callable[[], str] = lambda: ""
 
 
@@ -141,7 +146,6 @@ class BoardWorkload:
         return BoardObjective(config, value_mix=config.value_mix, prioritised=prioritised)
 
     def cast(self, *, run: str, actor: int, epoch: int, metrics: Metrics) -> Cast:
-        from actors.game_log import GameLog, claim
         from actors.harvest import GameHarvest
         from actors.selfplay import GameGroup
         from search.factory import make_search
@@ -161,26 +165,8 @@ class BoardWorkload:
             )
             for group in range(config.actors.groups_per_actor)
         )
-        logs: list[GameLog] = []
-
-        def carry_on(folder: "Path") -> int:
-            taken_over = 0
-            for group in groups:
-                logs.append(claim(folder, num_actions=game.num_actions, max_plies=game.max_plies))
-                taken_over += group.carry_on(logs[-1])
-            return taken_over
-
-        def close() -> None:
-            for log in logs:
-                log.remove()
-
-        return Cast(
-            groups,
-            harvest,
-            close=close,
-            carry_on=carry_on,
-            trouble=lambda: next((log.trouble for log in logs if log.trouble), ""),
-        )
+        logs = _Logs(game, groups)
+        return Cast(groups, harvest, close=logs.close, carry_on=logs.carry_on, trouble=lambda: logs.trouble)
 
     def evaluator(
         self, client: "Client", newest_version: Callable[[], int | None], results_file: "Path"
@@ -204,6 +190,39 @@ class BoardWorkload:
             spec.name: rng.integers(-1, 2, (rows, *spec.shape)).astype(spec.dtype)
             for spec in self.spec.inputs
         }
+
+
+class _Logs:
+    """What keeps the games of an actor's groups for whoever goes on with them; see `actors.game_log`."""
+
+    def __init__(self, game: "Game", groups: "Sequence[GameGroup]") -> None:
+        self._game = game
+        self._groups = groups
+        self._logs: list[GameLog] = []
+        self._refused = ""
+
+    @property
+    def trouble(self) -> str:
+        return next((log.trouble for log in self._logs if log.trouble), self._refused)
+
+    def carry_on(self, folder: "Callable[[], Path]") -> int:
+        from actors.game_log import claim
+
+        taken_over = 0
+        for group in self._groups:
+            try:
+                log = claim(folder(), num_actions=self._game.num_actions, max_plies=self._game.max_plies)
+            except OSError as error:
+                self._refused = f"games in play are not written down: {error.strerror or error}"
+            else:
+                self._logs.append(log)
+                taken_over += group.carry_on(log)
+        return taken_over
+
+    def close(self, over: bool) -> None:
+        while self._logs:
+            log = self._logs.pop()
+            log.remove() if over else log.close()
 
 
 class EnvironmentWorkload:
@@ -261,7 +280,7 @@ class EnvironmentWorkload:
             for group in range(config.actors.groups_per_actor)
         )
 
-        def close() -> None:
+        def close(over: bool) -> None:
             for group in groups:
                 group.close()
 

@@ -16,6 +16,7 @@ from configs.schema import InferenceConfig
 from core.errors import EvaluationError, TamenError
 from core.messages import Arrays, Reply, Request
 from core.metrics import Metrics
+from core.processes import give_way
 from inference_server.batcher import Batcher, Ticket
 from inference_server.model_host import ModelHost, ReadyModel
 from inference_server.waits import NUM_BUCKETS, bucket
@@ -160,6 +161,7 @@ class InferenceServer:
             self._changed.notify()
 
     def _serve(self) -> None:
+        give_way()
         while (batch := self._next_batch()) is not None:
             self._on_taken()
             self._swap_weights()

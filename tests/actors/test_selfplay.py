@@ -1,7 +1,6 @@
 """Every game of self-play is a whole, legal game, and every row says the truth about its position."""
 
 import dataclasses
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -371,7 +370,7 @@ def test_games_whose_process_dies_are_gone_on_with_as_if_nothing_had_been(
         assert in_play <= 6
         carried += in_play
         Table(group, evaluate).step(steps)
-        os.close(log._lock)  # as the kernel does
+        log.close()
 
     undisturbed: list[FinishedGame] = []
     for life in range(len(deaths) + 1):
@@ -396,7 +395,7 @@ def test_of_games_of_a_process_that_died_none_is_missing_and_none_comes_twice(tm
         group = a_group(game, finished, num_games=6, seed=life)
         group.carry_on(log)
         Table(group, evaluate).step(9)
-        os.close(log._lock)
+        log.close()
 
     counts = Counter(str(told(one)) for one in finished)
     assert [counts[str(told(one))] for one in whole[:6]] == [1] * 6
@@ -410,7 +409,7 @@ def test_games_that_lack_a_step_or_hold_no_legal_move_are_begun_anew(tmp_path: P
     table = Table(group, evaluate)
     while group.moves < 8:
         table.step()
-    os.close(log._lock)
+    log.close()
     log = claim(tmp_path, num_actions=9, max_plies=9)
     first, second = log.found
     occupied = second.of(np.array([True, False, False, False]))
@@ -435,7 +434,7 @@ def test_a_game_that_is_over_is_not_handed_over_again(tmp_path: Path) -> None:
     table = Table(group, evaluate)
     while not finished:
         table.step()
-    os.close(log._lock)
+    log.close()
 
     heir = a_group(game, finished, num_games=1, seed=9)
     assert heir.carry_on(claim(tmp_path, num_actions=9, max_plies=9)) == 0

@@ -29,10 +29,10 @@ def local_ray() -> Iterator[None]:
     """Run Ray on this machine while a module is tested."""
     import ray
 
-    from cluster import ray_program
+    from cluster import ray_address
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ray_program, "_object_store_bytes", lambda: OBJECT_STORE_BYTES)
-        ray_program.connect(None, cpus=2)
+        patch.setattr(ray_address, "_object_store_bytes", lambda: OBJECT_STORE_BYTES)
+        ray_address.connect(None, cpus=2)
     yield
     ray.shutdown()

@@ -18,10 +18,10 @@ from typing import Any
 
 # How soon Ray's head notes that a machine is gone; a machine that is cut off is counted as gone after some 4 s.
 HEALTH = {
-    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_timeout_ms": "4000",
+    "RAY_health_check_failure_threshold": "2",
 }
 PATIENCE_SECONDS = 60.0
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}

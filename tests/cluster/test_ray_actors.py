@@ -267,7 +267,7 @@ def playing(replay: Replay, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tu
         lives.append(epoch)
         return SimpleNamespace(
             worker=SimpleNamespace(run=lambda should_stop: should_stop()),
-            close=lambda: None,
+            close=lambda *, over: None,
             stats=lambda: {"moves": 3, "games_at_stake": 2},
         )
 
