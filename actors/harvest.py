@@ -70,14 +70,12 @@ class GameHarvest:
         self.rows_waiting = 0
         self.games = 0
         self.plies = 0
-        self.game_seconds = 0.0
 
     def add(self, finished: FinishedGame) -> None:
         self._waiting.append(finished)
         self.rows_waiting += len(finished.rows)
         self.games += 1
         self.plies += len(finished.actions)
-        self.game_seconds += finished.seconds
         self._metrics.observe("tamen_game_duration_seconds", finished.seconds)
         self._metrics.observe("tamen_game_plies", len(finished.actions))
 

@@ -122,7 +122,6 @@ class UnrollHarvest:
         rows_waiting: for the next chunk.
         games: episodes that ended.
         plies: steps of those episodes.
-        game_seconds: how long the episodes took that ended, summed.
     """
 
     def __init__(self, *, run: str, game: str, actor: int, epoch: int, metrics: Metrics) -> None:
@@ -136,7 +135,6 @@ class UnrollHarvest:
         self.rows_waiting = 0
         self.games = 0
         self.plies = 0
-        self.game_seconds = 0.0
 
     def add(self, unrolls: Unrolls) -> None:
         self._waiting.append(unrolls)
@@ -144,7 +142,6 @@ class UnrollHarvest:
         self.games += len(unrolls.ended)
         for episode in unrolls.ended:
             self.plies += episode.steps
-            self.game_seconds += episode.seconds
             self._metrics.observe("tamen_game_duration_seconds", episode.seconds)
             self._metrics.observe("tamen_game_plies", episode.steps)
 

@@ -101,8 +101,6 @@ class Worker:
 
     Attributes:
         spent: where the time went.
-        unacknowledged_games, unacknowledged_rows: finished, but not acknowledged when `flush` gave up; 0 otherwise.
-            They may be on disk all the same: what is lost may be the acknowledgement.
     """
 
     def __init__(
@@ -134,11 +132,10 @@ class Worker:
         self._leave_at: float | None = None
         self._sent_games = self._sent_rows = 0
         self.spent = TimeSpent()
-        self.unacknowledged_games = self.unacknowledged_rows = 0
 
     @property
     def undelivered_games(self) -> int:
-        """Finished games that no acknowledgement has come for."""
+        """Finished games that no acknowledgement has come for; some may be on disk, and only that was lost."""
         return self._sent_games + self._harvest.games_waiting
 
     def leave(self, seconds: float) -> None:
@@ -152,11 +149,11 @@ class Worker:
         """Play until told to stop or to leave, then deliver every finished game; log how many could not be."""
         while not (should_stop() or self._has_left()):
             self.step(timeout_seconds=0.1)
-        if not self.flush(timeout_seconds=FLUSH_PATIENCE_SECONDS) and self.unacknowledged_games:
+        if not self.flush(timeout_seconds=FLUSH_PATIENCE_SECONDS) and self.undelivered_games:
             logging.getLogger(__name__).error(
                 "%d finished games with %d rows were not acknowledged within %g s",
-                self.unacknowledged_games,
-                self.unacknowledged_rows,
+                self.undelivered_games,
+                self._sent_rows + self._harvest.rows_waiting,
                 FLUSH_PATIENCE_SECONDS,
             )
 
@@ -177,12 +174,9 @@ class Worker:
         deadline = self._clock() + timeout_seconds
         while self._delivery.busy or self._harvest.games_waiting:
             if self._clock() > deadline:
-                self.unacknowledged_games = self.undelivered_games
-                self.unacknowledged_rows = self._sent_rows + self._harvest.rows_waiting
                 return False
             self._collect_acknowledgement(0.1)
             self._send()
-        self.unacknowledged_games = self.unacknowledged_rows = 0
         return True
 
     def _has_left(self) -> bool:

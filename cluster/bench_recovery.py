@@ -42,8 +42,9 @@ SETTINGS = (
     # On a machine of one core: the others play on while one is away.
     "actors.count=2",
     "inference.servers=1",
-    # A killed actor loses its games in play, as many as it has, each half played.
+    # A killed machine takes its games in play, each half played, a killed actor what it has not delivered.
     "actors.games_per_group=32",
+    "actors.flush_seconds=0.5",
 )
 """Of both sides, before what a person asks for."""
 OPENING_PLIES = 4

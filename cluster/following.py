@@ -146,6 +146,7 @@ class Following:
             nodes,
             actors=self.scale.actors_per_machine,
             servers=self.scale.servers_per_machine,
+            spares=self._program.spares,
             serving=self._served,
         )
 

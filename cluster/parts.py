@@ -81,7 +81,6 @@ class Player:
         return {
             "games": self.harvest.games,
             "plies": self.harvest.plies,
-            "game_seconds": self.harvest.game_seconds,
             "moves": sum(group.moves for group in self.groups),
             "games_at_stake": self.games_at_stake,
             "games_taken_over": self.games_taken_over,

@@ -6,7 +6,7 @@ every machine that takes part.
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from configs.schema import MOST_A_MACHINE, Auto, PerMachine
 from core.errors import UsageError
@@ -72,6 +72,7 @@ def shares(
     *,
     actors: PerMachine,
     servers: PerMachine,
+    spares: int = 0,
     serving: Collection[str] | None = None,
 ) -> dict[str, Share]:
     """Return what each machine that takes part gets, by its id.
@@ -83,6 +84,7 @@ def shares(
 
     Args:
         nodes: all machines of the cluster, in any order.
+        spares: actors in reserve on each machine where any play; there is to be memory for them too.
         serving: ids of those where a server has answered: GPUs elsewhere, which somebody else may hold, count from then
             on. None counts all of them.
     """
@@ -91,7 +93,8 @@ def shares(
         node.gpus and (serving is None or node.id in serving) and asked_of(node, servers) != 0
         for node in taking_part
     )
-    return {node.id: _share(node, actors, servers, on_gpus) for node in taking_part}
+    reserve = spares * ACTOR_BYTES
+    return {node.id: _share(_less(node, actors, reserve), actors, servers, on_gpus) for node in taking_part}
 
 
 def asked_of(node: Node, setting: PerMachine) -> int | Auto:
@@ -154,6 +157,13 @@ def _share(node: Node, actors: PerMachine, servers: PerMachine, on_gpus: bool) -
     if play == "auto":
         play = min(max(1, node.cpus - evaluate), _fitting(node, ACTOR_BYTES, beside=evaluate * SERVER_BYTES))
     return Share(actors=play, servers=evaluate)
+
+
+def _less(node: Node, actors: PerMachine, reserve: int) -> Node:
+    """Return a machine without the memory of its spares, if it is to have actors."""
+    if node.memory_bytes is None or asked_of(node, actors) == 0:
+        return node
+    return replace(node, memory_bytes=max(0, node.memory_bytes - reserve))
 
 
 def _share_of_home(home: Node, play: int | Auto, evaluate: int | Auto) -> Share:

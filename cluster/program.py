@@ -102,7 +102,8 @@ class Program:
 def share_of_home(config: RunConfig, machine: Machine, labels: Mapping[str, str]) -> Share:
     """Return how many actors and servers the driver's machine gets, which has these labels of Ray's."""
     home = _home(machine, labels)
-    return shares([home], actors=config.actors.count, servers=config.inference.servers)[home.id]
+    actors, spares = config.actors.count, 0 if config.environment else config.actors.spares
+    return shares([home], actors=actors, servers=config.inference.servers, spares=spares)[home.id]
 
 
 def check_kinds_at_home(config: RunConfig, machine: Machine) -> None:

@@ -67,6 +67,7 @@ class RayProgram:
         parts: by name; nobody gets a number that another had before it.
         given_up: what no restart would mend, by the id of a machine elsewhere; for its reader to clear.
         code: that this process runs; no part begins that would run other code.
+        spares: that are to wait on each machine.
     """
 
     def __init__(
@@ -94,7 +95,8 @@ class RayProgram:
         self._next_number = {role.name: role.count for role in program.roles}
         self._games_lost = self._games_taken_over = 0  # of parts that are there no more
         # A spare would open its environments, and keep what they are connected to from those that play.
-        self._spares = Spares(0 if config.environment else spares, self._spare, report=report)
+        self.spares = 0 if config.environment else spares
+        self._spares = Spares(self.spares, self._spare, report=report)
         self.parts: dict[str, Part] = {}
         self.given_up: dict[str, TamenError] = {}
 
@@ -231,8 +233,11 @@ class RayProgram:
         that has left since the last time its last.
 
         Args:
-            timeout_seconds: to wait for the answers of those that are there. For one that starts, or was lost, nobody
-                waits: meanwhile no loop could be run again.
+            timeout_seconds: to wait for the answers of those that are there, while loops that end are looked after. For
+                one that starts, or was lost, nobody waits.
+
+        Raises:
+            TamenError: as `supervise`.
         """
         now = time.monotonic()
         free = [part for part in self.parts.values() if part.asked is None]
@@ -241,10 +246,12 @@ class RayProgram:
         asked = [part for part in self.parts.values() if part.asked is not None]
         there = [part.asked for part in asked if part.heard_at is not None and not part.lost]
         others = [part.asked for part in asked if part.heard_at is None or part.lost]
-        ready = set(ray.wait(there, num_returns=len(there), timeout=timeout_seconds)[0]) if there else set()
+        ready = self._answers(there, now + timeout_seconds)
         ready |= set(ray.wait(others, num_returns=len(others), timeout=0)[0]) if others else set()
         silent = []
         for part in asked:
+            if part.asked is None or self.parts.get(part.name) is not part:
+                continue  # lost meanwhile
             if part.asked in ready:
                 self._take_answer(part, now)
             elif now - part.asked_at > SILENT_SECONDS:
@@ -255,6 +262,18 @@ class RayProgram:
             self._report(f"{', '.join(silent)} {have} not answered for {SILENT_SECONDS:.0f} s")
         left, self._left = self._left, {}
         return left | {part.name: part.told() for part in self.parts.values()}
+
+    def _answers(self, awaited: list[Any], until: float) -> set[Any]:
+        """Return which of the answers have come, when all have or at `until`."""
+        while awaited:
+            left = until - time.monotonic()
+            ready, missing = ray.wait(
+                awaited, num_returns=len(awaited), timeout=max(0.0, min(POLL_SECONDS, left))
+            )
+            if not missing or left <= POLL_SECONDS:
+                return set(ready)
+            self.supervise()
+        return set()
 
     def stop(self, timeout_seconds: float = 30.0) -> None:
         """Stop actors first, so that their games reach the replay, then the learner, which saves its last step.

@@ -22,6 +22,8 @@ REFILL_SECONDS = 1.0
 """The same after a spare has taken a place: the next one takes as much whenever it begins, and may be wanted soon."""
 REFUSED_SECONDS = 60.0
 """After which another is made where one refused to begin."""
+GIVEN_UP_SECONDS = 600.0
+"""The same where they kept dying."""
 STEP_SECONDS = 1.0
 LOOK_SECONDS = 5.0
 """Between two questions to a spare whether it is there."""
@@ -91,7 +93,7 @@ class Spares:
                 rest = REFILL_SECONDS if place.had_any else QUIET_SECONDS
                 place.next_at = max(place.next_at, now + rest)
             for spare in list(place.waiting):
-                self._look_after(spare, place, now)
+                self._look_after(spare, place, _called(node), now)
             all_ready = all(spare.ready for spare in place.waiting)
             if len(place.waiting) < self._wanted and all_ready and now >= place.next_at:
                 self._begin(place, there[0], now)
@@ -119,9 +121,9 @@ class Spares:
             place.waiting.append(self._make(like))
             place.had_any = True
         except Exception as error:  # Ray raises a dozen kinds while its head is overloaded or away
-            self._put_off(place, error, now)
+            self._put_off(place, _called(like.node), error, now)
 
-    def _look_after(self, spare: Spare, place: _Place, now: float) -> None:
+    def _look_after(self, spare: Spare, place: _Place, machine: str, now: float) -> None:
         if spare.asked is None:
             if now - spare.asked_at >= LOOK_SECONDS:
                 spare.asked, spare.asked_at = spare.handle.stats.remote(), now
@@ -136,21 +138,29 @@ class Spares:
             self._end([spare])
             place.waiting.remove(spare)
             if isinstance(error, RayActorError) and error.actor_init_failed:
-                self._put_off(place, cannot_be_made("spare actor", error), now)
+                self._put_off(place, machine, cannot_be_made("spare actor", error), now)
                 return
             delay = place.policy.failed(now)
-            place.next_at = math.inf if delay is None else now + max(QUIET_SECONDS, delay)
+            place.next_at = now + (GIVEN_UP_SECONDS if delay is None else max(QUIET_SECONDS, delay))
             if delay is None:
-                self._report(f"no more spare actors on this machine, they keep dying: {in_one_line(error)}")
+                place.policy = RestartPolicy()
+                minutes = GIVEN_UP_SECONDS / 60
+                self._report(
+                    f"no spare actors {machine} for {minutes:.0f} min, they keep dying: {in_one_line(error)}"
+                )
 
-    def _put_off(self, place: _Place, error: Exception, now: float) -> None:
+    def _put_off(self, place: _Place, machine: str, error: Exception, now: float) -> None:
         """Make no spare for a while: Ray is busy, or the checkout was changed, say. Tell why once."""
         place.next_at = now + REFUSED_SECONDS
         if str(error) != place.told:
             place.told = str(error)
-            self._report(f"no spare actors on this machine: {in_one_line(error)}\n{error}")
+            self._report(f"no spare actors {machine}: {in_one_line(error)}\n{error}")
 
     @staticmethod
     def _end(spares: Iterable[Spare]) -> None:
         for spare in spares:
             ray.kill(spare.handle)
+
+
+def _called(node: str) -> str:
+    return f"on machine {node[:6]}" if node else "at home"

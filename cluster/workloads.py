@@ -64,12 +64,10 @@ class Gathering(Harvest, Protocol):
     Attributes:
         games: finished games or episodes.
         plies: their moves or steps.
-        game_seconds: how long they took.
     """
 
     games: int
     plies: int
-    game_seconds: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

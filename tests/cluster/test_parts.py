@@ -17,7 +17,7 @@ def a_group() -> Any:
 
 def test_the_newest_cause_is_told_whichever_group_it_came_from() -> None:
     groups: list[Any] = [a_group(), a_group()]
-    harvest: Any = SimpleNamespace(games=0, plies=0, game_seconds=0.0)
+    harvest: Any = SimpleNamespace(games=0, plies=0)
     worker: Any = SimpleNamespace(spent=TimeSpent(), undelivered_games=3)
     player = Player(worker, Cast(tuple(groups), harvest))
     told = [player.stats()["set_aside_cause"]]

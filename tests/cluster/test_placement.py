@@ -113,6 +113,18 @@ def test_what_does_not_fit_into_memory_is_left_out(mib: int, share: tuple[int, i
     assert of(HOME, Node("s", "spot", 16, memory_bytes=mib << 20))["s"] == share
 
 
+def test_there_is_memory_for_spares_where_actors_play() -> None:
+    full = Node("s", "spot", 4, memory_bytes=2 * (ACTOR_BYTES + SERVER_BYTES))
+
+    def with_spares(spares: int, actors: PerMachine = "auto") -> Share:
+        return shares([HOME, full], actors=actors, servers="auto", spares=spares)["s"]
+
+    assert with_spares(0) == Share(2, 2)
+    assert with_spares(1) == Share(3, 1)
+    assert with_spares(1, 7).actors == 7
+    assert with_spares(1, 0) == with_spares(0, 0)
+
+
 def test_a_kind_that_no_machine_is_of_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(UsageError) as caught:
         check_kinds({"home": 1, "sopt": 3}, [HOME, Node("x", "x", 4, labels={"tamen": "big"})], name="actors")

@@ -13,7 +13,15 @@ from cluster.ray_client import NamedServer
 from cluster.ray_part import AT_HOME, Part
 from cluster.ray_program import RayProgram
 from cluster.run_folder import RunFolder
-from cluster.spares import LOOK_SECONDS, QUIET_SECONDS, REFILL_SECONDS, REFUSED_SECONDS, Spare, Spares
+from cluster.spares import (
+    GIVEN_UP_SECONDS,
+    LOOK_SECONDS,
+    QUIET_SECONDS,
+    REFILL_SECONDS,
+    REFUSED_SECONDS,
+    Spare,
+    Spares,
+)
 from core.restarts import RestartPolicy
 from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference
 from tests.cluster.test_ray_program import DIED, FakeHandle, not_made
@@ -134,15 +142,21 @@ def test_spares_end_with_the_last_actor_of_their_machine(ray: FakeRay) -> None:
     assert ray.killed == [far.handle, kept.made[0][1].handle]
 
 
-def test_spares_that_die_are_made_again_ever_more_seldom_and_in_the_end_not_at_all(ray: FakeRay) -> None:
+def test_spares_that_die_are_made_again_ever_more_seldom_and_in_the_end_not_for_ten_minutes(
+    ray: FakeRay,
+) -> None:
     kept = Kept(an_actor("actor-0"), answer=DIED)
     most = RestartPolicy().max_failures + 1
     kept.pass_by(2 * most * (QUIET_SECONDS + LOOK_SECONDS))
 
     assert len(kept.made) == len(ray.killed) == most
     (said,) = kept.said
-    assert "no more spare actors" in said
+    assert "no spare actors at home for 10 min" in said
     assert kept.spares.ready(AT_HOME) == 0
+
+    kept.answer = {"pid": 2}
+    kept.pass_by(GIVEN_UP_SECONDS)
+    assert kept.spares.ready(AT_HOME) == 1
 
 
 def test_where_a_spare_refuses_to_begin_that_is_told_once_and_tried_seldom(ray: FakeRay) -> None:
@@ -154,7 +168,7 @@ def test_where_a_spare_refuses_to_begin_that_is_told_once_and_tried_seldom(ray: 
     assert len(kept.made) in (3, 4)
     (said,) = kept.said
     assert said.startswith(
-        "no spare actors on this machine: the spare actor cannot be made: the checkout was changed"
+        "no spare actors at home: the spare actor cannot be made: the checkout was changed"
     )
     kept.answer = {"pid": 2}
     kept.pass_by(REFUSED_SECONDS + 2 * LOOK_SECONDS)
