@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from cluster.terminal import console
 from core.errors import DataError
 from core.metrics import SPECS, Metrics, checked_amount, checked_spec
 
@@ -73,6 +72,7 @@ def served(port: int | None, *, run: str | None = None) -> Iterator[list[Metrics
     if port is None:
         yield []
         return
+    from cluster.terminal import console  # rich, which parts on Ray should not load
     from core.prometheus import PrometheusMetrics
 
     metrics = PrometheusMetrics({} if run is None else {"run": run})
