@@ -34,11 +34,23 @@ An image that is named by its digest is none.
 """
 
 
+class _OnceEach(yaml.SafeLoader):
+    """Refuses a key that stands twice in one section, of which YAML's own reader, and so Ray, takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        names = [key.value for key in keys]
+        for number, key in enumerate(keys):
+            if key.value in names[:number]:
+                raise yaml.MarkedYAMLError(problem=f"{key.value} stands twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def examine_launch_file(path: Path) -> Iterator[Finding]:
     """Yield what there is to say about a file for `ray up`; a file that Ray cannot use gets one finding."""
     try:
         text = path.read_text()
-        written = yaml.safe_load(text)
+        written = _OnceEach(text).get_single_data()
         config = _as_ray_reads_it(written)
     except (OSError, UnicodeError) as error:
         yield Finding("file", f"{path}: {error}", "bad", "name a file as those in cluster/ray_up")

@@ -123,6 +123,7 @@ def test_without_a_limit_ray_has_its_own(tmp_path: Path) -> None:
             "spot.node_config has no InstanceType; is InstanceTyp what was meant?",
         ),
         ("    min_workers: 4 #", "     min_workers: 4 #", "file", "line 36: "),
+        ("    min_workers: 4 #", "    max_workers: 4 #", "file", "line 37: max_workers stands twice"),
     ],
 )
 def test_what_is_wrong_is_said(of: str, by: str, subject: str, said: str, tmp_path: Path) -> None:
