@@ -4,6 +4,7 @@ Ray itself finds some of this out once a machine is there and costs money, and t
 """
 
 import importlib.metadata
+import json
 import logging
 import re
 import stat
@@ -18,12 +19,15 @@ from cluster.environment import CHECKOUT
 from configs.words import did_you_mean, nearest
 
 MARKET = "ray.io/market-type"
-_NEEDED = {
-    "aws": (("region",), "InstanceType"),
-    "gcp": (("project_id", "region", "availability_zone"), "machineType"),
-    "azure": (("subscription_id", "resource_group", "location"), "vmSize"),
+_OF_PROVIDER = {
+    "aws": ("region",),
+    "gcp": ("project_id", "region", "availability_zone"),
+    "azure": ("subscription_id", "resource_group", "location"),
+    "local": ("head_ip", "worker_ips"),
 }
+_OF_MACHINE = {"aws": "InstanceType", "gcp": "machineType", "azure": "vmSize"}
 """Keys of the provider, and of each type of machine, without which Ray fails when it has made a part of the cluster."""
+_KINDS = {"object": "names with values", "array": "a list", "string": "text", "integer": "a whole number"}
 _SECRET = re.compile(
     r"\bAKIA[0-9A-Z]{16}\b|PRIVATE KEY-----|\bgh[pousr]_\w{30,}|\bhf_\w{30,}|(?<!sha256:)\b[0-9a-f]{64}\b"
     r"|(?i:secret_access_key|secret_key|password|passwd|RAY_AUTH_TOKEN|api_key)[\"']?\s*[:=]\s*[^\s$#]"
@@ -86,9 +90,13 @@ def _as_ray_reads_it(config: Any) -> dict[str, Any]:
 
     if not isinstance(config, dict) or not isinstance(config.get("provider"), dict):
         raise ValueError("it has no section `provider`")
+    _is_of_its_kinds(config)
+    _has_a_provider(config["provider"])
     for name, kind in (config.get("available_node_types") or {}).items():
-        least, most = (kind or {}).get("min_workers", 0), (kind or {}).get("max_workers")
-        if isinstance(least, int) and isinstance(most, int) and least > most:
+        least, most = kind.get("min_workers", 0), kind.get("max_workers")
+        if least < 0:
+            raise ValueError(f"{name}: min_workers, {least}, is less than none")
+        if most is not None and least > most:
             raise ValueError(f"{name}: min_workers, {least}, is more than max_workers, {most}")
     logging.getLogger("ray.autoscaler").setLevel(logging.WARNING)  # which tells of each default
     try:
@@ -97,32 +105,54 @@ def _as_ray_reads_it(config: Any) -> dict[str, Any]:
             kind.setdefault("resources", {})  # which are filled in from what AWS says
         validate_config(full)
     except jsonschema.ValidationError as error:
-        where = ".".join(map(str, error.absolute_path)) or "top"
-        raise ValueError(f"{where}: {error.message}{_meant(error)}") from error
+        raise ValueError(_placed(error)) from error
     except (Exception, SystemExit) as error:
         raise ValueError(f"Ray cannot read it: {error!r}") from error
     _has_what_the_cloud_needs(full)
     return full
 
 
+def _is_of_its_kinds(config: dict[str, Any]) -> None:
+    """Raise ValueError for a key that Ray does not know, or whose value is of another kind than it takes.
+
+    Ray looks only once it has filled in what is missing, which such a value may break with any error.
+    """
+    import jsonschema
+    import ray.autoscaler
+
+    schema = json.loads(Path(ray.autoscaler.__file__).with_name("ray-schema.json").read_text())
+    for error in jsonschema.Draft7Validator(schema).iter_errors(config):
+        if error.validator in ("type", "additionalProperties"):
+            raise ValueError(_placed(error))
+
+
+def _has_a_provider(provider: dict[str, Any]) -> None:
+    """Raise ValueError when Ray has no such provider, or a key is missing by which it asks the cloud."""
+    from ray.autoscaler._private.providers import _NODE_PROVIDERS
+
+    _has("provider", provider, "type")
+    kind = provider["type"]
+    if kind not in _NODE_PROVIDERS:
+        raise ValueError(
+            f"provider.type: Ray knows no {kind!r}; {did_you_mean(str(kind), list(_OF_PROVIDER))}"
+        )
+    for key in () if "coordinator_address" in provider else _OF_PROVIDER.get(kind, ()):
+        _has("provider", provider, key)
+
+
 def _has_what_the_cloud_needs(config: dict[str, Any]) -> None:
-    """Raise ValueError when a key is missing by which Ray asks the cloud; its schema knows none of them."""
-    cloud = config["provider"]["type"]
-    if cloud not in _NEEDED:
-        return
-    of_provider, of_machine = _NEEDED[cloud]
-    machines = {
-        f"{name}.node_config": _machine_of(kind) for name, kind in config["available_node_types"].items()
-    }
-    for where, section, needed in (
-        ("provider", config["provider"], of_provider),
-        *((where, section, (of_machine,)) for where, section in machines.items()),
-    ):
-        for key in needed:
-            if key not in section:
-                near = nearest(key, list(section))
-                meant = f"; is {near[0]} what was meant?" if near else ""
-                raise ValueError(f"{where} has no {key}{meant}")
+    """Raise ValueError when a type of machine lacks the key by which Ray asks the cloud; its schema knows none."""
+    needed = _OF_MACHINE.get(config["provider"]["type"])
+    if needed is not None:
+        for name, kind in config["available_node_types"].items():
+            _has(f"{name}.node_config", _machine_of(kind), needed)
+
+
+def _has(where: str, section: dict[str, Any], key: str) -> None:
+    if key not in section:
+        near = nearest(key, list(section))
+        meant = f"; is {near[0]} what was meant?" if near else ""
+        raise ValueError(f"{where} has no {key}{meant}")
 
 
 def _machine_of(kind: dict[str, Any]) -> dict[str, Any]:
@@ -131,13 +161,22 @@ def _machine_of(kind: dict[str, Any]) -> dict[str, Any]:
     return node.get("azure_arm_parameters", node)
 
 
-def _meant(error: Any) -> str:
-    """Return a question about keys that Ray does not know, "" when that is not the trouble."""
-    if error.validator != "additionalProperties":
-        return ""
-    known = list(error.schema["properties"])
-    unknown = [key for key in error.instance if key not in known]
-    return "; ".join(f" {key}: {did_you_mean(key, known)}" for key in unknown)
+def _placed(error: Any) -> str:
+    """Return where in the file something is of another form than Ray takes, and what it has against it.
+
+    Keys that Ray does not know come with a question about each.
+    """
+    where, what = ".".join(map(str, error.absolute_path)) or "top", error.message
+    if error.validator == "type" and isinstance(
+        error.instance, dict | list
+    ):  # of which the message is all that is in it
+        kind = "names with values" if isinstance(error.instance, dict) else "a list"
+        what = f"{kind}, where Ray takes {_KINDS.get(error.validator_value, error.validator_value)}"
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        unknown = [key for key in error.instance if key not in known]
+        what += "".join(f"; {key}: {did_you_mean(key, known)}" for key in unknown if nearest(key, known))
+    return f"{where}: {what}"
 
 
 def _secrets(text: str) -> Finding:
