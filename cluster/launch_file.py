@@ -109,6 +109,8 @@ def _as_ray_reads_it(config: Any) -> dict[str, Any]:
     except (Exception, SystemExit) as error:
         raise ValueError(f"Ray cannot read it: {error!r}") from error
     _has_what_the_cloud_needs(full)
+    if full["provider"]["type"] == "aws":
+        _has_what_aws_knows(full)
     return full
 
 
@@ -146,6 +148,34 @@ def _has_what_the_cloud_needs(config: dict[str, Any]) -> None:
     if needed is not None:
         for name, kind in config["available_node_types"].items():
             _has(f"{name}.node_config", _machine_of(kind), needed)
+
+
+def _has_what_aws_knows(config: dict[str, Any]) -> None:
+    """Raise ValueError for what AWS's own library would refuse, once Ray has made a role and a security group."""
+    try:
+        from botocore.session import get_session
+    except ImportError:
+        return  # Ray says so itself, before it makes anything
+    asked = get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
+    for name, kind in config["available_node_types"].items():
+        node = {
+            key: value for key, value in kind["node_config"].items() if key != "SubnetIds"
+        }  # Ray's own word
+        for wrong in _unknown(node, asked, f"{name}.node_config"):
+            raise ValueError(wrong)
+
+
+def _unknown(value: Any, shape: Any, where: str) -> Iterator[str]:
+    """Yield the keys at and below `where` that what AWS takes there, `shape`, has not, with a question about each."""
+    if isinstance(value, dict) and shape.type_name == "structure":
+        for key, item in value.items():
+            if key in shape.members:
+                yield from _unknown(item, shape.members[key], f"{where}.{key}")
+            else:
+                yield f"{where}: AWS knows no {key}; {did_you_mean(key, list(shape.members))}"
+    elif isinstance(value, list) and shape.type_name == "list":
+        for number, item in enumerate(value):
+            yield from _unknown(item, shape.member, f"{where}[{number}]")
 
 
 def _has(where: str, section: dict[str, Any], key: str) -> None:

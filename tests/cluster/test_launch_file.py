@@ -107,6 +107,18 @@ def test_without_a_limit_ray_has_its_own(tmp_path: Path) -> None:
         (
             "      InstanceMarketOptions:",
             "      InstanceMarketOption:",
+            "file",
+            "spot.node_config: AWS knows no InstanceMarketOption; did you mean InstanceMarketOptions",
+        ),
+        (
+            "Ebs: {VolumeSize: 50,",
+            "Ebs: {Volumesize: 50,",
+            "file",
+            "spot.node_config.BlockDeviceMappings[0].Ebs: AWS knows no Volumesize; did you mean VolumeSize",
+        ),
+        (
+            "        MarketType: spot",
+            "        MarketType: interruptible-capacity-reservation",
             "spot",
             "is spot, and it asks for machines at the full",
         ),
