@@ -27,6 +27,9 @@ _OF_PROVIDER = {
 }
 _OF_MACHINE = {"aws": "InstanceType", "gcp": "machineType", "azure": "vmSize"}
 """Keys of the provider, and of each type of machine, without which Ray fails when it has made a part of the cluster."""
+_START = re.compile(r"\bray start((?:[^;&|\n])*)")
+_OPTION = re.compile(r"(?<!\S)(--[\w-]+)(?:=| +(?=[^-\s]))?(\S*)")
+"""An option of a command, and its value, which of a flag is nothing."""
 _KINDS = {"object": "names with values", "array": "a list", "string": "text", "integer": "a whole number"}
 _SECRET = re.compile(
     r"\bAKIA[0-9A-Z]{16}\b|PRIVATE KEY-----|\bgh[pousr]_\w{30,}|\bhf_\w{30,}|(?<!sha256:)\b[0-9a-f]{64}\b"
@@ -67,6 +70,7 @@ def examine_launch_file(path: Path) -> Iterator[Finding]:
     yield _left_open(text, config)
     yield _secrets(text)
     yield from _mounts(config)
+    yield _starts(config)
     yield _authentication(config)
     yield _versions(config)
     if "max_workers" not in written and config["provider"]["type"] != "local":
@@ -273,6 +277,32 @@ def _token(path: Path) -> Finding:
     if mode & 0o077:
         return Finding("token", f"{path} has mode {mode:o}", "bad", f"others can read it: chmod 600 {path}")
     return Finding("token", f"{path}, readable by you alone", "ok")
+
+
+def _starts(config: dict[str, Any]) -> Finding:
+    """Whether Ray is started on all machines, by words that it knows, and the others look for the head where it is."""
+    from ray.scripts.scripts import start
+
+    known = sorted(name for option in start.params for name in (*option.opts, *option.secondary_opts))
+    told: dict[str, dict[str, str]] = {}
+    for section in ("head_start_ray_commands", "worker_start_ray_commands"):
+        found = [_START.search(line) for line in config[section]]
+        starts = [line[1] for line in found if line]
+        if not starts:
+            fix = "begin and end Ray there as the files of cluster/ray_up do"
+            return Finding("start", f"{section} has no `ray start`", "bad", fix)
+        told[section] = dict(_OPTION.findall(starts[-1]))
+        if unknown := [option for option in told[section] if option not in known]:
+            said = f"{section}: `ray start` has no {unknown[0]}"
+            return Finding(
+                "start", said, "bad", f"{did_you_mean(unknown[0], known)} `ray start --help` tells of all"
+            )
+    head, others = told.values()
+    port, address = head.get("--port", "6379"), others.get("--address", "").strip("\"'")
+    if not address.endswith(f":{port}") or ("$" in address and "RAY_HEAD_IP" not in address):
+        said = f"workers look for the head at {address or 'no address'}, and it listens on port {port}"
+        return Finding("start", said, "bad", f"ray start --address=$RAY_HEAD_IP:{port}")
+    return Finding("start", f"the head on port {port}, where the others look for it", "ok")
 
 
 def _authentication(config: dict[str, Any]) -> Finding:
