@@ -70,6 +70,7 @@ def examine_launch_file(path: Path) -> Iterator[Finding]:
     yield _left_open(text, config)
     yield _secrets(text)
     yield from _mounts(config)
+    yield from _scripts(config)
     yield _starts(config)
     yield _authentication(config)
     yield _versions(config)
@@ -269,6 +270,20 @@ def _mounts(config: dict[str, Any]) -> Iterator[Finding]:
         yield Finding("token", "is not copied to the machines", "bad", fix)
 
 
+def _scripts(config: dict[str, Any]) -> Iterator[Finding]:
+    """What commands call in a folder that is copied has to be there: a machine that cannot be set up has been paid."""
+    called = {
+        word for line in _setup_commands(config) for word in line.split() if word.endswith((".sh", ".py"))
+    }
+    for there, here in config["file_mounts"].items():
+        for word in sorted(word for word in called if word.startswith(f"{there}/")):
+            script = Path(here).expanduser() / word.removeprefix(f"{there}/")
+            if script.parent.is_dir() and not script.is_file():
+                said = f"{word} is called, and {script} is not here"
+                near = did_you_mean(script.name, sorted(each.name for each in script.parent.iterdir()))
+                yield Finding("set up", said, "bad", near)
+
+
 def _token(path: Path) -> Finding:
     if not path.is_file() or not path.stat().st_size:
         fix = f"ray get-auth-token --generate >/dev/null && chmod 600 {path}"
@@ -319,10 +334,7 @@ def _authentication(config: dict[str, Any]) -> Finding:
 
 def _versions(config: dict[str, Any]) -> Finding:
     """The launcher, the machines and the lock have one Ray."""
-    commands = [command for key in config if key.endswith("setup_commands") for command in config[key]]
-    for kind in config["available_node_types"].values():
-        commands += kind.get("worker_setup_commands", [])
-    installed = [word for line in commands for word in _packages(line)]
+    installed = [word for line in _setup_commands(config) for word in _packages(line)]
     loose = sorted({word for word in installed if "==" not in word})
     here, lock = importlib.metadata.version("ray"), CHECKOUT / "requirements.lock"
     locked = re.search(r"^ray==(.+)$", lock.read_text(), re.MULTILINE)
@@ -334,6 +346,13 @@ def _versions(config: dict[str, Any]) -> Finding:
             "versions", f"Ray {here} here, not what requirements.lock names", "bad", "run `make setup`"
         )
     return Finding("versions", f"Ray {here} here and there", "ok")
+
+
+def _setup_commands(config: dict[str, Any]) -> list[str]:
+    commands = [command for key in config if key.endswith("setup_commands") for command in config[key]]
+    for kind in config["available_node_types"].values():
+        commands += kind.get("worker_setup_commands", [])
+    return commands
 
 
 def _packages(command: str) -> list[str]:

@@ -109,6 +109,12 @@ def test_without_a_limit_ray_has_its_own(tmp_path: Path) -> None:
         ("  ~/.ray/auth_token: ~/.ray/auth_token\n", "", "token", "is not copied"),
         ("~/tamen: .", "~/tamen: tests", "copied", "is no checkout"),
         ("~/tamen: .", "~/tamen: ./nowhere", "copied", "nowhere is not here"),
+        (
+            "setup_node.sh cpu",
+            "setup_nod.sh cpu",
+            "set up",
+            "~/tamen/cluster/ray_up/setup_nod.sh is called, and",
+        ),
         ("head_setup_commands: []", "head_setup_commands: [pip install boto3]", "versions", "boto3"),
         ("setup_commands:\n  - ~/tamen/cluster/ray_up/setup_node.sh cpu\n", "", "versions", "ray-wheels"),
         (
