@@ -97,8 +97,8 @@ def compare(answers: Sequence[Answer]) -> Iterator[Finding]:
 
 
 _SEE_TO_IT = (
-    f"look there at Ray's logs, and whether the checkout is at {CHECKOUT} with the same Python; "
-    "`ray stop` and `ray start` there mend what hangs"
+    "look there for a full disk (`df`), at Ray's logs, and whether the checkout is at "
+    f"{CHECKOUT} with the same Python; `ray stop` and `ray start` there mend what hangs"
 )
 
 

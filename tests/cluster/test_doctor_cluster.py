@@ -122,6 +122,13 @@ def test_a_machine_that_is_said_to_have_a_gpu_has_to_have_one(
     assert found(HOME, answer)["GPUs"].verdict == verdict
 
 
+def test_a_machine_that_cannot_tell_may_have_a_full_disk() -> None:
+    """No process of Ray's begins where its log cannot be written, and nothing that is heard of it says why."""
+    silent = dataclasses.replace(FAR, report=None, trouble="ActorUnavailableError: Socket closed")
+
+    assert "a full disk" in complaints(HOME, silent)["answers"].fix
+
+
 def test_a_clock_is_off_only_as_far_as_that_is_sure() -> None:
     assert not complaints(HOME, dataclasses.replace(FAR, clock=Clock(3.0, 2.5)))
 
