@@ -145,6 +145,11 @@ def _has_a_provider(provider: dict[str, Any]) -> None:
         )
     for key in () if "coordinator_address" in provider else _OF_PROVIDER.get(kind, ()):
         _has("provider", provider, key)
+    if kind in ("aws", "gcp"):
+        region = str(provider["region"])
+        for zone in str(provider.get("availability_zone") or region).split(","):
+            if not zone.strip().startswith(region):
+                raise ValueError(f"provider: {zone.strip()} is no zone of the region {region}")
 
 
 def _has_what_the_cloud_needs(config: dict[str, Any]) -> None:

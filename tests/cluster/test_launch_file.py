@@ -155,6 +155,12 @@ def test_without_a_limit_ray_has_its_own(tmp_path: Path) -> None:
             "spot.node_config has no InstanceType; is InstanceTyp what was meant?",
         ),
         ("  type: aws", "  type: asw", "file", "provider.type: Ray knows no 'asw'; did you mean aws"),
+        (
+            "  region: us-west-2",
+            "  region: eu-west-1",
+            "file",
+            "us-west-2a is no zone of the region eu-west-1",
+        ),
         ("  type: aws", "  typ: aws", "file", "provider has no type; is typ what was meant?"),
         (
             "resources: {} # as",
