@@ -58,6 +58,7 @@ def _nodes() -> list[Node]:
             host=each["NodeManagerHostname"],
             cpus=int(each["Resources"].get("CPU", 0)),
             gpus=int(each["Resources"].get("GPU", 0)),
+            memory_bytes=int(each["Resources"].get("memory", 0)) or None,
             labels=each.get("Labels") or {},
             is_home=each["NodeID"] == here,
         )

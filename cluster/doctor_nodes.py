@@ -149,6 +149,11 @@ def _memory(answer: Answer, report: NodeReport, home: NodeReport) -> _Complaint 
     said = f"{report.available_bytes / GIB:.1f} GiB available"
     if answer.node.is_home and report.available_bytes < RUN_BYTES:
         return _Complaint(said, "home needs about 3 GiB for a run; close something there")
+    node = answer.node
+    of_ray = node.memory_bytes
+    if of_ray is not None and of_ray < ACTOR_BYTES and node.takes_part and not node.is_home:
+        said = f"Ray may use {of_ray / GIB:.2f} GiB there, in which no actor fits"
+        return _Complaint(said, "start its Ray without --memory, or with 1.3 GiB or more", "warn")
     if report.available_bytes < ACTOR_BYTES + SERVER_BYTES:
         return _Complaint(said, "an actor and a server need some 1.3 GiB; close something there", "warn")
     return None

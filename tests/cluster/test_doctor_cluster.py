@@ -122,6 +122,18 @@ def test_a_machine_that_is_said_to_have_a_gpu_has_to_have_one(
     assert found(HOME, answer)["GPUs"].verdict == verdict
 
 
+def test_a_machine_on_which_ray_has_no_memory_for_an_actor_is_found() -> None:
+    """A run gives it nothing, whatever is free there."""
+    node = dataclasses.replace(FAR.node, memory_bytes=GIB // 20)
+    complaint = complaints(HOME, dataclasses.replace(FAR, node=node))["memory"]
+
+    assert complaint.verdict == "warn"
+    assert "Ray may use 0.05 GiB there" in complaint.said
+    assert not complaints(
+        HOME, dataclasses.replace(FAR, node=dataclasses.replace(node, memory_bytes=2 * GIB))
+    )
+
+
 def test_a_machine_that_cannot_tell_may_have_a_full_disk() -> None:
     """No process of Ray's begins where its log cannot be written, and nothing that is heard of it says why."""
     silent = dataclasses.replace(FAR, report=None, trouble="ActorUnavailableError: Socket closed")
