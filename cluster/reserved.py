@@ -18,20 +18,23 @@ def reserve_together(count: int, *, gpus: float) -> PlacementGroup:
     Raises:
         ClusterError: when this machine has not that many free.
     """
-    place = {_name_of_this_node(): 0.001} | ({"GPU": gpus} if gpus else {})
+    here = _resources_here()
+    name = next(name for name in here if name.startswith("node:") and not name.startswith("node:__"))
+    place = {name: 0.001} | ({"GPU": gpus} if gpus else {})
     group = placement_group([place] * count, strategy="STRICT_PACK")
     if group.wait(RESERVE_SECONDS):
         return group
     remove_placement_group(group)
     raise ClusterError(
         f"there are no places for {count} learners",
-        why=f"{place} for each were not free within {RESERVE_SECONDS} s",
-        fix="lower learner.num_learners, or stop what else Ray runs here (`ray status`)",
+        why=f"each asks for {gpus:g} of a GPU, and within {RESERVE_SECONDS} s they were not free together; Ray counts "
+        f"{here.get('GPU', 0):g} GPUs on this machine",
+        fix="lower learner.num_learners, start Ray here with --num-gpus, or stop what else it runs here (`ray status`)",
     )
 
 
-def _name_of_this_node() -> str:
-    """Return the resource that Ray gives to this machine alone."""
+def _resources_here() -> dict[str, float]:
+    """Return what Ray counts on this machine; "node:" and its address is what no other machine has."""
     here = ray.get_runtime_context().get_node_id()
     (resources,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
-    return next(name for name in resources if name.startswith("node:") and not name.startswith("node:__"))
+    return resources
