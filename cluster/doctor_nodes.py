@@ -209,6 +209,11 @@ def _gpus(answer: Answer, report: NodeReport, home: NodeReport) -> _Complaint | 
         )
     if report.gpus > node.gpus:
         said = f"{report.gpus} there, of which Ray counts {node.gpus}"
+        if (
+            node.is_home
+        ):  # where a run asks Ray for shares of all that the driver shows, which it would wait for
+            fix = f"start Ray here with --num-gpus={report.gpus}, or hide them from the run by CUDA_VISIBLE_DEVICES"
+            return _Complaint(said, fix)
         return _Complaint(said, f"start its Ray with --num-gpus={report.gpus} to have them used", "warn")
     return None
 

@@ -141,6 +141,13 @@ def test_a_machine_that_cannot_tell_may_have_a_full_disk() -> None:
     assert "a full disk" in complaints(HOME, silent)["answers"].fix
 
 
+def test_gpus_of_home_that_ray_does_not_count_are_bad() -> None:
+    """A run would ask for them and not start; elsewhere they are only not used."""
+    with_gpus = dataclasses.replace(HOME, report=dataclasses.replace(REPORT, gpus=2))
+
+    assert complaints(with_gpus, FAR)["GPUs"].verdict == "bad"
+
+
 def test_a_clock_is_off_only_as_far_as_that_is_sure() -> None:
     assert not complaints(HOME, dataclasses.replace(FAR, clock=Clock(3.0, 2.5)))
 
