@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from cluster.autopilot_status import TABLES, show_autopilots, stop_autopilots
+from cluster.autopilot.status import TABLES, show_autopilots, stop_autopilots
 from control.database import CONTROL_FILE, Database
 from control.keys import parse_key
 from control.model_cards import Match

@@ -19,8 +19,8 @@ from cluster import environment
 
 environment.prepare()
 
-from cluster.datagen_plan import recipe_of  # noqa: E402 (numba reads the environment when it is imported)
-from cluster.executing import executor_for  # noqa: E402
+from cluster.hands.plan import recipe_of  # noqa: E402 (numba reads the environment when it is imported)
+from cluster.on_ray.executing import executor_for  # noqa: E402
 from configs.datagen import DATAGEN  # noqa: E402
 from pipeline.contract import Context, Executor  # noqa: E402
 from pipeline.executors import Inline, Processes  # noqa: E402

@@ -30,17 +30,17 @@ environment.prepare_ray(None)  # Ray reads what this sets when it is imported
 
 import ray  # noqa: E402
 
-from cluster.following import Following  # noqa: E402
-from cluster.placement import Node, shares  # noqa: E402
-from cluster.program import Machine, plan  # noqa: E402
-from cluster.ray_address import connect  # noqa: E402
-from cluster.ray_engine import SUPERVISE_SECONDS  # noqa: E402
-from cluster.ray_part import AT_HOME, Part  # noqa: E402
-from cluster.ray_program import RayProgram, dressed  # noqa: E402
-from cluster.run_folder import RunFolder  # noqa: E402
-from cluster.spares import Spare, Spares  # noqa: E402
-from cluster.spot_watches import Watches  # noqa: E402
-from cluster.supervision import MOST_QUESTIONS  # noqa: E402
+from cluster.machines.following import Following  # noqa: E402
+from cluster.machines.spot_watches import Watches  # noqa: E402
+from cluster.on_ray.address import connect  # noqa: E402
+from cluster.on_ray.part import AT_HOME, Part  # noqa: E402
+from cluster.on_ray.program import RayProgram, dressed  # noqa: E402
+from cluster.on_ray.spares import Spare, Spares  # noqa: E402
+from cluster.on_ray.supervision import MOST_QUESTIONS  # noqa: E402
+from cluster.run.placement import Node, shares  # noqa: E402
+from cluster.run.program import Machine, plan  # noqa: E402
+from cluster.run.run_folder import RunFolder  # noqa: E402
+from cluster.training.ray_engine import SUPERVISE_SECONDS  # noqa: E402
 from configs.loading import load  # noqa: E402
 from configs.scale import Scale  # noqa: E402
 

@@ -28,12 +28,12 @@ from typing import Any
 import torch
 
 from benchmarks.peers.comparison import describe_machine
-from cluster.data_export import export_rows, held_in
-from cluster.models import FoundModel
-from cluster.parts import device
-from cluster.program import Machine
-from cluster.run_folder import RunFolder
-from cluster.selfplay import play_into
+from cluster.data.export import export_rows, held_in
+from cluster.run.models import FoundModel
+from cluster.run.parts import device
+from cluster.run.program import Machine
+from cluster.run.run_folder import RunFolder
+from cluster.training.selfplay import play_into
 from configs.control import ExportConfig, GameConfig, TierConfig
 from configs.loading import load
 from configs.names import preset_names

@@ -17,7 +17,7 @@ environment.prepare()
 import numpy as np  # noqa: E402 (numba and torch read the environment when they are imported)
 import torch  # noqa: E402
 
-from cluster.program import Machine  # noqa: E402
+from cluster.run.program import Machine  # noqa: E402
 from configs.schema import LearnerConfig, NetworkConfig  # noqa: E402
 from games.catalog import make_game  # noqa: E402
 from learner.board_objective import BoardObjective  # noqa: E402

@@ -22,8 +22,8 @@ environment.prepare()
 import numpy as np  # noqa: E402 (numba and torch read the environment when they are imported)
 import torch  # noqa: E402
 
-from cluster.parts import MODEL, make_store  # noqa: E402
-from cluster.run_folder import RunFolder  # noqa: E402
+from cluster.run.parts import MODEL, make_store  # noqa: E402
+from cluster.run.run_folder import RunFolder  # noqa: E402
 from games.catalog import make_game  # noqa: E402
 from games.game import Game  # noqa: E402
 from networks.build import build_net  # noqa: E402

@@ -36,9 +36,9 @@ from urllib.request import urlopen
 
 import psutil
 
-from cluster.mirror_manifests import manifest_numbers, newest_manifests, object_of
-from cluster.mirror_place import Place
-from cluster.mirror_plan import Manifest
+from cluster.mirror.manifests import manifest_numbers, newest_manifests, object_of
+from cluster.mirror.place import Place
+from cluster.mirror.plan import Manifest
 from learner.checkpoint import STATE_FILE
 from replay.archive import StoredChunk
 from replay.records import Chunk

@@ -39,10 +39,10 @@ os.environ.update(HEALTH)
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from cluster.bench_rig import untrained_weights  # noqa: E402
-from cluster.parts import make_store  # noqa: E402
-from cluster.ray_engine import RayEngine  # noqa: E402
-from cluster.run_folder import RunFolder, open_run  # noqa: E402
+from cluster.bench.rig import untrained_weights  # noqa: E402
+from cluster.run.parts import make_store  # noqa: E402
+from cluster.run.run_folder import RunFolder, open_run  # noqa: E402
+from cluster.training.ray_engine import RayEngine  # noqa: E402
 from configs.loading import load  # noqa: E402
 from core.restarts import RestartPolicy  # noqa: E402
 

@@ -21,7 +21,7 @@ from cluster import environment
 
 environment.prepare()
 
-from cluster.hand_networks import Here, find_networks  # noqa: E402 (numba reads the environment when it is imported)
+from cluster.hands.networks import Here, find_networks  # noqa: E402 (numba reads the environment when it is imported)
 from core.messages import without_asking  # noqa: E402
 from inference_server.client import Client, drive_all  # noqa: E402
 from poker.batches import Solved, Stop, solve_group  # noqa: E402

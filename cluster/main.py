@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cluster import environment
-from cluster.addresses import cluster_to_join
-from cluster.bench_verbs import bench
-from cluster.control_verbs import health, locks, why
-from cluster.dashboard_verbs import dashboard
-from cluster.data_verbs import data as data_app
-from cluster.datagen_verbs import datagen
-from cluster.doctor_verbs import doctor
-from cluster.engines_verbs import engines as engines_app
-from cluster.gtp_verbs import EngineCommands, gtp
-from cluster.models_verbs import models as models_app
-from cluster.plan_verbs import plan
-from cluster.solve_verbs import solve
-from cluster.status_verbs import scale, status, stop
-from cluster.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
+from cluster.cli.addresses import cluster_to_join
+from cluster.cli.verbs import AsJson, Runs, add_verb, print_json, settings_without_preset
+from cluster.verbs.bench import bench
+from cluster.verbs.control import health, locks, why
+from cluster.verbs.dashboard import dashboard
+from cluster.verbs.data import data as data_app
+from cluster.verbs.datagen import datagen
+from cluster.verbs.doctor import doctor
+from cluster.verbs.engines import engines as engines_app
+from cluster.verbs.gtp import EngineCommands, gtp
+from cluster.verbs.models import models as models_app
+from cluster.verbs.plan import plan
+from cluster.verbs.solve import solve
+from cluster.verbs.status import scale, status, stop
 from configs.names import PIPELINES_FOLDER, VALUES_FOLDER, preset_names
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def demo(
     plain: Plain = False,
 ) -> None:
     """Watch a network learn tic-tac-toe and 4×4 hex in two minutes."""
-    from cluster.demo import run_demo
+    from cluster.training.demo import run_demo
 
     run_demo(seconds=seconds, runs=runs, plain=plain)
 
@@ -184,8 +184,8 @@ def train(
         given: dict[str, Any] = {"runs": runs, "seed": seed, "plain": plain, "dry_run": dry_run}
         _train_values(preset, overrides, name or preset, refused, **given)
         return
-    from cluster.program import Machine
-    from cluster.train import fitting_size, resolve_config
+    from cluster.run.program import Machine
+    from cluster.training.train import fitting_size, resolve_config
 
     fitting = fitting_size(size, Machine.here())
     bounds: dict[str, Any] = {"minutes": minutes, "games": games, "steps": steps}
@@ -207,9 +207,9 @@ def _train_run(
     plan_only: bool,
     where: dict[str, Any],
 ) -> None:
-    from cluster.first_weights import choose_first_weights
-    from cluster.run_folder import run_folder
-    from cluster.train import show_plan, train
+    from cluster.run.first_weights import choose_first_weights
+    from cluster.run.run_folder import run_folder
+    from cluster.training.train import show_plan, train
     from core.errors import UsageError
 
     if weights is not None and resume is not None:
@@ -227,7 +227,7 @@ def _train_run(
 
 
 def _go_round(words: list[str], refused: dict[str, Any], *, as_json: bool, **around: Any) -> None:
-    from cluster.autopilot import go_round
+    from cluster.autopilot.start import go_round
 
     told = go_round(words, refused, **around, as_json=as_json)
     if as_json:
@@ -245,8 +245,8 @@ def _train_values(
     plain: bool,
     dry_run: bool,
 ) -> None:
-    from cluster.run_folder import run_folder
-    from cluster.train_values import refuse_for_values, show_settings, train_values
+    from cluster.hands.train_values import refuse_for_values, show_settings, train_values
+    from cluster.run.run_folder import run_folder
 
     refuse_for_values(refused)
     folder = run_folder(runs, name)
@@ -272,7 +272,7 @@ def selfplay(
 
     Interrupt it as you like: the same command goes on.
     """
-    from cluster.selfplay import play_games
+    from cluster.training.selfplay import play_games
 
     play_games(
         model,
@@ -315,11 +315,11 @@ def pipeline(
     """
     if (settings := settings_without_preset(preset, overrides)) is not None:
         preset, overrides = None, settings
-    from cluster.pipeline import DEFAULT_PRESET as FIRST_PIPELINE
-    from cluster.pipeline import Asked, resolve_pipeline, run_pipeline, show_plan
-    from cluster.program import Machine
-    from cluster.run_folder import run_folder
-    from cluster.train import fitting_size
+    from cluster.data.pipeline import DEFAULT_PRESET as FIRST_PIPELINE
+    from cluster.data.pipeline import Asked, resolve_pipeline, run_pipeline, show_plan
+    from cluster.run.program import Machine
+    from cluster.run.run_folder import run_folder
+    from cluster.training.train import fitting_size
 
     folder = run_folder(runs, name or preset or FIRST_PIPELINE)
     config = resolve_pipeline(
@@ -366,7 +366,7 @@ def play(
     runs: Runs = Path("runs"),
 ) -> None:
     """Play against a model or another player, in the terminal."""
-    from cluster.match import play_in_terminal
+    from cluster.matches.match import play_in_terminal
 
     play_in_terminal(opponent, game=game, person=int(second), simulations=simulations, runs=runs)
 
@@ -396,7 +396,7 @@ def match(
     Each opening is played from both sides. A player is a run, RUN@VERSION, a .safetensors file, random, mcts:N, solver,
     open_spiel_mcts:N, model:RUN:N or model:RUN:policy, N simulations a move; gtp:NAME:LEVEL or uci:NAME:DEPTH.
     """
-    from cluster.match import play_match
+    from cluster.matches.match import play_match
 
     result = play_match(
         first,
@@ -438,7 +438,7 @@ def evaluate(
 
     Moves count from ply 2 on. Of shuffled rows those count that were kept apart for validation.
     """
-    from cluster.evaluate import evaluate_model
+    from cluster.data.evaluate import evaluate_model
 
     report = evaluate_model(model, data, runs=runs, as_json=as_json, max_rows=max_rows)
     if as_json:

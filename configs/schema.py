@@ -28,7 +28,7 @@ PerMachine = (
     ]
 )
 """How many on each machine of a cluster: a number, "auto" from its cores and memory, or either by kind of machine, as
-{home: 1, spot: 12}: the first kind that a machine is of counts (cluster.placement); of none of them, it is "auto"."""
+{home: 1, spot: 12}: the first kind that a machine is of counts (`cluster.run.placement`); of none, it is "auto"."""
 
 
 class Section(BaseModel):
@@ -152,7 +152,7 @@ class InferenceSettings(_Serving):
     """How positions are evaluated. The cache holds evaluations of the current weights; 0 turns it off.
 
     `servers` is of each machine that takes part. `max_batch_rows` "auto" is what `tamen bench inference --write` found
-    best on a server's machine; see cluster.machine_file.
+    best on a server's machine; see cluster.run.machine_file.
     """
 
     servers: PerMachine = "auto"

@@ -5,8 +5,8 @@
     metrics.observe("tamen_inference_batch_size", rows)
 
 Whoever measures is given a `Metrics`; whoever starts it decides where the numbers go: nowhere (`NoMetrics`),
-to Prometheus (`core.prometheus`) or to Ray (`cluster.metrics_sinks`). Dashboards and alerts are made from this list
-(`cluster.dashboard`); docs/metrics.md says more of what is healthy.
+to Prometheus (`core.prometheus`) or to Ray (`cluster.monitoring.sinks`). Dashboards and alerts are made from this list
+(`cluster.monitoring.dashboard`); docs/metrics.md says more of what is healthy.
 """
 
 import difflib

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import learner_step
-from cluster.cluster_costs import read_costs
+from cluster.plan.costs import read_costs
 
 
 def test_a_plan_takes_what_it_printed(

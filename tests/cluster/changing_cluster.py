@@ -8,22 +8,22 @@ from typing import Any
 import pytest
 from ray.exceptions import GetTimeoutError
 
-from cluster.checkout import code_here
-from cluster.following import (
+from cluster.machines.following import (
     Following,
 )
-from cluster.machines import (
+from cluster.machines.roster import (
     Greeting,
     Machines,
     greet,
 )
-from cluster.program import Machine, plan
-from cluster.ray_actors import Assignment
-from cluster.ray_client import Servers
-from cluster.ray_part import Part
-from cluster.ray_program import RayProgram
-from cluster.spot import Told
-from cluster.spot_watches import Watches
+from cluster.machines.spot import Told
+from cluster.machines.spot_watches import Watches
+from cluster.on_ray.actors import Assignment
+from cluster.on_ray.checkout import code_here
+from cluster.on_ray.client import Servers
+from cluster.on_ray.part import Part
+from cluster.on_ray.program import RayProgram
+from cluster.run.program import Machine, plan
 from configs.scale import Scale
 from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference
 from tests.cluster.tiny import tiny_config, tiny_run
@@ -123,18 +123,24 @@ class Run:
         self.ray = FakeCluster()
         self.said: list[str] = []
         self.stops = 0
-        for module in ("ray_client", "ray_program", "machines", "spot_watches", "warming"):
+        for module in (
+            "on_ray.client",
+            "on_ray.program",
+            "machines.roster",
+            "machines.spot_watches",
+            "machines.warming",
+        ):
             monkeypatch.setattr(f"cluster.{module}.ray", self.ray)
         monkeypatch.setattr(
-            "cluster.ray_program.dressed", lambda kind, **options: SimpleNamespace(remote=FakeHandle)
+            "cluster.on_ray.program.dressed", lambda kind, **options: SimpleNamespace(remote=FakeHandle)
         )
-        monkeypatch.setattr("cluster.machines.draining", lambda: frozenset(self.draining))
-        monkeypatch.setattr("cluster.following.free_resources", lambda id: "CPU 4")
+        monkeypatch.setattr("cluster.machines.roster.draining", lambda: frozenset(self.draining))
+        monkeypatch.setattr("cluster.machines.following.free_resources", lambda id: "CPU 4")
         # Whoever edits a source while these tests run would make other code of ours.
-        monkeypatch.setattr("cluster.ray_program.code_here", lambda: OURS.code)
+        monkeypatch.setattr("cluster.on_ray.program.code_here", lambda: OURS.code)
         # Nothing here takes time, however busy the machine is that tests it.
         time = SimpleNamespace(monotonic=self.ray.clock, sleep=self.ray.sleep)
-        monkeypatch.setattr("cluster.ray_program.time", time)
+        monkeypatch.setattr("cluster.on_ray.program.time", time)
         self.draining: set[str] = set()
         self.drained: list[tuple[str, float, str]] = []
         machine = Machine(2, gpus)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.observer import Observer
-from cluster.program import Machine, plan
-from cluster.ray_program import RayProgram
+from cluster.monitoring.observer import Observer
+from cluster.on_ray.program import RayProgram
+from cluster.run.program import Machine, plan
 from configs.schema import RunConfig
 from tests.cluster.tiny import tiny_run
 

@@ -29,7 +29,7 @@ def local_ray() -> Iterator[None]:
     """Run Ray on this machine while a module is tested."""
     import ray
 
-    from cluster import ray_address
+    from cluster.on_ray import address as ray_address
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_address, "_object_store_bytes", lambda: OBJECT_STORE_BYTES)

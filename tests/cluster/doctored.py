@@ -32,7 +32,7 @@ def visit(folder: Path) -> dict[str, Any]:
     """Return what the command said in turn."""
     from ray.cluster_utils import Cluster
 
-    from cluster.doctor_cluster import examine_cluster
+    from cluster.doctor.cluster import examine_cluster
 
     token, other = folder / "token", folder / "other"
     for path, letter in ((token, "a"), (other, "b")):

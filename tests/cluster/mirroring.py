@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cluster.mirror import Mirror
-from cluster.mirror_place import Place
-from cluster.mirror_restore import Restoring
-from cluster.run_folder import RunFolder
+from cluster.mirror.place import Place
+from cluster.mirror.restore import Restoring
+from cluster.mirror.thread import Mirror
+from cluster.run.run_folder import RunFolder
 from configs.schema import MirrorConfig, ReplayConfig
 from core.files import write_atomic
 from replay.buffer import ReplayBuffer

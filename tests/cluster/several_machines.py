@@ -41,10 +41,10 @@ class Several:
     def __init__(self, folder: Path, *, learn: bool) -> None:
         from ray.cluster_utils import Cluster
 
-        from cluster.bench_rig import untrained_weights
-        from cluster.parts import make_store
-        from cluster.ray_engine import RayEngine
-        from cluster.run_folder import RunFolder, open_run
+        from cluster.bench.rig import untrained_weights
+        from cluster.run.parts import make_store
+        from cluster.run.run_folder import RunFolder, open_run
+        from cluster.training.ray_engine import RayEngine
         from tests.cluster.tiny import tiny_config
 
         self.cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
@@ -86,7 +86,7 @@ class Several:
 
     def scale(self, setting: str) -> dict[str, Any]:
         """Type `tamen scale` while the run goes on."""
-        from cluster.scaling import scale_run
+        from cluster.machines.scaling import scale_run
 
         told: list[dict[str, Any]] = []
         typed = threading.Thread(
@@ -168,7 +168,7 @@ def leave(run: Several, node: Any) -> None:
 
 def machines(run: Several) -> list[dict[str, Any]]:
     """Return what `tamen status` tells of the machines."""
-    from cluster.status import show_status
+    from cluster.monitoring.status import show_status
 
     folder = run.folder.root
     (status,) = show_status(folder.name, runs=folder.parent, quiet=True)

@@ -23,7 +23,7 @@ NOTICE_SECONDS = 30.0
 def play(folder: Path, service: Service) -> dict[str, Any]:
     import ray
 
-    from cluster.machines import draining
+    from cluster.machines.roster import draining
     from tests.cluster.tiny import games_on_disk
 
     run = Several(folder, learn=False)

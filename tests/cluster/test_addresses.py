@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.addresses import cluster_to_join
+from cluster.cli.addresses import cluster_to_join
 from core.errors import UsageError
 
 

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
-from cluster.autopilot_loop import Asked, Telling
-from cluster.autopilot_stages import KeyFolder
-from cluster.autopilot_status import show_autopilots, stop_autopilots
+from cluster.autopilot.loop import Asked, Telling
+from cluster.autopilot.stages import KeyFolder
+from cluster.autopilot.status import show_autopilots, stop_autopilots
 from control import presence
 from control.database import Database
 from control.keys import Key

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from cluster import bench_curves
-from cluster.bench_curves import (
+from cluster.bench.rig import Measuring, bench_config
+from cluster.bench.selfplay import Played
+from cluster.plan import curves as bench_curves
+from cluster.plan.curves import (
     bar,
     compared,
     curves_table,
@@ -16,11 +18,9 @@ from cluster.bench_curves import (
     show_curves,
     simulated,
 )
-from cluster.bench_curves import bench_curves as measure_curves
-from cluster.bench_rig import Measuring, bench_config
-from cluster.bench_selfplay import Played
-from cluster.capacity import Outcome, Service
-from cluster.program import Machine
+from cluster.plan.curves import bench_curves as measure_curves
+from cluster.plan.server_simulation import Outcome, Service
+from cluster.run.program import Machine
 from configs.schema import RunConfig
 from core.errors import UsageError
 from inference_server.waits import NUM_BUCKETS, bucket

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.bench_engines import bench_engines
-from cluster.bench_rig import Measuring
+from cluster.bench.engines import bench_engines
+from cluster.bench.rig import Measuring
 from core.errors import UsageError
 from engines.timings import read_durations
 

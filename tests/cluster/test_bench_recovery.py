@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cluster.bench_recovery import CALM, STRUCK, RecoveryBench, bench_recovery, recovery_config, summary
-from cluster.bench_replay import random_chunk
-from cluster.recovery_account import (
+from cluster.bench.recovery import CALM, STRUCK, RecoveryBench, bench_recovery, recovery_config, summary
+from cluster.bench.recovery_account import (
     AckLog,
     Acknowledged,
     KeptChunks,
@@ -20,8 +19,9 @@ from cluster.recovery_account import (
     read_acks,
     rows_by_game,
 )
-from cluster.recovery_faults import Fault, percentile, schedule
-from cluster.recovery_rig import shared_cores
+from cluster.bench.recovery_faults import Fault, percentile, schedule
+from cluster.bench.recovery_rig import shared_cores
+from cluster.bench.replay import random_chunk
 from core.errors import DataError, UsageError
 from games.catalog import make_game
 from replay.archive import StoredChunk
@@ -113,7 +113,7 @@ def test_what_nobody_saw_acknowledged_is_no_loss() -> None:
 
 
 def test_a_witness_writes_each_acknowledgement_when_its_actor_is_told(tmp_path: Path) -> None:
-    from cluster.recovery_witness import watch
+    from cluster.bench.recovery_witness import watch
 
     class Delivery:
         def __init__(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.bench_replay import (
+from cluster.bench.replay import (
     LocalRows,
     bench_replay,
     chunk_sizes,
@@ -13,7 +13,7 @@ from cluster.bench_replay import (
     random_chunk,
     replay_settings,
 )
-from cluster.bench_rig import Measuring, bench_config
+from cluster.bench.rig import Measuring, bench_config
 from games.catalog import make_game
 from replay.records import Chunk
 from tests.cluster.commands import run_here

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.bench_rig import Measuring
-from cluster.bench_search import bench_search
+from cluster.bench.rig import Measuring
+from cluster.bench.search import bench_search
 from configs.schema import SearchConfig
 
 

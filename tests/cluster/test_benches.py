@@ -2,11 +2,15 @@
 
 import pytest
 
-from cluster import bench_broadcast, bench_inference, bench_phases, bench_rig, bench_selfplay
-from cluster.bench_broadcast import broadcast_settings
-from cluster.bench_curves import bench_curves
-from cluster.bench_phases import phase_settings
-from cluster.bench_rig import Measuring, bench_config
+from cluster.bench import broadcast as bench_broadcast
+from cluster.bench import inference as bench_inference
+from cluster.bench import phases as bench_phases
+from cluster.bench import rig as bench_rig
+from cluster.bench import selfplay as bench_selfplay
+from cluster.bench.broadcast import broadcast_settings
+from cluster.bench.phases import phase_settings
+from cluster.bench.rig import Measuring, bench_config
+from cluster.plan.curves import bench_curves
 from configs.schema import RunConfig
 from core.errors import ClusterError
 

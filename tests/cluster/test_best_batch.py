@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.bench_inference import NEARLY_BEST, best_batch_rows, in_words, record_best_batch
-from cluster.bench_rig import best_rates
-from cluster.machine_file import machine_file, read_tunings
+from cluster.bench.inference import NEARLY_BEST, best_batch_rows, in_words, record_best_batch
+from cluster.bench.rig import best_rates
+from cluster.run.machine_file import machine_file, read_tunings
 from configs.schema import RunConfig
 
 RATES = {16: 1000.0, 32: 1900.0, 64: 1960.0, 128: 2000.0}

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from cluster.bottleneck import bottleneck
-from cluster.snapshot import ActorsPart, InferencePart, LearnerPart, RolloutPart, Snapshot
+from cluster.monitoring.bottleneck import bottleneck
+from cluster.monitoring.snapshot import ActorsPart, InferencePart, LearnerPart, RolloutPart, Snapshot
 from configs.schema import RunConfig
 
 

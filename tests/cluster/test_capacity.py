@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.capacity import Load, Service, fit_service, simulate
+from cluster.plan.server_simulation import Load, Service, fit_service, simulate
 
 SERVICE = Service(fixed_seconds=0.001, row_seconds=0.0001, max_batch_rows=1024)
 

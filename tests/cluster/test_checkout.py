@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.checkout import GAMES, LIBRARIES, Code, changed_since, code_here, difference
+from cluster.on_ray.checkout import GAMES, LIBRARIES, Code, changed_since, code_here, difference
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cluster.cluster_model import (
+from cluster.on_ray.supervision import MOST_QUESTIONS
+from cluster.plan.cluster_model import (
     CAPPING,
     Costs,
     Layout,
@@ -18,9 +19,8 @@ from cluster.cluster_model import (
     spot_shares,
     steady,
 )
-from cluster.cluster_simulation import simulate
-from cluster.fleet import Spot
-from cluster.supervision import MOST_QUESTIONS
+from cluster.plan.cluster_simulation import simulate
+from cluster.plan.fleet import Spot
 
 SPOT = Spot(interruptions_per_hour=2.0, notice_seconds=120.0, replacement_seconds=180.0)
 COSTS = Costs(

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from cluster.jobs import GRACE_SECONDS, short_grace
+from cluster.training.jobs import GRACE_SECONDS, short_grace
 from configs.schema import MirrorConfig
 
 ROOT = Path(__file__).resolve().parents[2]

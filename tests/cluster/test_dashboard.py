@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.dashboard import Watched, dashboard, prometheus, provisioned_folder, rules
-from cluster.dashboard_alerts import ALERTS
-from cluster.dashboard_panels import CONTROL_ALERTS, RAY_SERIES, ROWS, panel_of, panels
+from cluster.monitoring.dashboard import Watched, dashboard, prometheus, provisioned_folder, rules
+from cluster.monitoring.dashboard_alerts import ALERTS
+from cluster.monitoring.dashboard_panels import CONTROL_ALERTS, RAY_SERIES, ROWS, panel_of, panels
 from control.health import HealthReport
 from control.health_text import HELP, prometheus_text
 from core.errors import UsageError

@@ -16,8 +16,8 @@ from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import data_export
-from cluster.data_export import Held, Keep, Made, export_once, held_in, open_cache, rows_settings
+from cluster.data import export as data_export
+from cluster.data.export import Held, Keep, Made, export_once, held_in, open_cache, rows_settings
 from configs.control import ExportConfig
 from control.export_cache import Source, Verdict
 from control.export_settings import Selection, override_export

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.datagen_health import Health
+from cluster.hands.health import Health
 from pipeline.hand_samples import ShardMade
 
 

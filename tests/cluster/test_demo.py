@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from cluster import demo, train
-from cluster.demo import Exam, run_demo
-from cluster.local import LocalEngine
+from cluster.training import demo, train
+from cluster.training.demo import Exam, run_demo
+from cluster.training.local_engine import LocalEngine
 from games.catalog import make_game
 from tests.cluster.tiny import tiny_config
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster import doctor
-from cluster.doctor import GIB, Finding, examine, show_findings
-from cluster.program import Machine
+from cluster.doctor import machine as doctor
+from cluster.doctor.machine import GIB, Finding, examine, show_findings
+from cluster.run.program import Machine
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from cluster import doctor_storage
-from cluster.checkout import Code
-from cluster.doctor import GIB, Finding
-from cluster.doctor_cluster import of_all
-from cluster.doctor_nodes import Answer, Clock, compare
-from cluster.doctor_storage import examine_storage
+from cluster.doctor import storage as doctor_storage
+from cluster.doctor.cluster import of_all
+from cluster.doctor.machine import GIB, Finding
+from cluster.doctor.node_report import Disk, NodeReport
+from cluster.doctor.nodes import Answer, Clock, compare
+from cluster.doctor.storage import examine_storage
 from cluster.environment import CHECKOUT
-from cluster.jobs import short_grace
-from cluster.node_report import Disk, NodeReport
-from cluster.placement import Node
-from cluster.refusals import what_ray_logs, why_refused
+from cluster.on_ray.checkout import Code
+from cluster.on_ray.refusals import what_ray_logs, why_refused
+from cluster.run.placement import Node
+from cluster.training.jobs import short_grace
 from tests.cluster.commands import Said, assert_three_lines, run_here
 
 VERSIONS = (("python", "3.11.7"), ("ray", "2.60.0"), ("torch", "2.13.0"))

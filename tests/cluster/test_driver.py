@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.metrics_sinks import newest_moment
-from cluster.run_folder import RunFolder
+from cluster.monitoring.sinks import newest_moment
+from cluster.run.run_folder import RunFolder
 from inference_server.weights_store import WeightsStore
 from tests.cluster.commands import (
     PATIENCE_SECONDS,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.effective_time import REPLACED_WITHIN_SECONDS, EffectiveTime
-from cluster.supervision import LONGEST_STEP_SECONDS
+from cluster.machines.effective_time import REPLACED_WITHIN_SECONDS, EffectiveTime
+from cluster.on_ray.supervision import LONGEST_STEP_SECONDS
 
 HOME = {"home": 2}
 

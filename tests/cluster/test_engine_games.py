@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cluster import engine_games_checks
-from cluster.engine_games import Order, Players, local_engines, play_games, players_of, watch
-from cluster.engines import bring_up, engines_folder, take_down
-from cluster.engines_verbs import engines
-from cluster.stopping import StopRequest
+from cluster.cli.stopping import StopRequest
+from cluster.external import games_checks as engine_games_checks
+from cluster.external.engines import bring_up, engines_folder, take_down
+from cluster.external.games import Order, Players, local_engines, play_games, players_of, watch
+from cluster.verbs.engines import engines
 from configs.engines import EngineConfig, EnginesConfig, GamesConfig, JavaConfig, UpkeepConfig
 from configs.loading import dump
 from core.errors import ClusterError, UsageError

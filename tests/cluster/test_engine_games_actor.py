@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import ray
 
-from cluster import engine_games_actor, engine_games_checks
-from cluster.engine_games import play_games, watch
-from cluster.engine_games_actor import PLAYER, RayPlayers, ray_players
-from cluster.engines import bring_up, engines_folder, show_engines, take_down
-from cluster.engines_actor import NAMESPACE
-from cluster.stopping import StopRequest
+from cluster.cli.stopping import StopRequest
+from cluster.external import games_actor as engine_games_actor
+from cluster.external import games_checks as engine_games_checks
+from cluster.external.engines import bring_up, engines_folder, show_engines, take_down
+from cluster.external.engines_actor import NAMESPACE
+from cluster.external.games import play_games, watch
+from cluster.external.games_actor import PLAYER, RayPlayers, ray_players
 from core.errors import ClusterError, TamenError, UsageError
 from engines.watched_games import counted_games
 from tests.cluster.test_engine_games import cards, numbers, order, until_played

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from cluster.engine_games import local_engines
-from cluster.engines import (
+from cluster.external.engines import (
     bring_up,
     engines_folder,
     engines_names,
@@ -22,6 +21,7 @@ from cluster.engines import (
     show_engines,
     take_down,
 )
+from cluster.external.games import local_engines
 from configs.engines import EnginesConfig
 from core.errors import ClusterError, UsageError
 from engines.supervised import read_state
@@ -193,7 +193,7 @@ class TestEngines:
     ) -> None:
         from typer.testing import CliRunner
 
-        from cluster.engines_verbs import engines as app
+        from cluster.verbs.engines import engines as app
 
         command = list(fakes().engine.command)
         run = CliRunner().invoke

@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 
-from cluster import engines_actor
-from cluster.engines import engines_folder
-from cluster.engines_actor import EngineHost, end_hosts, find_hosts, let_go, start_hosts, wait_until_settled
-from cluster.ray_client import LOST, call, get
+from cluster.external import engines_actor
+from cluster.external.engines import engines_folder
+from cluster.external.engines_actor import (
+    EngineHost,
+    end_hosts,
+    find_hosts,
+    let_go,
+    start_hosts,
+    wait_until_settled,
+)
+from cluster.on_ray.client import LOST, call, get
 from core.errors import UsageError
 from engines.supervisor import Supervisor
 from tests.engines.supervising import PATIENCE_SECONDS, fakes, nothing_left

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.engine_games import Order, play_games
+from cluster.external.games import Order, play_games
 from configs.engines import ENGINES
 from engines.book import GameBook, Plan
 from engines.forge_decisions import Decision

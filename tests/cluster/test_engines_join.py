@@ -13,9 +13,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster.engine_games import Order
-from cluster.engine_games_actor import ray_players
-from cluster.engines_actor import bring_up_on_ray, show_engines_on_ray, take_down_on_ray
+from cluster.external.engines_actor import bring_up_on_ray, show_engines_on_ray, take_down_on_ray
+from cluster.external.games import Order
+from cluster.external.games_actor import ray_players
 from core.errors import ClusterError
 from engines.book import Plan
 from engines.supervised import end_everything

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.bench_daemons import median_interval
-from cluster.bench_engines import bench_engines
-from cluster.bench_rig import Measuring
+from cluster.bench.daemons import median_interval
+from cluster.bench.engines import bench_engines
+from cluster.bench.rig import Measuring
 from engines.ports import free_port
 from engines.reference.compile import compiled
 from tests.cluster.commands import assert_three_lines, run_here

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.evaluate import evaluate_model
+from cluster.data.evaluate import evaluate_model
 from configs.schema import NetworkConfig
 from core.errors import DataError, UsageError
 from games.hex import Hex

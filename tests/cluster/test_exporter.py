@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-from cluster.exporter import COUNTERS, Exporter
-from cluster.snapshot import LearnerPart, ReplayPart, RolloutPart, Score, Snapshot
+from cluster.monitoring.exporter import COUNTERS, Exporter
+from cluster.monitoring.snapshot import LearnerPart, ReplayPart, RolloutPart, Score, Snapshot
 from core.metrics import NoMetrics
 
 PICTURE = Snapshot(

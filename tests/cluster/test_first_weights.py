@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from cluster.first_weights import choose_first_weights, first_weights, keep_first_weights
-from cluster.imitate import GAME
-from cluster.local import LocalEngine
-from cluster.run_folder import RunFolder
-from cluster.workloads import MODEL, workload_of
+from cluster.external.imitate import GAME
+from cluster.run.first_weights import choose_first_weights, first_weights, keep_first_weights
+from cluster.run.run_folder import RunFolder
+from cluster.run.workloads import MODEL, workload_of
+from cluster.training.local_engine import LocalEngine
 from configs.loading import load
 from configs.schema import NetworkConfig, RunConfig
 from core.messages import Request

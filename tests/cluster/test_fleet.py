@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import fleet
-from cluster.fleet import Machine, Spot, Work, daemons_of, drawn, simulate, steady_rates
+from cluster.plan import fleet
+from cluster.plan.fleet import Machine, Spot, Work, daemons_of, drawn, simulate, steady_rates
 from core.errors import UsageError
 from core.seeds import derive_rng
 from engines.timings import example_durations

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorUnschedulableError
 
-from cluster.checkout import Code
-from cluster.following import (
+from cluster.machines.following import (
     LEAVE_SECONDS,
     START_SECONDS,
 )
-from cluster.machines import (
+from cluster.machines.roster import (
     AGAIN_AFTER_FAILURES_SECONDS,
     AGAIN_SECONDS,
     GREETING_SECONDS,
 )
+from cluster.on_ray.checkout import Code
 from configs.scale import Scale
 from core.errors import ClusterError
 from tests.cluster.changing_cluster import FAR, GPU, OURS, Run
@@ -325,7 +325,7 @@ def test_the_games_of_an_actor_that_died_are_lost_but_for_those_that_the_next_go
 def test_of_many_parts_those_are_asked_first_that_were_asked_longest_ago(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.ray_program.MOST_QUESTIONS", 2)
+    monkeypatch.setattr("cluster.on_ray.program.MOST_QUESTIONS", 2)
     before = {part.name: part.handle.stats.calls for part in run.program.parts.values()}
     for _ in range(3):
         run.ray.now += 1.0

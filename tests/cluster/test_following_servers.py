@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorUnavailableError
 
-from cluster.following import OWN_SERVERS_SECONDS, START_SECONDS, TOLD_AFTER_LOOKS
-from cluster.machines import AGAIN_AFTER_FAILURES_SECONDS, free_resources
-from cluster.ray_part import Part
-from cluster.warming import WARM_UP_SECONDS
+from cluster.machines.following import OWN_SERVERS_SECONDS, START_SECONDS, TOLD_AFTER_LOOKS
+from cluster.machines.roster import AGAIN_AFTER_FAILURES_SECONDS, free_resources
+from cluster.machines.warming import WARM_UP_SECONDS
+from cluster.on_ray.part import Part
 from configs.scale import Scale
 from core.errors import ClusterError
 from tests.cluster.changing_cluster import FAR, GPU, HERE, Run
@@ -58,7 +58,7 @@ def test_whoever_asks_hears_of_servers_that_come_and_go_and_where_they_are(run: 
 def test_of_many_actors_that_join_most_wait_for_their_own_servers(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.following.MEANWHILE_ACTORS", 1)
+    monkeypatch.setattr("cluster.machines.following.MEANWHILE_ACTORS", 1)
     run.ray.join(FAR)
     run.ray.join(GPU)
     run.steps(2)
@@ -74,7 +74,7 @@ def test_of_many_actors_that_join_most_wait_for_their_own_servers(
 
 
 def test_nobody_is_sent_to_a_server_that_has_not_begun(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.following.MEANWHILE_ACTORS", 0)
+    monkeypatch.setattr("cluster.machines.following.MEANWHILE_ACTORS", 0)
     run.steps(2)
     run.ray.join(GPU, gpus=1)
     run.steps(2)
@@ -259,7 +259,7 @@ def test_while_ray_cannot_tell_of_machines_all_stays_as_it_is(
         assert not any("machines are left as they are" in each for each in run.said)
         run.steps(3)
     with monkeypatch.context() as broken:
-        broken.setattr("cluster.machines.draining", fails)
+        broken.setattr("cluster.machines.roster.draining", fails)
         run.steps(2)
     assert run.program.parts == before
     (said,) = [each for each in run.said if "machines are left as they are" in each]

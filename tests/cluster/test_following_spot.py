@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from ray.exceptions import ActorUnschedulableError
 
-from cluster.following import (
+from cluster.machines.following import (
     GONE_BEFORE_SECONDS,
     QUIET_SECONDS,
 )
-from cluster.spot import LOOK_SECONDS, Told
-from cluster.spot_watches import DOUBTED_SECONDS
+from cluster.machines.spot import LOOK_SECONDS, Told
+from cluster.machines.spot_watches import DOUBTED_SECONDS
 from tests.cluster.changing_cluster import FAR, GPU, Run
 
 

@@ -9,10 +9,10 @@ import pytest
 
 from actors.environments import open_environments
 from actors.rollout_evaluator import play_episodes
-from cluster import parts
-from cluster.bench_rollout import rollout_config
-from cluster.local import LocalEngine
-from cluster.run_folder import RunFolder
+from cluster.bench.rollout import rollout_config
+from cluster.run import parts
+from cluster.run.run_folder import RunFolder
+from cluster.training.local_engine import LocalEngine
 from configs.loading import load
 from configs.schema import RunConfig
 from engines.forge_client import Endpoint, ForgeClient

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.gtp import ContenderMind, serve_player
-from cluster.match import answer_here, find_contender, play_match
-from cluster.run_folder import open_run, run_folder
+from cluster.matches.gtp import ContenderMind, serve_player
+from cluster.matches.match import answer_here, find_contender, play_match
+from cluster.run.run_folder import open_run, run_folder
 from core.errors import UsageError
 from core.messages import Reply, Request
 from engines.dialogue import Dialogue
@@ -28,7 +28,7 @@ from tests.inference_server.brains import some_weights
 ROOT = Path(__file__).parents[2]
 PROGRAM = (
     f"import sys, typer; sys.path.insert(0, {str(ROOT)!r}); from cluster import environment; environment.prepare(); "
-    "from cluster.gtp_verbs import gtp; from cluster.verbs import add_verb; "
+    "from cluster.verbs.gtp import gtp; from cluster.cli.verbs import add_verb; "
     "app = typer.Typer(); add_verb(app, gtp); app()"
 )
 """The verb as a program of its own."""
@@ -227,7 +227,7 @@ def test_an_error_is_three_lines_and_no_response(runs: Path):
 
 def test_what_is_printed_meanwhile_does_not_come_between_responses():
     code = (
-        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from cluster.gtp import own_output\n"
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); from cluster.matches.gtp import own_output\n"
         "with own_output() as sink: print('stray'); os.write(sink, b'= 1')\n"
         "print(' after')"
     )

@@ -15,9 +15,9 @@ import pytest
 import typer
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.control_verbs import health
-from cluster.health import CONTROL_FILE, parse_command, run_command, tell_command
-from cluster.verbs import add_verb
+from cluster.autopilot.health import CONTROL_FILE, parse_command, run_command, tell_command
+from cluster.cli.verbs import add_verb
+from cluster.verbs.control import health
 from control.alerts import ATTEMPTS, Change
 from control.database import Database
 from control.health import TABLES, HealthMonitor
@@ -29,8 +29,8 @@ KEY, OTHER = Key("hex5"), Key("tic_tac_toe")
 CHANGE = Change(7, 3, "opened", KEY, "failures", "critical", "3 trainings in a row have failed", 1.8e9)
 PROGRAM = """
 import typer
-from cluster.control_verbs import health
-from cluster.verbs import add_verb
+from cluster.verbs.control import health
+from cluster.cli.verbs import add_verb
 app = typer.Typer()
 add_verb(app, health)
 app()

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from cluster.pipeline_display import StepDisplay
-from cluster.run_folder import RunFolder
-from cluster.status import show_status
-from cluster.watched_rows import find_watched
+from cluster.cli.progress import StepDisplay
+from cluster.external.watched_rows import find_watched
+from cluster.monitoring.status import show_status
+from cluster.run.run_folder import RunFolder
 from engines.watched_games import counted_shards
 from replay.decision_shards import decision_files, read_decisions
 from tests.cluster.commands import Said, assert_three_lines, run_here

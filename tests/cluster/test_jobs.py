@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.jobs import short_grace
+from cluster.training.jobs import short_grace
 
 
 @pytest.mark.parametrize(

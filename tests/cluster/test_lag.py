@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from cluster.lag import STALE_SECONDS, TELL_SECONDS, LagWatch
-from cluster.observer import Observer
+from cluster.monitoring.lag import STALE_SECONDS, TELL_SECONDS, LagWatch
+from cluster.monitoring.observer import Observer
 from tests.cluster.tiny import tiny_config
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.doctor import Finding
-from cluster.launch_file import examine_launch_file
+from cluster.doctor.launch_file import examine_launch_file
+from cluster.doctor.machine import Finding
 from tests.cluster.commands import run_here
 
 ROOT = Path(__file__).resolve().parents[2]

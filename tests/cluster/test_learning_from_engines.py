@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from cluster.bench_rollout import rollout_config
-from cluster.first_weights import keep_first_weights
-from cluster.imitate import GAME
-from cluster.local import LocalEngine
-from cluster.run_folder import RunFolder
+from cluster.bench.rollout import rollout_config
+from cluster.external.imitate import GAME
+from cluster.run.first_weights import keep_first_weights
+from cluster.run.run_folder import RunFolder
+from cluster.training.local_engine import LocalEngine
 from configs.imitation import ImitationFitSettings
 from configs.schema import NetworkConfig, StepConfig
 from engines.decision_records import rows_of

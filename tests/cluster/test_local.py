@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from cluster.local import LocalEngine
-from cluster.observer import Observer
-from cluster.run_folder import RunFolder
+from cluster.monitoring.observer import Observer
+from cluster.run.run_folder import RunFolder
+from cluster.training.local_engine import LocalEngine
 from core.errors import DataError
 from tests.cluster.tiny import (
     checkpoints,

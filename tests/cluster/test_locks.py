@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster import lock_sections, locks
-from cluster.bench_locks import LockBench, bench_locks
-from cluster.lock_sections import Line, Order, What, go_through, judge, read_log
-from cluster.locks import CONTROL_FILE, TABLES, open_locks, show_locks
+from cluster.autopilot import locks
+from cluster.autopilot.locks import CONTROL_FILE, TABLES, open_locks, show_locks
+from cluster.bench import lock_sections
+from cluster.bench.lock_sections import Line, Order, What, go_through, judge, read_log
+from cluster.bench.locks import LockBench, bench_locks
 from control.database import Database
 from control.fencing import Fence
 from control.file_locks import FileLocks

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster import machine_file
-from cluster.machine_file import (
+from cluster.run import machine_file
+from cluster.run.machine_file import (
     CPU_BATCH_ROWS,
     GPU_BATCH_ROWS,
     KEPT_TUNINGS,
@@ -16,7 +16,7 @@ from cluster.machine_file import (
     read_tunings,
     write_tuning,
 )
-from cluster.program import Machine
+from cluster.run.program import Machine
 from configs.schema import NetworkConfig, RunConfig
 from core.errors import DataError
 
@@ -164,7 +164,7 @@ def test_unmeasured_batches_are_larger_on_a_gpu(file: Path, monkeypatch: pytest.
 def test_a_gpu_is_known_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "0000:01:00.0").mkdir()
     (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t\t Abacus G\nIRQ: 17\n")
-    monkeypatch.setattr("cluster.program.NVIDIA", str(tmp_path))
+    monkeypatch.setattr("cluster.run.program.NVIDIA", str(tmp_path))
     monkeypatch.setattr(Machine, "here", staticmethod(lambda: Machine(cpus=2, gpus=1)))
 
     assert machine_file.device_name() == "Abacus G"

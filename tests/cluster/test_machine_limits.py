@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machine_limits import Limits, limits_here
-from cluster.program import BESIDE_BYTES, FOR_PROCESSES, Machine
+from cluster.run.machine_limits import Limits, limits_here
+from cluster.run.program import BESIDE_BYTES, FOR_PROCESSES, Machine
 
 UNLIMITED_OF_VERSION_1 = str((1 << 63) - 4096)
 
@@ -73,8 +73,8 @@ def test_a_system_without_control_groups_has_no_limits(tmp_path: Path) -> None:
 
 
 def machine_under(limits: Limits, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    monkeypatch.setattr("cluster.program.limits_here", lambda: limits)
-    monkeypatch.setattr("cluster.program.os.sched_getaffinity", lambda pid: set(range(64)))
+    monkeypatch.setattr("cluster.run.program.limits_here", lambda: limits)
+    monkeypatch.setattr("cluster.run.program.os.sched_getaffinity", lambda pid: set(range(64)))
     return Machine.here()
 
 

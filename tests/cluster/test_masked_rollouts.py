@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from cluster.bench_rollout import rollout_config
-from cluster.local import LocalEngine
+from cluster.bench.rollout import rollout_config
+from cluster.training.local_engine import LocalEngine
 from tests.cluster.tiny import tiny_run
 
 SMALL = (

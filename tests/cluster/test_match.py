@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.main import app
-from cluster.match import Contender, agree_on_game, find_contender, play_match
-from cluster.run_folder import open_run, run_folder
+from cluster.matches.match import Contender, agree_on_game, find_contender, play_match
+from cluster.run.run_folder import open_run, run_folder
 from core.errors import TamenError, UsageError
 from inference_server.weights_store import WeightsStore
 from tests.cluster.tiny import tiny_config

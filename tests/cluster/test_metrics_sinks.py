@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.metrics_sinks import RunLog, read_run_log
+from cluster.monitoring.sinks import RunLog, read_run_log
 from core.errors import DataError
 from tests.core.faults import files_no_larger_than
 
 EXPORTING = """
 import sys, time, ray
-from cluster.metrics_sinks import RayMetrics
+from cluster.monitoring.sinks import RayMetrics
 
 ray.init(num_cpus=1, include_dashboard=False, _metrics_export_port=int(sys.argv[1]), logging_level="ERROR")
 metrics = RayMetrics({"role": "replay"})

@@ -11,11 +11,11 @@ from typing import Any
 import fsspec
 import pytest
 
-from cluster.mirror import Mirror
-from cluster.mirror_manifests import manifest_numbers
-from cluster.mirror_place import Place
-from cluster.mirror_plan import GROWING_PIECE_BYTES, MANIFESTS_KEPT
-from cluster.run_folder import RunFolder
+from cluster.mirror.manifests import manifest_numbers
+from cluster.mirror.place import Place
+from cluster.mirror.plan import GROWING_PIECE_BYTES, MANIFESTS_KEPT
+from cluster.mirror.thread import Mirror
+from cluster.run.run_folder import RunFolder
 from configs.schema import MirrorConfig
 from core.errors import ClusterError, UsageError
 from core.files import write_atomic
@@ -40,8 +40,8 @@ from tests.replay.experience import open_buffer
 @pytest.fixture(autouse=True)
 def faults(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every place be one that may fail, and nobody wait long for another attempt."""
-    monkeypatch.setattr("cluster.mirror.Place", FaultyPlace)
-    monkeypatch.setattr("cluster.mirror_place.FIRST_DELAY_SECONDS", 0.001)
+    monkeypatch.setattr("cluster.mirror.thread.Place", FaultyPlace)
+    monkeypatch.setattr("cluster.mirror.place.FIRST_DELAY_SECONDS", 0.001)
     monkeypatch.setattr(FaultyPlace, "fault", staticmethod(lambda operation, name: None))
 
 
@@ -142,7 +142,7 @@ def test_a_window_that_turns_over_amid_a_look_is_looked_at_again(
             deliver(replay, number)
         return entries
 
-    monkeypatch.setattr("cluster.mirror_snapshot.os.scandir", meanwhile)
+    monkeypatch.setattr("cluster.mirror.snapshot.os.scandir", meanwhile)
     mirror = mirror_of(run, tmp_path / "mirror")
     mirror.save()
     there = restored(tmp_path / "mirror", tmp_path / "there")
@@ -240,7 +240,7 @@ def test_what_is_not_deleted_is_told_once(
     config = MirrorConfig(url=str(tmp_path / "mirror"))
     mirror = Mirror(config, run, report=told.append)
     mirror.claim()
-    monkeypatch.setattr("cluster.mirror.LISTING_SECONDS", 0.0)
+    monkeypatch.setattr("cluster.mirror.thread.LISTING_SECONDS", 0.0)
     delete = Place.delete
 
     def stay(self: Place, name: str) -> None:
@@ -285,8 +285,8 @@ def test_a_place_that_fails_for_a_while_is_told_once_and_caught_up_with(
         raise ConnectionError("503 slow down")
 
     monkeypatch.setattr(FaultyPlace, "fault", staticmethod(fail))
-    monkeypatch.setattr("cluster.mirror.MOST_DELAY_SECONDS", 0.05)
-    monkeypatch.setattr("cluster.mirror.BEHIND_SECONDS", 0.2)
+    monkeypatch.setattr("cluster.mirror.thread.MOST_DELAY_SECONDS", 0.05)
+    monkeypatch.setattr("cluster.mirror.thread.BEHIND_SECONDS", 0.2)
     mirror.start()
     until(lambda: mirror.stats()["failures"] >= 3)
     until(lambda: mirror.stats()["lag_seconds"] > 1.2)

@@ -9,7 +9,7 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from cluster.mirror_place import Crew, Place
+from cluster.mirror.place import Crew, Place
 from tests.cluster.mirroring import until
 
 
@@ -58,7 +58,7 @@ def test_keys_that_were_renewed_are_read_once_the_old_ones_are_refused(
 
 
 def test_an_operation_has_the_longer_the_more_bytes_it_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cluster.mirror_place.SLOWEST_BYTES_A_SECOND", 1000)
+    monkeypatch.setattr("cluster.mirror.place.SLOWEST_BYTES_A_SECOND", 1000)
     crew = Crew(2, timeout_seconds=0.05, attempts=1)
 
     def move(seconds: float) -> float:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.mirror_plan import (
+from cluster.mirror.plan import (
     GROWING_PIECE_BYTES,
     MANIFESTS_KEPT,
     PIECE_BYTES,

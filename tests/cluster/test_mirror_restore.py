@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from cluster.mirror import Mirror, TakenOverError
-from cluster.mirror_manifests import file_of, object_of, read_manifest
-from cluster.mirror_place import Place
-from cluster.mirror_plan import Manifest, Piece
-from cluster.mirror_record import Record
-from cluster.mirror_restore import Restoring
-from cluster.run_folder import RunFolder
+from cluster.mirror.manifests import file_of, object_of, read_manifest
+from cluster.mirror.place import Place
+from cluster.mirror.plan import Manifest, Piece
+from cluster.mirror.record import Record
+from cluster.mirror.restore import Restoring
+from cluster.mirror.thread import Mirror, TakenOverError
+from cluster.run.run_folder import RunFolder
 from configs.schema import MirrorConfig
 from core.errors import ClusterError, DataError, UsageError
 from tests.cluster.mirroring import a_run, checkpoint, deliver, files_below, mirror_of, restored
@@ -150,7 +150,7 @@ def test_a_run_that_is_here_and_as_new_goes_on_without_being_brought(
 ) -> None:
     folder = tmp_path / "test" if machine == "first" else restored(url, tmp_path / "there").root
     before, said = files_below(folder), []
-    monkeypatch.setattr("cluster.mirror_restore.Restoring._gather", None)
+    monkeypatch.setattr("cluster.mirror.restore.Restoring._gather", None)
     restored(url, folder, said)
     assert files_below(folder) == before
     assert said == [f"{folder.name} is here already, as new as what is mirrored to {url}"]
@@ -232,7 +232,7 @@ def test_where_no_run_is_mirrored_that_is_told(tmp_path: Path, what: str) -> Non
 def test_two_do_not_restore_one_run_at_once(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.mirror_restore.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("cluster.mirror.restore.LOCK_SECONDS", 0.05)
     read, refused = Place.read, []
 
     def meanwhile(self: Place, name: str, most: int) -> Any:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.mirror import Mirror
-from cluster.mirror_manifests import manifest_numbers, read_manifest
-from cluster.mirror_place import Place
-from cluster.run_folder import RunFolder
+from cluster.mirror.manifests import manifest_numbers, read_manifest
+from cluster.mirror.place import Place
+from cluster.mirror.thread import Mirror
+from cluster.run.run_folder import RunFolder
 from core.errors import ClusterError
 from tests.cluster.commands import Program, assert_three_lines, run_here
 from tests.cluster.fake_engine import FakeEngine
@@ -107,7 +107,7 @@ def test_other_trainings_are_not_restored(capsys: pytest.CaptureFixture[str]) ->
 def engine(monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     """What carries runs in this process, however they are begun."""
     engine = FakeEngine()
-    monkeypatch.setattr("cluster.train.make_engine", lambda *args, **settings: engine)
+    monkeypatch.setattr("cluster.training.train.make_engine", lambda *args, **settings: engine)
     return engine
 
 
@@ -128,7 +128,7 @@ def test_an_engine_that_cannot_start_leaves_the_mirror_to_who_has_it(
     engine.failing_start = ClusterError("Ray cannot be joined", why="nobody answers", fix="start it")
     said = run_here(capsys, *again)
     assert_three_lines(said, code=1, mentions=["Ray cannot be joined"])
-    monkeypatch.setattr("cluster.mirror_restore.Restoring._gather", None)  # it is not brought a second time
+    monkeypatch.setattr("cluster.mirror.restore.Restoring._gather", None)  # it is not brought a second time
     said = run_here(capsys, *again, "--dry-run")
     assert (said.code, "resumes in" in said.out) == (0, True)
     mirror.save()  # it is not taken from the run that lives
@@ -143,7 +143,7 @@ def test_a_restored_run_goes_on_by_the_same_command(
 ) -> None:
     lost_run(tmp_path)
     again = command(tmp_path, "second", "--resume", tmp_path / "mirror", "stop.games=20")
-    monkeypatch.setattr("cluster.train._publish_card", lambda *args: None)
+    monkeypatch.setattr("cluster.training.train._publish_card", lambda *args: None)
     for words in ("restored", "is here already"):
         said = run_here(capsys, *again)
         assert (said.code, words in said.out, "the same command goes on" in said.out) == (0, True, True), said
@@ -169,7 +169,7 @@ def test_of_two_runs_the_one_whose_mirror_was_taken_saves_and_ends(
     engine.meanwhile = lambda number: None
     said = run_here(capsys, *begin)
     assert_three_lines(said, code=2, mentions=["with files of its own", "mirror.take=true"])
-    monkeypatch.setattr("cluster.train._publish_card", lambda *args: None)
+    monkeypatch.setattr("cluster.training.train._publish_card", lambda *args: None)
     said = run_here(capsys, *begin, "mirror.take=true", "stop.games=20")
     assert said.code == 0, said
 

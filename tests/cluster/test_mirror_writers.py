@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.mirror import Mirror, TakenOverError
-from cluster.mirror_manifests import manifest_numbers, newest_manifests
-from cluster.mirror_place import Place
+from cluster.mirror.manifests import manifest_numbers, newest_manifests
+from cluster.mirror.place import Place
+from cluster.mirror.thread import Mirror, TakenOverError
 from configs.schema import MirrorConfig
 from core.errors import ClusterError, UsageError
 from tests.cluster.mirroring import a_run, deliver, mirror_of, restored, until
@@ -77,7 +77,7 @@ def test_an_acknowledgement_that_was_lost_is_no_other_writer(
         mirror.save()  # its second attempt finds the file, which is its own
     with monkeypatch.context() as patch:
         patch.setattr(Place, "create", lose)
-        patch.setattr("cluster.mirror_place.FINAL", (TimeoutError,))
+        patch.setattr("cluster.mirror.place.FINAL", (TimeoutError,))
         with pytest.raises(TimeoutError):
             mirror.save()
     mirror.save()

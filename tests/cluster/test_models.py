@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.models import find_model
-from cluster.run_folder import RunFolder, open_run, run_folder
+from cluster.run.models import find_model
+from cluster.run.run_folder import RunFolder, open_run, run_folder
 from core.errors import DataError, UsageError
 from inference_server.weights_store import WeightsStore
 from tests.cluster.tiny import tiny_config

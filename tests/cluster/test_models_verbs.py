@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.models_verbs import models
+from cluster.verbs.models import models
 from control.keys import Key
 from control.lineage import hash_source
 from control.model_cards import Elo, Match
@@ -17,7 +17,7 @@ from control.sequential import PairCounts
 from tests.cluster.commands import Said, assert_three_lines
 
 KEY, CONDITIONS = Key("hex5"), "simulations=16 opening_plies=2"
-PROGRAM = "from cluster.models_verbs import models; import sys; models(prog_name='tamen models'{})"
+PROGRAM = "from cluster.verbs.models import models; import sys; models(prog_name='tamen models'{})"
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> Said:

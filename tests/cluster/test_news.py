@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cluster.news import News
+from cluster.on_ray.news import News
 from inference_server.broadcast import Announcement
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster.observer import EVENTS_KEPT, WINDOW_SECONDS, Observer, newest_evaluations
-from cluster.snapshot import FaultsPart, Score, Snapshot
+from cluster.monitoring.observer import EVENTS_KEPT, WINDOW_SECONDS, Observer, newest_evaluations
+from cluster.monitoring.snapshot import FaultsPart, Score, Snapshot
 from tests.cluster.tiny import tiny_config
 
 Stats = dict[str, dict[str, Any]]

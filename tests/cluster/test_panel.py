@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from cluster.panel import RunDisplay, plain_line
-from cluster.panel_boxes import RunPanel
-from cluster.snapshot import (
+from cluster.monitoring.panel import RunDisplay, plain_line
+from cluster.monitoring.panel_boxes import RunPanel
+from cluster.monitoring.snapshot import (
     ActorsPart,
     Event,
     FaultsPart,

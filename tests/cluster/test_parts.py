@@ -4,8 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from actors.worker import TimeSpent
-from cluster.parts import Player, first_requests
-from cluster.workloads import Cast
+from cluster.run.parts import Player, first_requests
+from cluster.run.workloads import Cast
 from core.messages import ArraySpec
 from games.catalog import make_game
 from tests.cluster.tiny import tiny_config

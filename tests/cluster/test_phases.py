@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.bench_phases import parse_widths, phase_settings, phases_of
-from cluster.bench_rig import bench_config, untrained_weights, with_model
-from cluster.phase import InPieces, Pieces
-from cluster.random_positions import play_at_random
+from cluster.bench.phase import InPieces, Pieces
+from cluster.bench.phases import parse_widths, phase_settings, phases_of
+from cluster.bench.random_positions import play_at_random
+from cluster.bench.rig import bench_config, untrained_weights, with_model
 from core.errors import UsageError
 from core.messages import Reply, Request
 from games.catalog import make_game

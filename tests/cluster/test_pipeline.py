@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.pipeline_kills import kill_and_compare
-from cluster.run_folder import RunFolder, lock_run
+from cluster.run.run_folder import RunFolder, lock_run
 from configs.pipeline import PIPELINES
 from tests.cluster.commands import Program, Said, assert_three_lines, run_here
 

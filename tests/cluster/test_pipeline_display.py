@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from cluster.pipeline_display import StepDisplay
+from cluster.cli.progress import StepDisplay
 
 
 class Clock:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.models import find_model
-from cluster.run_folder import RunFolder
+from cluster.run.models import find_model
+from cluster.run.run_folder import RunFolder
 from tests.cluster.commands import Said, assert_three_lines, run_here
 from tests.pipeline.s3 import bucket, s3_server  # noqa: F401 - fixtures
 

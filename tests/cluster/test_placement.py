@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.placement import (
+from cluster.run.placement import (
     ACTOR_BYTES,
     SERVER_BYTES,
     Node,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from cluster.capacity import Service
-from cluster.plan_capacity import ACTORS, plan_capacity, show_capacity
+from cluster.plan.capacity import ACTORS, plan_capacity, show_capacity
+from cluster.plan.server_simulation import Service
 
 SERVICE = Service(fixed_seconds=0.001, row_seconds=0.0001, max_batch_rows=1024)
 

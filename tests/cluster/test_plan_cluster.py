@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cluster.cluster_costs import MEASURED_BEFORE, Figure, read_costs
-from cluster.fleet import Spot
 from cluster.main import app
-from cluster.plan_cluster import costs_of, layout_of, parse_machines, plan_cluster, show_cluster
-from cluster.plan_games import Prices, parse_fleets, plan_games
+from cluster.plan.cluster import costs_of, layout_of, parse_machines, plan_cluster, show_cluster
+from cluster.plan.costs import MEASURED_BEFORE, Figure, read_costs
+from cluster.plan.fleet import Spot
+from cluster.plan.games import Prices, parse_fleets, plan_games
 from configs.loading import load
 from core.errors import DataError, UsageError
 from engines.timings import example_durations

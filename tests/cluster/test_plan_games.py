@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import plan_games as planner
-from cluster.fleet import MOST_DAEMONS, Machine, Spot
-from cluster.plan_games import Prices, parse_fleets, parse_games, plan_games, show_games
+from cluster.plan import games as planner
+from cluster.plan.fleet import MOST_DAEMONS, Machine, Spot
+from cluster.plan.games import Prices, parse_fleets, parse_games, plan_games, show_games
 from core.errors import UsageError
 from engines.book import GameBook, Plan
 from engines.tickets import Played

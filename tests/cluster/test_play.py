@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from actors.players import RESIGNED, make_player, parse_player
-from cluster.play import play_game
+from cluster.matches.play import play_game
 from configs.schema import SearchConfig
 from core.messages import Steps
 from games.catalog import make_game

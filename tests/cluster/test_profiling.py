@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.profiling import check_profile, costliest, profile_of, profiled, profiles_since
+from cluster.external.profiling import check_profile, costliest, profile_of, profiled, profiles_since
 from core.errors import UsageError
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.program import Machine, check_kinds_at_home, plan, plan_serving
+from cluster.run.program import Machine, check_kinds_at_home, plan, plan_serving
 from core.errors import UsageError
 from tests.cluster.tiny import tiny_config
 
@@ -94,7 +94,7 @@ def test_the_gpus_of_a_machine_are_those_that_cuda_may_see(
 ) -> None:
     for number in range(3):
         (tmp_path / f"0000:0{number}:00.0").mkdir()
-    monkeypatch.setattr("cluster.program.NVIDIA", str(tmp_path))
+    monkeypatch.setattr("cluster.run.program.NVIDIA", str(tmp_path))
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:

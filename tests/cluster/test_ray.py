@@ -13,17 +13,17 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from cluster.match import play_match
-from cluster.program import Machine, Program, Role
-from cluster.ray_actors import ACTORS
-from cluster.ray_client import RayClient, in_one_place
-from cluster.ray_engine import RayEngine
-from cluster.ray_program import Part, RayProgram, dressed
-from cluster.run_folder import RunFolder
-from cluster.selfplay import play_games
-from cluster.spares import Spares
-from cluster.stopping import stop_request
-from cluster.supervision import Attendance
+from cluster.cli.stopping import stop_request
+from cluster.matches.match import play_match
+from cluster.on_ray.actors import ACTORS
+from cluster.on_ray.client import RayClient, in_one_place
+from cluster.on_ray.program import Part, RayProgram, dressed
+from cluster.on_ray.spares import Spares
+from cluster.on_ray.supervision import Attendance
+from cluster.run.program import Machine, Program, Role
+from cluster.run.run_folder import RunFolder
+from cluster.training.ray_engine import RayEngine
+from cluster.training.selfplay import play_games
 from core.errors import ClusterError, EvaluationError
 from core.messages import Request
 from tests.cluster.circle import PATIENCE_SECONDS, Circle
@@ -144,7 +144,7 @@ def test_a_spare_plays_in_the_place_of_an_actor_that_was_killed(
     circle: Circle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spares = Spares(1, circle.program._spare, report=circle.said.append)
-    monkeypatch.setattr("cluster.spares.QUIET_SECONDS", 0.0)
+    monkeypatch.setattr("cluster.on_ray.spares.QUIET_SECONDS", 0.0)
     monkeypatch.setattr(circle.program, "_spares", spares)
     circle.until(lambda: circle.program.spares_ready() == 1, "a spare")
     actors, restarts = {each[0] for each in games_on_disk(circle.folder)}, circle.stats["actor"]["restarts"]
@@ -217,7 +217,7 @@ def test_a_stopped_run_has_saved_and_goes_on_even_if_its_newest_checkpoint_is_da
 def test_games_of_a_finished_run_are_played_into_a_folder_of_their_own(
     circle: Circle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.ray_engine.Machine.here", lambda: Machine(cpus=2, gpus=0))
+    monkeypatch.setattr("cluster.training.ray_engine.Machine.here", lambda: Machine(cpus=2, gpus=0))
     circle.program.stop()
     before = games_on_disk(circle.folder)
     play_games(
@@ -298,9 +298,9 @@ def test_a_part_that_dies_whenever_it_is_made_ends_the_run(
         def stats(self) -> None: ...
 
     monkeypatch.setitem(ACTORS, "store", Dying)
-    monkeypatch.setattr("cluster.ray_program.SILENT_SECONDS", 2.0)
+    monkeypatch.setattr("cluster.on_ray.program.SILENT_SECONDS", 2.0)
     monkeypatch.setattr(
-        "cluster.ray_program.Part",
+        "cluster.on_ray.program.Part",
         lambda *what: Part(*what, attendance=Attendance(patience_seconds=3.0)),
     )
     error = until_it_fails(a_program(tmp_path / "run", "store"))
@@ -327,7 +327,7 @@ def test_a_start_that_is_interrupted_waits_for_nobody(
         def stats(self) -> None: ...
 
     monkeypatch.setitem(ACTORS, "learner", Slow)
-    monkeypatch.setattr("cluster.ray_engine.Machine.here", lambda: Machine(cpus=2, gpus=0))
+    monkeypatch.setattr("cluster.training.ray_engine.Machine.here", lambda: Machine(cpus=2, gpus=0))
     said: list[str] = []
     engine = RayEngine(CONFIG, tiny_run(tmp_path / "run", CONFIG), address=None, report=said.append)
     interrupt = threading.Timer(1.0, signal.raise_signal, [signal.SIGINT])

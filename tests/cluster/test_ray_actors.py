@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cluster.checkout import code_here
-from cluster.ray_actors import ACTORS, Assignment, InferenceActor, ReplayActor, SelfPlayActor
+from cluster.on_ray.actors import ACTORS, Assignment, InferenceActor, ReplayActor, SelfPlayActor
+from cluster.on_ray.checkout import code_here
 from core.errors import ClusterError, TamenError
 from core.metrics import NoMetrics
 from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference
@@ -31,10 +31,10 @@ def test_a_server_meets_batches_of_every_size_it_has_time_for_before_its_first_c
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, met: list[int]
 ) -> None:
     store = FakeStore(some_weights(game="tic_tac_toe").to_bytes())
-    monkeypatch.setattr("cluster.ray_actors.WARM_UP_SECONDS", seconds)
-    monkeypatch.setattr("cluster.ray_client.ray", FakeRay())
-    monkeypatch.setattr("cluster.ray_actors.ray.get_actor", lambda name: store)
-    monkeypatch.setattr("cluster.ray_actors.RayMetrics", lambda tags: NoMetrics())
+    monkeypatch.setattr("cluster.on_ray.actors.WARM_UP_SECONDS", seconds)
+    monkeypatch.setattr("cluster.on_ray.client.ray", FakeRay())
+    monkeypatch.setattr("cluster.on_ray.actors.ray.get_actor", lambda name: store)
+    monkeypatch.setattr("cluster.on_ray.actors.RayMetrics", lambda tags: NoMetrics())
     config = tiny_config(inference__max_batch_rows=32, inference__cache_positions=0)
     given = Assignment(config, tiny_run(tmp_path / "run", config), 0, {"store": ["store"]}, True)
     actor = InferenceActor(given)
@@ -49,9 +49,9 @@ def test_a_server_meets_batches_of_every_size_it_has_time_for_before_its_first_c
 def test_a_server_whose_serving_thread_has_died_does_not_answer_for_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.ray_client.ray", FakeRay())
-    monkeypatch.setattr("cluster.ray_actors.ray.get_actor", lambda name: FakeStore())
-    monkeypatch.setattr("cluster.ray_actors.RayMetrics", lambda tags: NoMetrics())
+    monkeypatch.setattr("cluster.on_ray.client.ray", FakeRay())
+    monkeypatch.setattr("cluster.on_ray.actors.ray.get_actor", lambda name: FakeStore())
+    monkeypatch.setattr("cluster.on_ray.actors.RayMetrics", lambda tags: NoMetrics())
     config = tiny_config()
     given = Assignment(config, tiny_run(tmp_path / "run", config), 0, {"store": ["store"]}, True)
     actor = InferenceActor(given)
@@ -67,11 +67,11 @@ def serving(
 ) -> InferenceActor:
     """Return an inference actor whose models are those of `host`."""
     ray = FakeRay()
-    monkeypatch.setattr("cluster.ray_client.ray", ray)
-    monkeypatch.setattr("cluster.ray_actors.ray.get_actor", lambda name: FakeStore())
-    monkeypatch.setattr("cluster.ray_actors.ray.get_runtime_context", ray.get_runtime_context)
-    monkeypatch.setattr("cluster.ray_actors.RayMetrics", lambda tags: NoMetrics())
-    monkeypatch.setattr("cluster.ray_actors.parts.make_host", lambda config, fetch: host)
+    monkeypatch.setattr("cluster.on_ray.client.ray", ray)
+    monkeypatch.setattr("cluster.on_ray.actors.ray.get_actor", lambda name: FakeStore())
+    monkeypatch.setattr("cluster.on_ray.actors.ray.get_runtime_context", ray.get_runtime_context)
+    monkeypatch.setattr("cluster.on_ray.actors.RayMetrics", lambda tags: NoMetrics())
+    monkeypatch.setattr("cluster.on_ray.actors.parts.make_host", lambda config, fetch: host)
     config = tiny_config(**settings)
     return InferenceActor(Assignment(config, tiny_run(folder, config), 0, {"store": ["store"]}, True))
 
@@ -132,13 +132,15 @@ def test_an_actor_counts_its_streams_from_where_those_of_the_actor_before_it_end
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begins: list[int] = []
-    monkeypatch.setattr("cluster.ray_client.ray", FakeRay())
+    monkeypatch.setattr("cluster.on_ray.client.ray", FakeRay())
     monkeypatch.setattr(
-        "cluster.ray_actors.ray.get_actor", lambda name: SimpleNamespace(open_epoch=FakeMethod(0))
+        "cluster.on_ray.actors.ray.get_actor", lambda name: SimpleNamespace(open_epoch=FakeMethod(0))
     )
-    monkeypatch.setattr("cluster.ray_actors.RayClient", lambda servers, first_home: begins.append(first_home))
-    monkeypatch.setattr("cluster.ray_actors.RayMetrics", lambda tags: NoMetrics())
-    monkeypatch.setattr("cluster.ray_actors.parts.make_player", lambda config, **given: None)
+    monkeypatch.setattr(
+        "cluster.on_ray.actors.RayClient", lambda servers, first_home: begins.append(first_home)
+    )
+    monkeypatch.setattr("cluster.on_ray.actors.RayMetrics", lambda tags: NoMetrics())
+    monkeypatch.setattr("cluster.on_ray.actors.parts.make_player", lambda config, **given: None)
     config = tiny_config(actors__groups_per_actor=3)
     folder = tiny_run(tmp_path / "run", config)
     for index in range(3):
@@ -151,7 +153,7 @@ def test_where_nobody_learns_no_chunk_is_kept_for_a_learner(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put: list[bytes] = []
-    monkeypatch.setattr("cluster.ray_client.ray.put", put.append)
+    monkeypatch.setattr("cluster.on_ray.client.ray.put", put.append)
     config = tiny_config()
     folder = tiny_run(tmp_path / "test", config)
     replays: list[ReplayActor] = []
@@ -169,7 +171,7 @@ def test_where_nobody_learns_no_chunk_is_kept_for_a_learner(
 def test_on_rays_pages_each_actor_tells_its_part_its_run_and_its_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.ray_actors.socket.gethostname", lambda: "worker-3")
+    monkeypatch.setattr("cluster.on_ray.actors.socket.gethostname", lambda: "worker-3")
     config = tiny_config()
     given = Assignment(config, tiny_run(tmp_path / "hex", config), 0, {}, False, called="replay")
 
@@ -206,7 +208,7 @@ def test_who_waits_does_not_look_again_until_a_batch_is_taken(
     actor = serving(
         ScriptedHost(before_evaluation=gate), tmp_path / "run", monkeypatch, inference__max_queued_rows=8
     )
-    monkeypatch.setattr("cluster.ray_actors.ROOM_SECONDS", 60.0)
+    monkeypatch.setattr("cluster.on_ray.actors.ROOM_SECONDS", 60.0)
     full = type(actor._server).full.fget
     assert full is not None
 
@@ -258,10 +260,10 @@ def playing(replay: Replay, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tu
     """Return an actor, and a list of the lives that it begins; it plays until it has looked once whether to stop."""
     lives: list[int] = []
     ray = FakeRay()
-    monkeypatch.setattr("cluster.ray_client.ray", ray)
-    monkeypatch.setattr("cluster.ray_actors.LIFE_SECONDS", 0.001)
-    monkeypatch.setattr("cluster.ray_actors.ray.get_actor", lambda name: replay)
-    monkeypatch.setattr("cluster.ray_actors.RayMetrics", lambda tags: NoMetrics())
+    monkeypatch.setattr("cluster.on_ray.client.ray", ray)
+    monkeypatch.setattr("cluster.on_ray.actors.LIFE_SECONDS", 0.001)
+    monkeypatch.setattr("cluster.on_ray.actors.ray.get_actor", lambda name: replay)
+    monkeypatch.setattr("cluster.on_ray.actors.RayMetrics", lambda tags: NoMetrics())
 
     def make_player(config: Any, *, epoch: int, **given: Any) -> Any:
         lives.append(epoch)
@@ -271,7 +273,7 @@ def playing(replay: Replay, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tu
             stats=lambda: {"moves": 3, "games_at_stake": 2},
         )
 
-    monkeypatch.setattr("cluster.ray_actors.parts.make_player", make_player)
+    monkeypatch.setattr("cluster.on_ray.actors.parts.make_player", make_player)
     config = tiny_config()
     given = Assignment(config, tiny_run(folder, config), 0, {"replay": ["replay"]}, True)
     return SelfPlayActor(given), lives

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ray.exceptions import ActorUnavailableError, ObjectStoreFullError, OutOfDiskError
 
-from cluster.ray_client import (
+from cluster.on_ray.client import (
     PATIENCE_SECONDS,
     RETRY_SECONDS,
     NamedServer,
@@ -17,7 +17,7 @@ from cluster.ray_client import (
     in_one_place,
     located,
 )
-from cluster.routing import FIRST_PROBATION_SECONDS, LONGEST_PROBATION_SECONDS, Located
+from cluster.on_ray.routing import FIRST_PROBATION_SECONDS, LONGEST_PROBATION_SECONDS, Located
 from core.errors import DataError, EvaluationError, TamenError
 from core.messages import Request
 from tests.cluster.fake_ray import FakeMethod, FakeRay, NoRoom, remote_error
@@ -43,7 +43,7 @@ DEAD = ActorUnavailableError("it is being restarted", None)
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
-    monkeypatch.setattr("cluster.ray_client.ray", fake)
+    monkeypatch.setattr("cluster.on_ray.client.ray", fake)
     return fake
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ray.exceptions import GetTimeoutError, ObjectStoreFullError, OutOfDiskError, OwnerDiedError
 
-from cluster.ray_client import (
+from cluster.on_ray.client import (
     LONGEST_RETRY_SECONDS,
     RETRY_SECONDS,
     RayDelivery,
@@ -26,7 +26,7 @@ ACKNOWLEDGED = Ack(accepted=1, duplicates=0, rows=8, pause_seconds=0.0, total_ro
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
-    monkeypatch.setattr("cluster.ray_client.ray", fake)
+    monkeypatch.setattr("cluster.on_ray.client.ray", fake)
     return fake
 
 
@@ -160,7 +160,7 @@ def test_an_object_store_without_room_is_told_in_three_lines(monkeypatch: pytest
     def full(data: bytes) -> Any:
         raise ObjectStoreFullError("no room for 7 bytes\nand much more")
 
-    monkeypatch.setattr("cluster.ray_client.ray.put", full)
+    monkeypatch.setattr("cluster.on_ray.client.ray.put", full)
     with pytest.raises(TamenError, match="no room for a chunk") as caught:
         RayObjects().put(b"a chunk")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster.placement import Node
-from cluster.ray_engine import RayEngine
+from cluster.run.placement import Node
+from cluster.training.ray_engine import RayEngine
 from core.errors import UsageError
 from tests.cluster.tiny import tiny_config, tiny_run
 
@@ -40,8 +40,8 @@ def test_the_code_of_a_run_is_what_its_driver_had_when_it_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = SimpleNamespace(digest="as it was")
-    monkeypatch.setattr("cluster.ray_engine.code_here", lambda: code)
+    monkeypatch.setattr("cluster.training.ray_engine.code_here", lambda: code)
     made = engine(tmp_path / "run", [])
-    monkeypatch.setattr("cluster.ray_engine.code_here", lambda: SimpleNamespace(digest="changed"))
+    monkeypatch.setattr("cluster.training.ray_engine.code_here", lambda: SimpleNamespace(digest="changed"))
 
     assert made._planned({"tamen": "head"}).code is code

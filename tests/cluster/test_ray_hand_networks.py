@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.hand_networks import Here, find_networks, served
-from cluster.parts import MODEL, make_store
-from cluster.run_folder import RunFolder
+from cluster.hands.networks import Here, find_networks, served
+from cluster.run.parts import MODEL, make_store
+from cluster.run.run_folder import RunFolder
 from configs.schema import NetworkConfig
 from core.hands import HandValueSpec
 from core.messages import Request, Steps

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.ray_leases import RayLeases
+from cluster.on_ray.leases import RayLeases
 from control import fencing
 from control.database import Database
 from control.fencing import Fence

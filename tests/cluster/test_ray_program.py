@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayTaskError
 
-from cluster.observer import Observer
-from cluster.program import Program
-from cluster.ray_program import Part, RayProgram
-from cluster.run_folder import RunFolder
-from cluster.train import run_engine
+from cluster.monitoring.observer import Observer
+from cluster.on_ray.program import Part, RayProgram
+from cluster.run.program import Program
+from cluster.run.run_folder import RunFolder
+from cluster.training.train import run_engine
 from core.errors import ClusterError, DataError
 from tests.cluster.fake_engine import FakeEngine
 from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference, remote_error
@@ -114,8 +114,8 @@ def test_a_part_that_is_killed_and_never_comes_back_is_given_up() -> None:
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
-    monkeypatch.setattr("cluster.ray_client.ray", fake)
-    monkeypatch.setattr("cluster.ray_program.ray", fake)
+    monkeypatch.setattr("cluster.on_ray.client.ray", fake)
+    monkeypatch.setattr("cluster.on_ray.program.ray", fake)
     return fake
 
 
@@ -267,7 +267,7 @@ def test_code_that_has_changed_is_why_a_part_at_home_cannot_be_made_whatever_it_
 ) -> None:
     watched = Watched(tmp_path)
     monkeypatch.setattr(
-        "cluster.ray_program.changed_since",
+        "cluster.on_ray.program.changed_since",
         lambda code: ClusterError("it was changed", why="test", fix="none"),
     )
     with pytest.raises(ClusterError, match="it was changed"):
@@ -287,7 +287,7 @@ def test_a_driver_that_was_stopped_does_not_judge_by_that_time(
     ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched, now = Watched(tmp_path), [1000.0]
-    monkeypatch.setattr("cluster.ray_program.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("cluster.on_ray.program.time", SimpleNamespace(monotonic=lambda: now[0]))
     watched.part.handle.stats.answer = None
     watched.part.made_at = 1000.0
     watched.part.lose("it was killed", now[0], killed=False)

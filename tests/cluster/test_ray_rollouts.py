@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.bench_rollout import rollout_config
-from cluster.first_weights import keep_first_weights
-from cluster.parts import MODEL, make_store
-from cluster.run_folder import RunFolder
-from cluster.workloads import workload_of
+from cluster.bench.rollout import rollout_config
+from cluster.run.first_weights import keep_first_weights
+from cluster.run.parts import MODEL, make_store
+from cluster.run.run_folder import RunFolder
+from cluster.run.workloads import workload_of
 from networks.build import new_net, to_weights
 from tests.cluster.circle import Circle
 

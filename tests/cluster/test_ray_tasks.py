@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import ray_tasks
-from cluster.ray_tasks import RayTasks
+from cluster.on_ray import tasks as ray_tasks
+from cluster.on_ray.tasks import RayTasks
 from tests.pipeline.executor_contract import WorkersBeside, works
 from tests.pipeline.tasks import slowly
 

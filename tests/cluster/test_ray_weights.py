@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from ray.exceptions import ObjectStoreFullError, OwnerDiedError
 
-from cluster import ray_weights
-from cluster.ray_actors import Assignment
-from cluster.ray_weights import StoreActor, WeightsPublisher, fetch, pull, put, wait_newer
+from cluster.on_ray import weights as ray_weights
+from cluster.on_ray.actors import Assignment
+from cluster.on_ray.weights import StoreActor, WeightsPublisher, fetch, pull, put, wait_newer
 from core.errors import DataError, TamenError
 from inference_server.broadcast import Announcement
 from networks.wire import checksum_of, from_wire
@@ -63,7 +63,7 @@ def test_the_store_passes_on_the_very_handle_that_it_was_given(tmp_path: Path) -
 @pytest.fixture
 def fake_ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     ray = FakeRay()
-    monkeypatch.setattr("cluster.ray_client.ray", ray)
+    monkeypatch.setattr("cluster.on_ray.client.ray", ray)
     return ray
 
 

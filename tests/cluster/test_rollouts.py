@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from cluster.bench_rollout import rollout_config, solved_at
-from cluster.local import LocalEngine
-from cluster.observer import Observer
-from cluster.program import Machine, plan
-from cluster.run_folder import RunFolder
+from cluster.bench.rollout import rollout_config, solved_at
+from cluster.monitoring.observer import Observer
+from cluster.run.program import Machine, plan
+from cluster.run.run_folder import RunFolder
+from cluster.training.local_engine import LocalEngine
 from configs.loading import load
 from configs.schema import RunConfig
 from core.errors import UsageError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.routing import (
+from cluster.on_ray.routing import (
     FIRST_PROBATION_SECONDS,
     LONGEST_PROBATION_SECONDS,
     STREAMS_KEPT,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.run_folder import (
+from cluster.run.run_folder import (
     RunFolder,
     changed_settings,
     check_run,

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machine_table import (
+from cluster.machines.scaling import ScaleWatch, scale_run
+from cluster.monitoring.status import show_status
+from cluster.run.machine_table import (
     OLD_SECONDS,
     WRITE_SECONDS,
     MachineStanding,
@@ -16,9 +18,7 @@ from cluster.machine_table import (
     StandingWriter,
     read_standing,
 )
-from cluster.run_folder import RunFolder, open_run
-from cluster.scaling import ScaleWatch, scale_run
-from cluster.status import show_status
+from cluster.run.run_folder import RunFolder, open_run
 from configs.scale import Scale
 from core.errors import ClusterError, DataError
 from tests.cluster.commands import Said, assert_three_lines, run_here
@@ -137,7 +137,7 @@ def test_what_cannot_be_is_refused_and_not_left_behind(
 def test_a_driver_that_does_not_take_it_is_told_and_nothing_is_left(
     running: RunFolder, capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.scaling.TAKEN_SECONDS", 0.3)
+    monkeypatch.setattr("cluster.machines.scaling.TAKEN_SECONDS", 0.3)
     driver = Driver(running, takes=False)
     said = scaled(capsys, running, "actors_per_machine=3")
     driver.stop()

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cluster.solve_display import SolveDisplay
-from cluster.terminal import console
+from cluster.cli.terminal import console
+from cluster.hands.solve_display import SolveDisplay
 from tests.cluster.commands import Said, assert_three_lines, run_here
 
 RIVER = ("--board", "Td9d6hQc3s", "--stack", 20_000)
@@ -112,7 +112,7 @@ def test_without_json_figures_and_a_picture_fit_80_columns(
 def test_an_aim_that_is_not_reached_ends_with_1_and_tells_what_was(
     capsys: Capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cluster.solve.MOST_ITERATIONS", 30)
+    monkeypatch.setattr("cluster.hands.solve.MOST_ITERATIONS", 30)
     solution = solved(capsys, *RIVER, "--pot-half", 1000, code=1)
     said = solve(capsys, *RIVER, "--pot-half", 1000)
 

@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from cluster.program import Program
-from cluster.ray_actors import Assignment
-from cluster.ray_client import NamedServer
-from cluster.ray_part import AT_HOME, Part
-from cluster.ray_program import RayProgram
-from cluster.run_folder import RunFolder
-from cluster.spares import (
+from cluster.on_ray.actors import Assignment
+from cluster.on_ray.client import NamedServer
+from cluster.on_ray.part import AT_HOME, Part
+from cluster.on_ray.program import RayProgram
+from cluster.on_ray.spares import (
     GIVEN_UP_SECONDS,
     LOOK_SECONDS,
     QUIET_SECONDS,
@@ -22,6 +20,8 @@ from cluster.spares import (
     Spare,
     Spares,
 )
+from cluster.run.program import Program
+from cluster.run.run_folder import RunFolder
 from core.restarts import RestartPolicy
 from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference
 from tests.cluster.test_ray_program import DIED, FakeHandle, not_made
@@ -33,8 +33,8 @@ FAR = "fafafa"
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> FakeRay:
     fake = FakeRay()
-    for module in ("ray_client", "ray_program", "spares"):
-        monkeypatch.setattr(f"cluster.{module}.ray", fake)
+    for module in ("client", "program", "spares"):
+        monkeypatch.setattr(f"cluster.on_ray.{module}.ray", fake)
     return fake
 
 

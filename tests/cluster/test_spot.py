@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from cluster import spot
-from cluster.spot import (
+from cluster.machines import spot
+from cluster.machines.spot import (
     AWS_SECONDS,
     AZURE_SECONDS,
     FIND_AGAIN_SECONDS,

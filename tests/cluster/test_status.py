@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machine_table import MachineStanding, StandingWriter
-from cluster.metrics_sinks import RunLog
-from cluster.run_folder import RunFolder, open_run, run_folder
-from cluster.status import show_status
+from cluster.monitoring.sinks import RunLog
+from cluster.monitoring.status import show_status
+from cluster.run.machine_table import MachineStanding, StandingWriter
+from cluster.run.run_folder import RunFolder, open_run, run_folder
 from configs.scale import Scale
 from core.errors import UsageError
 from tests.cluster.tiny import tiny_config

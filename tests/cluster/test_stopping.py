@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cluster.stopping import request_stop, stop_request
+from cluster.cli.stopping import request_stop, stop_request
 
 
 def test_an_interruption_that_is_swallowed_comes_again() -> None:

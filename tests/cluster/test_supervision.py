@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.supervision import Attendance
+from cluster.on_ray.supervision import Attendance
 from core.restarts import RestartPolicy
 
 

@@ -5,7 +5,17 @@ import io
 import pytest
 from rich.console import Console
 
-from cluster.terminal import console, duration, is_live, percent, real, short, show_error, sparkline, whole
+from cluster.cli.terminal import (
+    console,
+    duration,
+    is_live,
+    percent,
+    real,
+    short,
+    show_error,
+    sparkline,
+    whole,
+)
 from core.errors import UsageError
 
 ERROR = UsageError(

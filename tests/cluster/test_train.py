@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from cluster.metrics_sinks import RunLog, read_run_log
-from cluster.observer import Observer
-from cluster.program import Machine
-from cluster.run_folder import RunFolder
-from cluster.snapshot import GamesPart, LearnerPart, Snapshot
-from cluster.train import LastBoard, fitting_size, reached, resolve_config, run_engine, show_plan
+from cluster.monitoring.observer import Observer
+from cluster.monitoring.sinks import RunLog, read_run_log
+from cluster.monitoring.snapshot import GamesPart, LearnerPart, Snapshot
+from cluster.run.program import Machine
+from cluster.run.run_folder import RunFolder
+from cluster.training.train import LastBoard, fitting_size, reached, resolve_config, run_engine, show_plan
 from configs.schema import RunConfig
 from core.errors import ClusterError, UsageError
 from replay.rate_limiter import RateLimiter
@@ -101,7 +101,7 @@ def test_an_engine_that_fails_is_stopped_and_its_error_reaches_the_person(tmp_pa
 def test_on_a_full_disk_a_run_goes_on_to_its_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("cluster.train.LOG_SECONDS", 0.0)
+    monkeypatch.setattr("cluster.training.train.LOG_SECONDS", 0.0)
     engine, config = FakeEngine(), tiny_config(stop__games=100)
     run = tiny_run(tmp_path / "run", config)
     with files_no_larger_than(0):
@@ -122,7 +122,7 @@ def test_an_engine_is_stopped_though_the_numbers_cannot_be_closed(
             super().close()
             raise OSError("no space left")
 
-    monkeypatch.setattr("cluster.train.RunLog", Failing)
+    monkeypatch.setattr("cluster.training.train.RunLog", Failing)
     engine, config = FakeEngine(), tiny_config(stop__games=10)
     with pytest.raises(OSError, match="no space"):
         drive(engine, config, tiny_run(tmp_path / "run", config))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.why import CONTROL_FILE, explain
+from cluster.autopilot.why import CONTROL_FILE, explain
 from control.curriculum import MatchResult
 from control.database import Database
 from control.journal import TABLES, Journal
@@ -153,7 +153,9 @@ def test_settings_of_another_version_are_an_error(runs: Path, settings: dict[str
 
 
 def test_neither_torch_nor_ray_nor_numba_is_imported() -> None:
-    code = "import sys, cluster.why; print(*(sys.modules.keys() & {'torch', 'ray', 'numba', 'numpy'}))"
+    code = (
+        "import sys, cluster.autopilot.why; print(*(sys.modules.keys() & {'torch', 'ray', 'numba', 'numpy'}))"
+    )
     said = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )

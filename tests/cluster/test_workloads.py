@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cluster.workloads import BoardWorkload, EnvironmentWorkload, workload_of
+from cluster.run.workloads import BoardWorkload, EnvironmentWorkload, workload_of
 from configs.loading import load
 from core.errors import UsageError
 from core.metrics import NoMetrics

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cluster.run_folder import RunFolder, open_run
+from cluster.run.run_folder import RunFolder, open_run
 from configs.loading import load
 from configs.schema import RunConfig
 from inference_server.weights_store import WeightsStore

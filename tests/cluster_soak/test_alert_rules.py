@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster.dashboard import ALERTS_FILE, Watched, write_dashboard
+from cluster.monitoring.dashboard import ALERTS_FILE, Watched, write_dashboard
 
 pytestmark = pytest.mark.soak
 

@@ -26,8 +26,8 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from cluster.dashboard_alerts import ALERTS
-from cluster.dashboard_panels import ROWS, panels
+from cluster.monitoring.dashboard_alerts import ALERTS
+from cluster.monitoring.dashboard_panels import ROWS, panels
 from control.database import CONTROL_FILE, Database
 from control.health import TABLES, HealthMonitor
 from control.keys import parse_key

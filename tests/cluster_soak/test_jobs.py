@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster.metrics_sinks import newest_moment
-from cluster.run_folder import RunFolder
+from cluster.monitoring.sinks import newest_moment
+from cluster.run.run_folder import RunFolder
 from tests.cluster.commands import PATIENCE_SECONDS, end_all
 from tests.cluster.test_driver import assert_every_game_came_once, free_ports, processes_of
 from tests.cluster.tiny import checkpoints, tiny_overrides

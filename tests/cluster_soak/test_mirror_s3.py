@@ -15,11 +15,11 @@ from urllib.request import Request, urlopen
 import fsspec
 import pytest
 
-from cluster.metrics_sinks import newest_moment
-from cluster.mirror import TakenOverError
-from cluster.mirror_manifests import manifest_numbers, object_of
-from cluster.mirror_place import Place
-from cluster.run_folder import RunFolder
+from cluster.mirror.manifests import manifest_numbers, object_of
+from cluster.mirror.place import Place
+from cluster.mirror.thread import TakenOverError
+from cluster.monitoring.sinks import newest_moment
+from cluster.run.run_folder import RunFolder
 from core.errors import ClusterError
 from tests.cluster.commands import Program, assert_all_end
 from tests.cluster.mirroring import (
@@ -105,7 +105,7 @@ def bad_days(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str
         proxy.behind = os.environ["AWS_ENDPOINT_URL"]
         Thread(target=proxy.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_address[1]}")
-        monkeypatch.setattr("cluster.mirror_place.FIRST_DELAY_SECONDS", 0.01)
+        monkeypatch.setattr("cluster.mirror.place.FIRST_DELAY_SECONDS", 0.01)
         fsspec.get_filesystem_class("s3").clear_instance_cache()
         yield f"{bucket}/runs/test", proxy
         proxy.shutdown()

@@ -11,9 +11,9 @@ from urllib.request import urlopen
 
 import pytest
 
-from cluster.dashboard import Watched, write_dashboard
-from cluster.dashboard_alerts import ALERTS
-from cluster.dashboard_panels import ROWS, panel_of, panels
+from cluster.monitoring.dashboard import Watched, write_dashboard
+from cluster.monitoring.dashboard_alerts import ALERTS
+from cluster.monitoring.dashboard_panels import ROWS, panel_of, panels
 from core.metrics import SPECS
 from core.prometheus import PrometheusMetrics
 from tests.cluster.commands import PATIENCE_SECONDS

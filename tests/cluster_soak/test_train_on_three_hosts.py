@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cluster.machine_table import read_standing
-from cluster.metrics_sinks import newest_moment
-from cluster.run_folder import RunFolder
+from cluster.monitoring.sinks import newest_moment
+from cluster.run.machine_table import read_standing
+from cluster.run.run_folder import RunFolder
 from tests.cluster.tiny import games_on_disk, tiny_overrides
 from tests.cluster_soak.hosts import HOME, Host, three_hosts
 from tests.cluster_soak.installed import TAMEN, install, lay_kernels

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.redis_server import RedisServer, serving
+from cluster.bench.redis_server import RedisServer, serving
 
 
 @pytest.fixture(scope="module")

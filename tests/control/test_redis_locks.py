@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from cluster.redis_server import RedisServer
+from cluster.bench.redis_server import RedisServer
 from control import fencing
 from control.database import Database
 from control.fencing import Fence

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.metrics_sinks import RayMetrics
+from cluster.monitoring.sinks import RayMetrics
 from core.errors import UsageError
 from core.metrics import SPECS, Metrics, NoMetrics
 from core.prometheus import PrometheusMetrics

@@ -1,0 +1,1 @@
+"""`tamen bench`: what is measured, and the rigs that measure it."""

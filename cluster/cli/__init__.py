@@ -1,0 +1,1 @@
+"""What commands have in common: the terminal, progress, stopping, addresses."""

@@ -1,0 +1,1 @@
+"""Engines behind sockets: kept alive, played with, and imitated."""

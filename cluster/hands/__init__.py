@@ -1,0 +1,1 @@
+"""Poker: samples of solved hands, networks fitted to them, and solving with these."""

@@ -1,0 +1,1 @@
+"""From counters to what a person sees: metrics, panel, status, dashboards."""

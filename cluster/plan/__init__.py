@@ -1,0 +1,1 @@
+"""`tamen plan`: what a run, a cluster or games of engines would take, by models and simulation."""
