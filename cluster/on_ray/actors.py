@@ -78,6 +78,9 @@ class Assignment:
     def check_code(self) -> None:
         """Refuse to begin in a process that would run other code than the run.
 
+        To be called when `_title` is set: Ray asks for it to tell of the refusal, and where that fails the process dies
+        without a word, and another begins, without end.
+
         Raises:
             ClusterError: when the checkout was changed since the run began.
         """
@@ -111,8 +114,8 @@ class InferenceActor:
     """`inference_server.server.InferenceServer` behind async methods that only enqueue."""
 
     def __init__(self, given: Assignment) -> None:
-        given.check_code()
         self._title = given.title
+        given.check_code()
         (self._store,) = given.handles("store")
         self._config = given.config
         self._metrics = RayMetrics({"role": "inference", "run": given.folder.name})
@@ -212,8 +215,8 @@ class ReplayActor:
     """`replay.buffer.ReplayBuffer` with its chunks in Ray's object store, from where the learner fetches them."""
 
     def __init__(self, given: Assignment) -> None:
-        given.check_code()
         self._title = given.title
+        given.check_code()
         objects = RayObjects() if given.learns else NoObjects()
         self._buffer = parts.make_replay(given.config, given.folder, objects, limited=given.learns)
 
@@ -246,8 +249,8 @@ class LearnerActor:
     """`learner.loop.Learner` over the replay and the store."""
 
     def __init__(self, given: Assignment) -> None:
-        given.check_code()
         self._title = given.title
+        given.check_code()
         self._stopping = threading.Event()
         (replay,), (store,) = given.handles("replay"), given.handles("store")
         source, self._publisher = RayReplaySource(replay), WeightsPublisher(store)
@@ -293,8 +296,8 @@ class ColearnerActor:
     """A `learner.step.Trainer` that works on its part of each batch of the learner's."""
 
     def __init__(self, given: Assignment) -> None:
-        given.check_code()
         self._title = given.title
+        given.check_code()
         self._config = given.config
         self._trainer: Trainer | None = None
 
@@ -323,8 +326,8 @@ class SelfPlayActor:
     """`actors.worker.Worker` with its groups of games."""
 
     def __init__(self, given: Assignment) -> None:
-        given.check_code()
         self._title = given.title
+        given.check_code()
         self._given = given
         self._stopping = threading.Event()
         (self._replay,) = given.handles("replay")
@@ -419,8 +422,8 @@ class EvaluatorActor:
     """`actors.evaluator.Evaluator`: matches against the ladder while the run goes on."""
 
     def __init__(self, given: Assignment) -> None:
-        given.check_code()
         self._title = given.title
+        given.check_code()
         self._stopping = threading.Event()
         (store,) = given.handles("store")
         self._client = RayClient(located(given.servers))

@@ -126,7 +126,7 @@ class RayProgram:
         if "learner" in self.parts:
             self.parts["learner"].run()
         waiting = [part for part in self.parts.values() if part.loops and part.running is None]
-        if waiting:
+        if waiting or "learner" in self.parts:  # those elsewhere want weights too, where nobody plays at home
             self._wait_for_weights(self.parts["store"].handle)
             self._warm_up()
         for part in waiting:
@@ -287,7 +287,8 @@ class RayProgram:
         for part in self.parts.values():
             ray.kill(part.handle)
         self.parts.clear()
-        remove_logs(ray.get_runtime_context().get_node_id(), self._life)
+        if ray.is_initialized():  # not when the cluster could not be joined
+            remove_logs(ray.get_runtime_context().get_node_id(), self._life)
         if self._reserved is not None:
             remove_placement_group(self._reserved)
             self._reserved = None

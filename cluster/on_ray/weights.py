@@ -32,8 +32,8 @@ class StoreActor:
     """`inference_server.broadcast.Broadcast`; every method is async, so that one that waits holds nobody up."""
 
     def __init__(self, given: "Assignment") -> None:
-        given.check_code()
         self._title = given.title
+        given.check_code()
         self._files = parts.make_store(given.folder)
         self._broadcast = Broadcast(self._files, put)
 
