@@ -207,8 +207,28 @@ class Machines:
 
 def labels_of_home() -> dict[str, str]:
     """Return the labels of Ray's that this process's node has."""
+    return dict(_home().get("Labels") or {})
+
+
+def check_gpus_of_home(gpus: int) -> None:
+    """Refuse to begin where Ray has fewer GPUs at home than the driver, `gpus`: parts would wait for them.
+
+    Raises:
+        ClusterError: with both numbers.
+    """
+    counted = _home().get("Resources", {}).get("GPU", 0)
+    if counted < gpus:
+        raise ClusterError(
+            f"Ray counts {counted:g} GPUs on this machine, and CUDA's driver finds {gpus}",
+            why="the learner and servers are given shares of all that are found, which Ray does not have",
+            fix=f"start Ray here with --num-gpus={gpus}, or hide them from the run by CUDA_VISIBLE_DEVICES",
+        )
+
+
+def _home() -> dict[str, Any]:
+    """Return what Ray tells of this process's node."""
     here = ray.get_runtime_context().get_node_id()
-    return next((dict(each.get("Labels") or {}) for each in ray.nodes() if each["NodeID"] == here), {})
+    return next((each for each in ray.nodes() if each["NodeID"] == here), {})
 
 
 def draining() -> frozenset[str]:

@@ -9,7 +9,7 @@ import ray
 
 from cluster.cli.stopping import request_stop
 from cluster.machines.following import Following
-from cluster.machines.roster import Machines, labels_of_home
+from cluster.machines.roster import Machines, check_gpus_of_home, labels_of_home
 from cluster.machines.scaling import ScaleWatch
 from cluster.machines.spot import METADATA
 from cluster.machines.spot_watches import ENDPOINT_VARIABLE, Watches, ask_ray_to_drain
@@ -70,6 +70,7 @@ class RayEngine:
         if not ray.is_initialized():
             self._connected = True  # before it is: an interrupted start has to be cleared away too
             connect(self._address, cpus=self._machine.cpus)
+        check_gpus_of_home(self._machine.gpus)
         self.program = self._planned(labels_of_home())
         self.program.start()
         config = self._config

@@ -8,7 +8,7 @@ import pytest
 from ray.exceptions import ActorUnavailableError
 
 from cluster.machines.following import OWN_SERVERS_SECONDS, START_SECONDS, TOLD_AFTER_LOOKS
-from cluster.machines.roster import AGAIN_AFTER_FAILURES_SECONDS, free_resources
+from cluster.machines.roster import AGAIN_AFTER_FAILURES_SECONDS, check_gpus_of_home, free_resources
 from cluster.machines.warming import WARM_UP_SECONDS
 from cluster.on_ray.part import Part
 from configs.scale import Scale
@@ -275,3 +275,15 @@ def test_what_is_free_on_a_machine_is_only_told_where_ray_tells_it(monkeypatch: 
 
     monkeypatch.setattr("ray._private.state.state", SimpleNamespace(available_resources_per_node=fails))
     assert free_resources(FAR) == "unknown"
+
+
+def test_gpus_at_home_that_ray_does_not_have_are_told_at_once(run: Run) -> None:
+    check_gpus_of_home(0)
+    with pytest.raises(
+        ClusterError, match="Ray counts 0 GPUs on this machine, and CUDA's driver finds 2"
+    ) as caught:
+        check_gpus_of_home(2)
+    assert "--num-gpus=2" in caught.value.fix
+
+    run.ray.join(HERE, gpus=2)
+    check_gpus_of_home(2)
