@@ -36,14 +36,14 @@ from cluster.mirror.plan import (
     with_pieces,
 )
 from cluster.mirror.record import Record
-from cluster.mirror.snapshot import FileChangedError, Look, look
+from cluster.mirror.snapshot import FileChangedError, Look, drop_links, looked
 from cluster.run.run_folder import RunFolder
 from configs.schema import MirrorConfig
 from core.errors import ClusterError, DataError, UsageError
 from core.files import digest
 
 RETAKES = 10
-"""Looks at a folder whose files are deleted before they could be read; what was uploaded stays so."""
+"""Looks at a folder where no links can be made and files are deleted before they are read; uploads are not repeated."""
 LISTING_SECONDS = 600.0
 """After which it is looked again whether the pieces are still there."""
 POLL_SECONDS = 1.0
@@ -226,13 +226,17 @@ class Mirror:
         """
         if time.monotonic() >= self._list_at:
             self._list()
+        why = ""
         for _ in range(RETAKES):
-            found = look(self._folder.root)
             try:
-                return self._save(found)
-            except FileChangedError:
-                continue
-        raise OSError(f"files were deleted before they could be read, {RETAKES} times")
+                with looked(self._folder.root, self._known) as found:
+                    return self._save(found)
+            except FileChangedError as error:
+                why = str(error)
+        raise OSError(
+            f"{why} before it was read, and so in {RETAKES} looks;"
+            f" is {self._folder.root} on a file system without hard links, or full?"
+        )
 
     def _save(self, found: Look) -> Manifest:
         spans = spans_to_read(found.stats, self._known)
@@ -431,6 +435,7 @@ def mirrored(
 
     It is brought up to date when the context ends. Takes and raises what `Mirror` does.
     """
+    drop_links(folder.root)  # of a life that was killed, also where there is no mirror any more
     if config.url is None:
         yield None
         return

@@ -32,6 +32,7 @@ from tests.cluster.mirroring import (
     mirror_of,
     playing,
     restored,
+    until,
 )
 from tests.cluster.tiny import checkpoints, games_on_disk, tiny_overrides
 from tests.pipeline.s3 import bucket, s3_server  # noqa: F401 - fixtures
@@ -39,6 +40,7 @@ from tests.replay.experience import open_buffer
 
 pytestmark = pytest.mark.soak
 
+GAMES_IN_WINDOW = 20
 Fault = Callable[[str, str], int | None]
 
 
@@ -115,13 +117,21 @@ def bad_days(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str
 def test_a_run_that_goes_on_is_mirrored_to_s3_and_restored(
     tmp_path: Path, bad_days: tuple[str, BadDays]
 ) -> None:
-    (url, _), run, acknowledged = bad_days, a_run(tmp_path / "test"), [0]
+    (url, proxy), run, acknowledged = bad_days, a_run(tmp_path / "test"), [0]
     mirror = mirror_of(run, url)
+
+    def last_longer_than_the_window(method: str, path: str) -> None:
+        if method == "PUT" and "/objects/" in path:
+            turned_over = acknowledged[0] + 2 * GAMES_IN_WINDOW
+            until(lambda: acknowledged[0] >= turned_over)
+
+    proxy.fault = last_longer_than_the_window
     with playing(open_buffer(run.root, SMALL_WINDOW), run, acknowledged):
         for number in range(3):
             before = acknowledged[0]
             mirror.save()
             assert_whole(restored(url, tmp_path / f"there-{number}"), acknowledged=before)
+    proxy.fault = lambda method, path: None
     mirror.save()
     before, after = files_below(run.root), files_below(restored(url, tmp_path / "there").root)
     assert {path for path in before | after if before.get(path) != after.get(path)} == {
