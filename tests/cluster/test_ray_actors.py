@@ -1,6 +1,7 @@
 """What the actors add to their parts, without any Ray."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -258,20 +259,24 @@ class Replay:
         return Reference(full if self.refusals >= 0 else 7)
 
 
-def playing(replay: Replay, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SelfPlayActor, list[int]]:
+def playing(
+    replay: Replay, folder: Path, monkeypatch: pytest.MonkeyPatch, *, closed: list[bool] | None = None
+) -> tuple[SelfPlayActor, list[int]]:
     """Return an actor, and a list of the lives that it begins; it plays until it has looked once whether to stop."""
     lives: list[int] = []
+    closed: list[bool] = [] if closed is None else closed
     ray = FakeRay()
     monkeypatch.setattr("cluster.on_ray.client.ray", ray)
     monkeypatch.setattr("cluster.on_ray.actors.LIFE_SECONDS", 0.001)
     monkeypatch.setattr("cluster.on_ray.actors.ray.get_actor", lambda name: replay)
     monkeypatch.setattr("cluster.on_ray.actors.RayMetrics", lambda tags: NoMetrics())
+    monkeypatch.setattr("cluster.on_ray.actors.give_way", lambda: None)  # here it is the thread of all tests
 
     def make_player(config: Any, *, epoch: int, **given: Any) -> Any:
         lives.append(epoch)
         return SimpleNamespace(
             worker=SimpleNamespace(run=lambda should_stop: should_stop()),
-            close=lambda *, over: None,
+            close=lambda *, over: closed.append(over),
             stats=lambda: {"moves": 3, "games_at_stake": 2},
         )
 
@@ -303,3 +308,24 @@ def test_an_actor_that_waits_for_the_disk_can_be_told_to_leave(
 
     assert "games_at_stake" not in actor.run()
     assert lives == []
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_only_of_an_actor_whose_loop_fails_somebody_may_go_on_with_the_games(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+    actor, _ = playing(Replay(refusals=0), tmp_path / "run", monkeypatch, closed=closed)
+    played: Any = actor._player
+
+    def run(should_stop: Any) -> None:
+        if fails:
+            raise MemoryError
+
+    monkeypatch.setattr(played.worker, "run", run)
+    with pytest.raises(MemoryError) if fails else contextlib.nullcontext():
+        actor.run()
+    assert closed == [not fails]
+
+    actor.run()  # which was asked while the first could not be reached
+    assert len(closed) == 1

@@ -4,13 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from core.processes import Process, is_gone, this_process
+from core.processes import LEAST_PRESSING, Process, give_way, is_gone, this_process
 
 PATIENCE_SECONDS = 60
 
@@ -58,3 +59,26 @@ def test_a_process_says_of_itself_what_others_see() -> None:
         told = process.stdout.readline().strip()
         assert told == repr(identity_of(process))  # pyright: ignore[reportArgumentType]
         process.communicate("\n", timeout=PATIENCE_SECONDS)
+
+
+def test_a_thread_gives_way_with_those_that_it_starts_and_others_do_not() -> None:
+    found: dict[str, int] = {}
+
+    def note(name: str) -> None:
+        found[name] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def compute() -> None:
+        give_way()
+        give_way()
+        note("it")
+        child = threading.Thread(target=note, args=("child",))
+        child.start()
+        child.join(10)
+
+    here = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    computing = threading.Thread(target=compute)
+    computing.start()
+    computing.join(10)
+    note("here")
+
+    assert found == {"it": LEAST_PRESSING, "child": LEAST_PRESSING, "here": here}
