@@ -3,7 +3,7 @@
 import pytest
 import ray
 
-from cluster import reserved
+from cluster.on_ray import reserved
 from core.errors import ClusterError
 
 
