@@ -18,6 +18,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import stat
 import struct
 import tempfile
@@ -38,6 +39,8 @@ _HEAD = struct.Struct("<iII")
 _COLUMNS = (("keys", "<u8"), ("plies", "<i8"), ("actions", "<i2"), ("values", "<f4"), ("full", "?"))
 STALE_SECONDS = 3600.0
 """After which what nobody has gone on with is deleted."""
+SPARE_BYTES = 256 << 20
+"""With less room on the disk nothing is begun to be written: others there need it more."""
 MOST_TRIES = 3
 """Of processes to go on with games, until they are given up: it may be for one of them that each has died."""
 _NEW_PLACES = 3
@@ -191,6 +194,7 @@ class GameLog:
         os.ftruncate(self._lock, tries + 1 if self._trying else 0)
 
     def _begin_file(self) -> None:
+        _check_room(self._place)
         # The newest alone has all that is in play. In this order there are never three.
         self._path(self._number - 1).unlink(missing_ok=True)
         file = os.open(self._path(self._number + 1), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -238,10 +242,12 @@ def claim(folder: Path, *, num_actions: int, max_plies: int) -> GameLog:
         OSError: when nothing can be written there.
     """
     with contextlib.suppress(FileNotFoundError):  # the folder, which who left last may have deleted
-        for place in sorted(folder.iterdir()):
+        for place in sorted(folder.iterdir(), key=_newest, reverse=True):  # before what was left long ago
             if (lock := _lock(place)) is not None:
                 with contextlib.suppress(OSError):  # what one disk cannot read is left alone
                     return _opened(place, lock, num_actions, max_plies)
+    folder.mkdir(parents=True, exist_ok=True)
+    _check_room(folder)
     for _ in range(_NEW_PLACES):
         place = folder / os.urandom(8).hex()
         place.mkdir(parents=True)
@@ -254,7 +260,8 @@ def remove_logs(machine: str, run: str) -> None:
     """Delete what `folder_of` would give, with what nobody has gone on with there."""
     with contextlib.suppress(OSError):
         for place in (_top() / machine / run).iterdir():
-            _delete(place)
+            with contextlib.suppress(OSError):  # a process that is being killed may write yet
+                _delete(place)
 
 
 def remove_stale(*, older_than: float = STALE_SECONDS) -> None:
@@ -262,7 +269,7 @@ def remove_stale(*, older_than: float = STALE_SECONDS) -> None:
     with contextlib.suppress(OSError):
         for place in list(_top().glob("*/*/*")):
             with contextlib.suppress(OSError):
-                if time.time() - max(path.stat().st_mtime for path in (place, *place.iterdir())) > older_than:
+                if time.time() - _newest(place) > older_than:
                     _delete_if_free(place)
 
 
@@ -274,6 +281,19 @@ def _top() -> Path:
     if not stat.S_ISDIR(there.st_mode) or there.st_uid != os.geteuid() or there.st_mode & 0o077:
         raise PermissionError(errno.EPERM, "it is not this user's alone", str(top))
     return top
+
+
+def _newest(place: Path) -> float:
+    """Return when anything at a place was written last, in seconds since 1970; 0 where it is gone."""
+    try:
+        return max(path.stat().st_mtime for path in (place, *place.iterdir()))
+    except OSError:
+        return 0.0
+
+
+def _check_room(folder: Path) -> None:
+    if shutil.disk_usage(folder).free < SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _numbers(place: Path) -> list[int]:

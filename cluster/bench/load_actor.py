@@ -5,6 +5,7 @@ from collections.abc import Hashable
 from cluster.bench.random_positions import random_positions
 from cluster.on_ray.client import Handle, RayClient, in_one_place
 from core.messages import Request
+from core.processes import give_way
 from games.catalog import make_game
 
 POSITIONS = 4096
@@ -26,6 +27,7 @@ class LoadActor:
 
     def run(self) -> None:
         """Ask until the process is ended."""
+        give_way()
         rows = self._rows
         starts = range(0, max(POSITIONS, rows) - rows + 1, rows)
         requests = [

@@ -11,6 +11,7 @@ from cluster.run.parts import MODEL
 from configs.schema import RunConfig
 from core.errors import EvaluationError
 from core.messages import Request, Steps
+from core.processes import give_way
 from core.seeds import derive_seed
 from games.catalog import make_game
 from search.factory import make_search
@@ -52,6 +53,7 @@ class PhaseActor:
 
     def play(self, seconds: float) -> dict[str, float]:
         """Play on and return what was done: seconds, moves, and the requests of these moves."""
+        give_way()
         before, began = dict(self._done), time.monotonic()
         while time.monotonic() - began < seconds:
             self._step()

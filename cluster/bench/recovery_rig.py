@@ -219,7 +219,8 @@ class _Side:
         self._engine.advance(max(0.0, seconds))
         self._stats = self._engine.stats()
         assert self._machines is not None
-        self._machines.look()
+        if (given_up := self._machines.look()) is not None:
+            self._killed.add(given_up)
         now = time.monotonic()
         if now >= self._keep_at:
             self._keep_at = now + KEEP_SECONDS
@@ -361,8 +362,8 @@ class _Machines:
     def other_is_there(self) -> bool:
         return self._far is not None
 
-    def look(self) -> None:
-        """Let another machine come in the place of one that Ray's head has given up, as a cloud does.
+    def look(self) -> str | None:
+        """Let another machine come in the place of one that Ray's head has given up, as a cloud does; return its id.
 
         Raises:
             ClusterError: when none came in the place of one before.
@@ -370,7 +371,8 @@ class _Machines:
         self._raise_trouble()
         if self._far is not None and any(name == "raylet" for name, _ in self._far.dead_processes()):
             self.given_up += 1
-            self.kill()
+            return self.kill()
+        return None
 
     def _raise_trouble(self) -> None:
         if self._trouble is not None:

@@ -210,18 +210,22 @@ def labels_of_home() -> dict[str, str]:
     return dict(_home().get("Labels") or {})
 
 
-def check_gpus_of_home(gpus: int) -> None:
-    """Refuse to begin where Ray has fewer GPUs at home than the driver, `gpus`: parts would wait for them.
+def check_gpus_of_home(asked: float, found: int) -> None:
+    """Refuse to begin where Ray has fewer GPUs at home than parts there ask for: they would wait for them.
+
+    Args:
+        asked: shares of GPUs in all.
+        found: by CUDA's driver.
 
     Raises:
-        ClusterError: with both numbers.
+        ClusterError: with the numbers.
     """
     counted = _home().get("Resources", {}).get("GPU", 0)
-    if counted < gpus:
+    if counted + 1e-6 < asked:
         raise ClusterError(
-            f"Ray counts {counted:g} GPUs on this machine, and CUDA's driver finds {gpus}",
-            why="the learner and servers are given shares of all that are found, which Ray does not have",
-            fix=f"start Ray here with --num-gpus={gpus}, or hide them from the run by CUDA_VISIBLE_DEVICES",
+            f"Ray counts {counted:g} GPUs on this machine, and the run asks for {asked:g}",
+            why=f"the learner and servers are given shares of those that CUDA's driver finds, which are {found}",
+            fix=f"start Ray here with --num-gpus={found}, or hide GPUs from the run by CUDA_VISIBLE_DEVICES",
         )
 
 

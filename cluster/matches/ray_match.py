@@ -22,6 +22,7 @@ from cluster.run.program import Machine, plan_serving
 from cluster.run.run_folder import RunFolder
 from configs.schema import RunConfig
 from core.errors import ClusterError
+from core.processes import give_way
 from games.catalog import make_game
 from inference_server.client import drive
 from networks.weights import Weights
@@ -41,6 +42,7 @@ class MatchActor:
 
     def run(self, openings: list[Opening], first_pair: int, seed: int) -> MatchResult | None:
         """Play every opening from both sides; the pairs keep their numbers, and so their randomness."""
+        give_way()
         players = [
             side.player(self._game.name, games=2 * len(openings), served_as=name)
             for side, name in zip(self._sides, self._served_as, strict=True)

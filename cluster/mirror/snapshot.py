@@ -113,8 +113,9 @@ def _has_room(root: Path) -> bool:
 
 
 def _look(root: Path, known: Mapping[str, Known]) -> Look:
+    links: dict[str, Path] = {}  # of the tries before too: to make them again takes as long
     for _ in range(TRIES):
-        found = Look(root, time.time())
+        found = Look(root, time.time(), links=links)
         # All of a checkpoint or nothing: it is deleted as a whole, which may be just now.
         if not all(_add(found, path, known) for path in _files(root, leave_out=("replay", "models"))):
             continue
@@ -168,14 +169,16 @@ def _add(found: Look, path: Path, known: Mapping[str, Known]) -> bool:
 
 def _link(found: Look, path: Path, stat: Stat) -> None:
     """Make a link to a file, where that can be done. Raises FileNotFoundError when it is gone."""
-    link = found.root / LINKS / str(stat.inode)
+    name, link = path.relative_to(found.root).as_posix(), found.root / LINKS / str(stat.inode)
+    if found.links.get(name) == link:
+        return
     try:
         with contextlib.suppress(FileExistsError):  # since the try before
             os.link(path, link)
     except OSError:
         path.stat()  # else this file system has no links, or no room for one
     else:
-        found.links[path.relative_to(found.root).as_posix()] = link
+        found.links[name] = link
 
 
 def _key(path: Path) -> tuple[int, int] | None:

@@ -336,7 +336,7 @@ class SelfPlayActor:
         )
         self._delivery = RayDelivery(self._replay)
         self._no_life = ""
-        self._has_run = False
+        self._begun = self._ended = False
         self._player = self._begin_life()
 
     def __repr__(self) -> str:
@@ -347,16 +347,28 @@ class SelfPlayActor:
         give_way()
         while self._player is None and not self._stopping.wait(LIFE_SECONDS):
             self._player = self._begin_life()
-        if self._player is None or self._has_run:  # it was asked again while it could not be reached
+        if self._player is None:
             return self._counters()
-        self._has_run, ended = True, False
+        if self._begun:
+            return self._told_again()
+        self._begun = True
         try:
             if self._given.life:
                 self._player.carry_on(self._games_folder)
             self._player.worker.run(self._stopping.is_set)
-            ended = True
+            self._ended = True
         finally:
-            self._player.close(over=ended)
+            self._player.close(over=self._ended)
+        return self._counters()
+
+    def _told_again(self) -> dict[str, Any]:
+        """Return what the first call did, whose answer is lost. Raises ClusterError when that failed."""
+        if not self._ended:
+            raise ClusterError(
+                "the games of an actor have failed, and nobody was told why",
+                why="Ray lost the answer of the call that played them",
+                fix="its traceback is in Ray's logs; the run goes on with a new process",
+            )
         return self._counters()
 
     def _begin_life(self) -> parts.Player | None:

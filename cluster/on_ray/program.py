@@ -68,6 +68,7 @@ class RayProgram:
         given_up: what no restart would mend, by the id of a machine elsewhere; for its reader to clear.
         code: that this process runs; no part begins that would run other code.
         spares: that are to wait on each machine.
+        gpus: that parts at home ask for.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class RayProgram:
         # A spare would open its environments, and keep what they are connected to from those that play.
         self.spares = 0 if config.environment else spares
         self._spares = Spares(self.spares, self._spare, report=report)
+        self.gpus = sum(role.count * role.num_gpus for role in program.roles)
         self.parts: dict[str, Part] = {}
         self.given_up: dict[str, TamenError] = {}
 
@@ -248,6 +250,7 @@ class RayProgram:
         others = [part.asked for part in asked if part.heard_at is None or part.lost]
         ready = self._answers(there, now + timeout_seconds)
         ready |= set(ray.wait(others, num_returns=len(others), timeout=0)[0]) if others else set()
+        now = time.monotonic()  # a pause that came while it waited has been forgiven
         silent = []
         for part in asked:
             if part.asked is None or self.parts.get(part.name) is not part:
@@ -265,15 +268,16 @@ class RayProgram:
 
     def _answers(self, awaited: list[Any], until: float) -> set[Any]:
         """Return which of the answers have come, when all have or at `until`."""
+        come: set[Any] = set()
         while awaited:
-            left = until - time.monotonic()
-            ready, missing = ray.wait(
-                awaited, num_returns=len(awaited), timeout=max(0.0, min(POLL_SECONDS, left))
-            )
-            if not missing or left <= POLL_SECONDS:
-                return set(ready)
-            self.supervise()
-        return set()
+            left = max(0.0, until - time.monotonic())
+            ready, awaited = ray.wait(awaited, num_returns=len(awaited), timeout=min(POLL_SECONDS, left))
+            come.update(ready)
+            if left <= POLL_SECONDS:
+                break
+            if awaited:
+                self.supervise()
+        return come
 
     def stop(self, timeout_seconds: float = 30.0) -> None:
         """Stop actors first, so that their games reach the replay, then the learner, which saves its last step.

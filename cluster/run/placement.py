@@ -163,7 +163,8 @@ def _less(node: Node, actors: PerMachine, reserve: int) -> Node:
     """Return a machine without the memory of its spares, if it is to have actors."""
     if node.memory_bytes is None or asked_of(node, actors) == 0:
         return node
-    return replace(node, memory_bytes=max(0, node.memory_bytes - reserve))
+    least = min(node.memory_bytes, ACTOR_BYTES)  # one that plays comes before one that waits
+    return replace(node, memory_bytes=max(least, node.memory_bytes - reserve))
 
 
 def _share_of_home(home: Node, play: int | Auto, evaluate: int | Auto) -> Share:

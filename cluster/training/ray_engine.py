@@ -70,8 +70,8 @@ class RayEngine:
         if not ray.is_initialized():
             self._connected = True  # before it is: an interrupted start has to be cleared away too
             connect(self._address, cpus=self._machine.cpus)
-        check_gpus_of_home(self._machine.gpus)
         self.program = self._planned(labels_of_home())
+        check_gpus_of_home(self.program.gpus, self._machine.gpus)
         self.program.start()
         config = self._config
         machines = Machines(config, self._machine, code=self.program.code, report=self._report)

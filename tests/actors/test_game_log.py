@@ -381,3 +381,30 @@ def test_a_folder_that_who_left_last_has_deleted_is_made_again() -> None:
     assert not folder.exists()
 
     assert claimed(folder).found == []
+
+
+def test_what_was_left_last_is_gone_on_with_first(tmp_path: Path) -> None:
+    logs = [claimed(tmp_path) for _ in range(3)]
+    for age, log in enumerate(logs):
+        log.append(some_moves(age))
+        for path in (log._place, *log._place.iterdir()):
+            os.utime(path, (1000 - age, 1000 - age))
+    for log in logs:
+        log.close()
+
+    assert [claimed(tmp_path).found[-1].version for _ in range(3)] == [-1, 0, 1]
+
+
+def test_with_little_room_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = claimed(tmp_path, max_plies=2)
+    log.append(some_moves(0))
+    monkeypatch.setattr(game_log, "SPARE_BYTES", 1 << 62)
+    log.append(some_moves(1))
+    assert log.trouble == ""
+    log.append(some_moves(2))
+    assert "No space left" in log.trouble
+    with pytest.raises(OSError, match="No space left"):
+        claimed(tmp_path)
+    log.close()
+
+    assert claimed(tmp_path).found == []  # of what it had, so that it can be gone on with as an empty one

@@ -278,12 +278,12 @@ def test_what_is_free_on_a_machine_is_only_told_where_ray_tells_it(monkeypatch: 
 
 
 def test_gpus_at_home_that_ray_does_not_have_are_told_at_once(run: Run) -> None:
-    check_gpus_of_home(0)
-    with pytest.raises(
-        ClusterError, match="Ray counts 0 GPUs on this machine, and CUDA's driver finds 2"
-    ) as caught:
-        check_gpus_of_home(2)
+    check_gpus_of_home(0.0, 2)
+    with pytest.raises(ClusterError, match="counts 0 GPUs on this machine, and the run asks") as caught:
+        check_gpus_of_home(1.5, 2)
     assert "--num-gpus=2" in caught.value.fix
 
-    run.ray.join(HERE, gpus=2)
-    check_gpus_of_home(2)
+    run.ray.join(HERE, gpus=1)
+    check_gpus_of_home(3 * (1 / 3), 2)
+    with pytest.raises(ClusterError, match="counts 1 GPUs"):
+        check_gpus_of_home(1.5, 2)

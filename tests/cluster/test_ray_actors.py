@@ -327,5 +327,7 @@ def test_only_of_an_actor_whose_loop_fails_somebody_may_go_on_with_the_games(
         actor.run()
     assert closed == [not fails]
 
-    actor.run()  # which was asked while the first could not be reached
+    # It is asked again when it could not be reached: what failed is told then.
+    with pytest.raises(ClusterError, match="have failed") if fails else contextlib.nullcontext():
+        assert actor.run()["moves"] == 3
     assert len(closed) == 1
