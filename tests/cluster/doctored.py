@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from tests.cluster.test_driver import told_of
+from tests.cluster.training.test_driver import told_of
 
 END_SECONDS = 20.0
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}

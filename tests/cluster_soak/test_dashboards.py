@@ -32,8 +32,8 @@ from control.database import CONTROL_FILE, Database
 from control.health import TABLES, HealthMonitor
 from control.keys import parse_key
 from tests.cluster.commands import PATIENCE_SECONDS, Program, end_all
-from tests.cluster.test_driver import free_ports, processes_of, told_of
 from tests.cluster.tiny import tiny_overrides
+from tests.cluster.training.test_driver import free_ports, processes_of, told_of
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 

@@ -16,8 +16,8 @@ import pytest
 from cluster.monitoring.sinks import newest_moment
 from cluster.run.run_folder import RunFolder
 from tests.cluster.commands import PATIENCE_SECONDS, end_all
-from tests.cluster.test_driver import assert_every_game_came_once, free_ports, processes_of
 from tests.cluster.tiny import checkpoints, tiny_overrides
+from tests.cluster.training.test_driver import assert_every_game_came_once, free_ports, processes_of
 
 pytestmark = pytest.mark.soak
 

@@ -17,7 +17,7 @@ from cluster.monitoring.dashboard_panels import ROWS, panel_of, panels
 from core.metrics import SPECS
 from core.prometheus import PrometheusMetrics
 from tests.cluster.commands import PATIENCE_SECONDS
-from tests.cluster.test_driver import free_ports
+from tests.cluster.training.test_driver import free_ports
 
 pytestmark = pytest.mark.soak
 

@@ -215,7 +215,7 @@ def test_it_answers_without_torch_ray_or_numba(runs: Path) -> None:
     )
     command = [sys.executable, "-c", code, "list", "--runs", str(runs)]
     said = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True, timeout=60
+        command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True, timeout=60
     )
     assert "hex5_2p-v2" in said.stdout
     assert said.stdout.splitlines()[-1] == ""

@@ -19,7 +19,7 @@ from core.errors import UsageError
 from core.metrics import SPECS, spec_of
 from tests.cluster.commands import assert_three_lines, run_here
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 KNOWN = {
     *(f"{front}{spec.name}" for spec in SPECS for front in ("", "ray_") if spec.kind != "histogram"),
     *(

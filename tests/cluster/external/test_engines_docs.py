@@ -19,7 +19,7 @@ from engines.ports import free_port
 from engines.tickets import Played, Ticket
 from engines.watched_games import game_line, write_shard
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "engines.md").read_text()
 PATIENCE_SECONDS = 60
 

@@ -306,7 +306,7 @@ class Watch:
         command = [sys.executable, "-c", PROGRAM, "--watch", "--runs", str(runs), *arguments]
         with self._output.open("w") as file:
             self._process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2]
+                command, stdout=file, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[3]
             )
 
     @property

@@ -11,7 +11,7 @@ from cluster.doctor.launch_file import examine_launch_file
 from cluster.doctor.machine import Finding
 from tests.cluster.commands import run_here
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FILLED_IN = {
     "ami-EDIT": "ami-1",
     "project-EDIT": "p",

@@ -125,7 +125,7 @@ def test_a_file_that_tells_nothing_is_refused(tmp_path: Path, result: Any) -> No
 
 
 def test_every_figure_names_a_file_that_is_there() -> None:
-    root = Path(__file__).parents[2] / "benchmarks" / "results"
+    root = Path(__file__).parents[3] / "benchmarks" / "results"
     names = [file.name for file in root.glob("*.md")]
 
     for figure in MEASURED_BEFORE.values():

@@ -45,7 +45,7 @@ def test_what_threads_did_is_in_it_and_waiting_is_not(tmp_path: Path) -> None:
     head, *shown = costliest([path], count=2)
     assert head.split() == ["seconds", "share", "calls", "function"]
     assert {line.split()[-1] for line in shown} == {"burn", "time.thread_time"}
-    assert any("cluster/test_profiling.py:" in line for line in shown)
+    assert any("external/test_profiling.py:" in line for line in shown)
     seconds = {line.split()[-1]: float(line.split()[0]) for line in costliest([path, path], count=99)[1:]}
     assert seconds["burn"] + seconds["time.thread_time"] == pytest.approx(2 * found["burn"], abs=0.05)
     assert not any("sleep" in line or "_thread." in line for line in costliest([path], count=99))

@@ -129,7 +129,7 @@ def test_ray_exports_the_same_names(tmp_path: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-c", EXPORTING, str(port)]
-    exporter = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    exporter = subprocess.Popen(command, cwd=Path(__file__).parents[3])
     try:
         lines = exported(f"http://127.0.0.1:{port}/metrics", timeout_seconds=120)
     finally:

@@ -13,7 +13,7 @@ from cluster.run.run_folder import RunFolder, lock_run
 from configs.pipeline import PIPELINES
 from tests.cluster.commands import Program, Said, assert_three_lines, run_here
 
-SLICE = Path(__file__).parents[1] / "data" / "wolve_slice.trmph.gz"
+SLICE = Path(__file__).parents[2] / "data" / "wolve_slice.trmph.gz"
 SMALL = ("debug", "shuffle.buckets=3", "preprocess.chunk_games=100")
 
 Capsys = pytest.CaptureFixture[str]

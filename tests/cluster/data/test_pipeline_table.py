@@ -11,7 +11,7 @@ from cluster.main import app
 from configs.names import PIPELINES_FOLDER, preset_names
 from configs.pipeline import PIPELINES
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "pipeline.md").read_text()
+GUIDE = (Path(__file__).parents[3] / "docs" / "pipeline.md").read_text()
 SECTION = GUIDE.partition("## Coming from Snowflake")[2]
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]

@@ -12,7 +12,7 @@ from cluster.run.run_folder import RunFolder
 from tests.cluster.commands import Said, assert_three_lines, run_here
 from tests.pipeline.s3 import bucket, s3_server  # noqa: F401 - fixtures
 
-SLICE = Path(__file__).parents[1] / "data" / "wolve_slice.trmph.gz"
+SLICE = Path(__file__).parents[2] / "data" / "wolve_slice.trmph.gz"
 SMALL = (
     "debug",
     "shuffle.buckets=2",

@@ -128,7 +128,7 @@ def test_who_wins_every_game_has_an_infinite_elo_which_is_told_as_none(
 
 
 def small_engine(folder: Path, *behaviour: str) -> list[str]:
-    program = Path(__file__).parents[1] / "actors" / "small_gtp_engine.py"
+    program = Path(__file__).parents[2] / "actors" / "small_gtp_engine.py"
     return [f"small={shlex.join([sys.executable, str(program), str(folder / 'log'), *behaviour])}"]
 
 

@@ -24,7 +24,7 @@ from cluster.run.program import Program
 from cluster.run.run_folder import RunFolder
 from core.restarts import RestartPolicy
 from tests.cluster.fake_ray import FakeMethod, FakeRay, Reference
-from tests.cluster.test_ray_program import DIED, FakeHandle, not_made
+from tests.cluster.on_ray.test_ray_program import DIED, FakeHandle, not_made
 from tests.cluster.tiny import tiny_config
 
 FAR = "fafafa"

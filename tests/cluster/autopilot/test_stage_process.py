@@ -94,10 +94,11 @@ def test_one_that_is_asked_to_stop_is_gone_then(tmp_path: Path) -> None:
 def test_it_ends_with_who_began_it(tmp_path: Path, orphaned: str) -> None:
     marker = tmp_path / "marker"
     program = (
-        "from cluster.autopilot.stage_process import run_apart; from tests.cluster.test_stage_process import *\n"
+        "from cluster.autopilot.stage_process import run_apart\n"
+        "from tests.cluster.autopilot.test_stage_process import *\n"
         f"run_apart(wait_for_ever, {str(marker)!r}, should_stop=never, orphaned={orphaned})"
     )
-    parent = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[2])
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[3])
     until(lambda: marker.exists() and marker.read_text())
     parent.kill()
     parent.wait(PATIENCE_SECONDS)

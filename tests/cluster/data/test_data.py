@@ -15,7 +15,7 @@ from pipeline import reading
 from pipeline.reading import LineReader, Piece, Rejection
 from tests.cluster.commands import Said, assert_three_lines, run_here
 
-SLICE = Path(__file__).resolve().parents[1] / "data" / "wolve_slice.trmph.gz"
+SLICE = Path(__file__).resolve().parents[2] / "data" / "wolve_slice.trmph.gz"
 GAMES = ["#3,b1a1b2a2b3 b", "#3,a1b2 b", "#3,a1b2", "#3,a2swapc1c3 r"]
 
 

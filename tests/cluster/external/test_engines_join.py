@@ -19,7 +19,7 @@ from cluster.external.games_actor import ray_players
 from core.errors import ClusterError
 from engines.book import Plan
 from engines.supervised import end_everything
-from tests.cluster.test_engine_games import numbers
+from tests.cluster.external.test_engine_games import numbers
 from tests.engines.supervising import PATIENCE_SECONDS, fakes, nothing_left
 
 pytestmark = pytest.mark.soak

@@ -23,7 +23,7 @@ from cluster.external.games import play_games, watch
 from cluster.external.games_actor import PLAYER, RayPlayers, ray_players
 from core.errors import ClusterError, TamenError, UsageError
 from engines.watched_games import counted_games
-from tests.cluster.test_engine_games import cards, numbers, order, until_played
+from tests.cluster.external.test_engine_games import cards, numbers, order, until_played
 from tests.engines.supervising import fakes, nothing_left
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("local_ray")]

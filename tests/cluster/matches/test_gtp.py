@@ -25,7 +25,7 @@ from tests.cluster.tiny import tiny_config
 from tests.engines.gtp_parties import end_of
 from tests.inference_server.brains import some_weights
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAM = (
     f"import sys, typer; sys.path.insert(0, {str(ROOT)!r}); from cluster import environment; environment.prepare(); "
     "from cluster.verbs.gtp import gtp; from cluster.cli.verbs import add_verb; "

@@ -11,7 +11,7 @@ import pytest
 from poker.analytics import newest_analytics, read_analytics
 from tests.cluster.commands import Said, assert_three_lines, run_here
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 DEEP, SHALLOW = DATA / "acpc_200bb_slice.log.gz", DATA / "acpc_100bb_slice.log.gz"
 HANDS = [
     "1:a,b:0f:3c7d,2h8d|:50,-50",
