@@ -231,8 +231,9 @@ def test_a_game_that_broke_in_the_daemon_has_failed(tmp_path: Path, stack: ExitS
     assert "no card" in stats["whys"]["refused"]
 
 
+@pytest.mark.parametrize("connections", [1, 2])
 def test_a_daemon_that_breaks_now_and_then_costs_tries_of_the_games_it_may_have_played(
-    tmp_path: Path, stack: ExitStack
+    tmp_path: Path, stack: ExitStack, connections: int
 ) -> None:
     count = iter(range(10**6))
 
@@ -241,13 +242,13 @@ def test_a_daemon_that_breaks_now_and_then_costs_tries_of_the_games_it_may_have_
 
     daemon = Daemon(answer)
     endpoint = stack.enter_context(scripted(daemon.script))
-    config = CONFIG.model_copy(update={"batch": 16})
+    config = CONFIG.model_copy(update={"batch": 16, "connections": connections})
     stats, _ = run(tmp_path, lambda: [endpoint], games=100, config=config)
     breaks = sum(stats["retried"].values())
     assert (stats["finished"], stats["set_aside"], stats["duplicates"]) == (100, 0, 0)
-    # The daemon says that it plays two at a time.
-    assert 1 <= breaks <= 2 * (len(daemon.commands) // 40)
-    assert set(stats["retried"]) == {"closed"}
+    # The daemon says that it plays two at a time. Where one connection breaks, both may be on the other.
+    assert 2 - connections <= breaks <= 2 * (len(daemon.commands) // 40)
+    assert set(stats["retried"]) <= {"closed"}
 
 
 def test_a_daemon_that_always_breaks_is_left_alone_while_another_plays(
