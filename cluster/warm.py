@@ -23,31 +23,12 @@ def warm(name: str) -> None:
 
 
 def _self_play(name: str, algorithm: Literal["gumbel", "puct", "minimax"]) -> None:
-    from actors.harvest import FinishedGame
-    from actors.selfplay import GameGroup
+    from actors.rehearsal import rehearse
     from configs.schema import SearchConfig
     from games.catalog import make_game
-    from search.factory import make_search
-    from search.hash_evaluator import HashEvaluator
 
-    game, finished = make_game(name), list[FinishedGame]()
-    settings = SearchConfig(
-        algorithm=algorithm, simulations=4, cheap_simulations=2, full_share=0.5, minimax_widths=(2, 1)
-    )
-    group = GameGroup(
-        game,
-        make_search(settings, game, 2),
-        settings,
-        num_games=2,
-        random_opening_plies=1,
-        model="warm",
-        seed=0,
-        finish=finished.append,
-    )
-    evaluate, steps = HashEvaluator(game.num_actions), group.play()
-    requests = next(steps)
-    while not finished:
-        requests = steps.send(tuple(evaluate(request) for request in requests))
+    game = make_game(name)
+    rehearse(game, SearchConfig(algorithm=algorithm), steps=100 * game.max_plies)
 
 
 def _match(name: str, first: str, second: str) -> None:

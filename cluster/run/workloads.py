@@ -145,10 +145,13 @@ class BoardWorkload:
 
     def cast(self, *, run: str, actor: int, epoch: int, metrics: Metrics) -> Cast:
         from actors.harvest import GameHarvest
+        from actors.rehearsal import rehearse
         from actors.selfplay import GameGroup
         from search.factory import make_search
 
         config, game = self._config, self.game
+        # A spare, too, is built like this: when it takes a place, nothing is left to load.
+        rehearse(game, config.search)
         harvest = GameHarvest(game.board, run=run, game=game.name, actor=actor, epoch=epoch, metrics=metrics)
         groups = tuple(
             GameGroup(
