@@ -336,7 +336,7 @@ class SelfPlayActor:
         )
         self._delivery = RayDelivery(self._replay)
         self._no_life = ""
-        self._begun = self._ended = False
+        self._begun = self._ended = self._gives_way = False
         self._player = self._begin_life()
 
     def __repr__(self) -> str:
@@ -344,7 +344,6 @@ class SelfPlayActor:
 
     def run(self) -> dict[str, Any]:
         """Play until told to stop or to leave; return the last counters."""
-        give_way()
         while self._player is None and not self._stopping.wait(LIFE_SECONDS):
             self._player = self._begin_life()
         if self._player is None:
@@ -355,11 +354,21 @@ class SelfPlayActor:
         try:
             if self._given.life:
                 self._player.carry_on(self._games_folder)
-            self._player.worker.run(self._stopping.is_set)
+            self._player.worker.run(self._between_steps)
             self._ended = True
         finally:
             self._player.close(over=self._ended)
         return self._counters()
+
+    def _between_steps(self) -> bool:
+        """Return whether the games are to stop; once they move, let others go first.
+
+        Not sooner: who plays in the place of a dead actor would wait behind all that compute.
+        """
+        if not self._gives_way and self._player is not None and self._player.has_moved:
+            give_way()
+            self._gives_way = True
+        return self._stopping.is_set()
 
     def _told_again(self) -> dict[str, Any]:
         """Return what the first call did, whose answer is lost. Raises ClusterError when that failed."""

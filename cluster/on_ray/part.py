@@ -1,5 +1,6 @@
 """A part of a program on Ray as its driver sees it: what it is doing, how it was lost, and what ends it."""
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +19,9 @@ DELIVER_SECONDS = 3.0
 
 @dataclass(slots=True)
 class Part:
-    """One actor of the program, as the driver sees it. Ray restarts its process; its loop has to be run again.
+    """One actor of the program, as the driver sees it.
+
+    Ray restarts its process, but where games are played another one succeeds it; its loop has to be run again.
 
         state       running  lost  restart_at   leaves it by
         idle        -        ""    -            `run`: is working
@@ -48,7 +51,7 @@ class Part:
         games_unsettled: of processes that died, until the next one has told what it goes on with.
         games_taken_over: with which one went on.
         games_lost: with which none did.
-        succeeded: whether a spare has its place and has not answered yet.
+        successor: who has its place and has not answered yet, in words; succeeded_at: since when.
     """
 
     name: str
@@ -77,7 +80,8 @@ class Part:
     games_lost: int = 0
     games_taken_over: int = 0
     games_unsettled: int = 0
-    succeeded: bool = False
+    successor: str = ""
+    succeeded_at: float = -math.inf
 
     @property
     def games_at_stake(self) -> int:
@@ -134,20 +138,21 @@ class Part:
             self.killed_pid = self.attendance.pid
         self.missed(reason, now)
 
-    def succeed(self, handle: Handle, ray_name: str) -> None:
-        """Let a process that waited be this part from now on, in the place of one that was lost."""
+    def succeed(self, handle: Handle, ray_name: str, now: float, *, has_waited: bool) -> None:
+        """Let another process be this part from now on, in the place of one that was lost.
+
+        Args:
+            has_waited: whether it was a spare, else it begins.
+        """
         self.handle, self.ray_name = handle, ray_name
         self.asked = self.killed_pid = None
-        self.succeeded = True
+        self.successor = "a spare plays in its place" if has_waited else "another process plays in its place"
+        self.succeeded_at = now
 
     def who_is_back(self) -> str:
         """Return in words who plays on after it was lost."""
-        spare, self.succeeded = self.succeeded, False
-        return (
-            f"a spare plays in its place, {self.ray_name.rpartition('/')[2]} in Ray's logs"
-            if spare
-            else "it is back"
-        )
+        successor, self.successor = self.successor, ""
+        return f"{successor}, {self.ray_name.rpartition('/')[2]} in Ray's logs" if successor else "it is back"
 
     def missed(self, reason: str, now: float) -> None:
         """Note that nobody was there to answer."""

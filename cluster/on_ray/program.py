@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnschedulableError, RayActorError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -36,6 +36,8 @@ POLL_SECONDS = 0.1
 SILENT_SECONDS = 30.0
 ASK_THE_LOST_SECONDS = 0.2
 """Between two questions to a part whose loop has ended, which is to run again as soon as a process answers."""
+BEGIN_AGAIN_SECONDS = 2.0
+"""Between two processes that begin in the place of one actor, the first of which died before it played."""
 MAX_CONCURRENT_REQUESTS = 4096
 """Requests that one server holds at a time, and servers that wait for news at the store, whose calls do so beside its
 others; further ones wait in Ray without a word."""
@@ -328,7 +330,8 @@ class RayProgram:
             "name": f"{self._folder.name}/{self._life}/{name}",
             "num_cpus": role.num_cpus,
             "num_gpus": role.num_gpus,
-            "max_restarts": -1,
+            # In the place of an actor another process plays, see `_let_another_play`. Ray would begin one beside it.
+            "max_restarts": 0 if role.name == "actor" else -1,
             "enable_task_events": False,
             "scheduling_strategy": where,
         }
@@ -399,24 +402,37 @@ class RayProgram:
             if isinstance(error, RayActorError) and error.actor_init_failed:
                 self._give_up(part, self._cannot_be_made(part, error), because=error)
             part.lose(cause_of(error), now, killed=False)
-            self._let_spare_play(part, now)
+            if not isinstance(error, ActorUnschedulableError):  # else its machine has left
+                self._let_another_play(part, now)
         except Exception as error:  # an unexpected failure of one part is not the end of the run
             if isinstance(error, TamenError) and part.node == AT_HOME:
                 raise
             self._replace(part, error, now)
 
-    def _let_spare_play(self, part: Part, now: float) -> None:
-        """Give the place of an actor that was lost to a spare of its machine; without one, Ray begins a process."""
-        if part.role == "actor" and (spare := self._spares.take(part.node)) is not None:
-            ray.kill(part.handle)
-            part.succeed(spare.handle, spare.ray_name)
-            part.ask(now)  # it plays once it has answered: its machine may be what was lost
+    def _let_another_play(self, part: Part, now: float) -> None:
+        """Give the place of an actor that was lost to a spare of its machine, or to a process that begins now.
+
+        Of all other parts Ray begins a process again by itself.
+        """
+        if part.role != "actor":
+            return
+        spare = self._spares.take(part.node)
+        ray.kill(part.handle)
+        try:
+            heir = spare or self._spare(part)
+        except (
+            Exception
+        ):  # a dozen kinds while Ray's head is overloaded: the dead one is asked again, and this tried
+            return
+        part.succeed(heir.handle, heir.ray_name, now, has_waited=spare is not None)
+        part.ask(now)  # it plays once it has answered: its machine may be what was lost
 
     def _replace(self, part: Part, error: Exception, now: float) -> None:
         """Kill a part that is broken for good: a new life of its process begins from what is on disk."""
         self._report(f"{part.name} failed: {in_one_line(error)}\n{error}")
         ray.kill(part.handle, no_restart=False)
         part.lose(in_one_line(error), now, killed=True)
+        self._let_another_play(part, now)
 
     def _take_answer(self, part: Part, now: float) -> None:
         asked, part.asked = part.asked, None
@@ -426,6 +442,8 @@ class RayProgram:
             if error.actor_init_failed:
                 self._give_up(part, self._cannot_be_made(part, error), because=error)
             part.missed(cause_of(error), now)  # it is being restarted
+            if part.lost and now - part.succeeded_at >= BEGIN_AGAIN_SECONDS:
+                self._let_another_play(part, now)
         except LOST:
             return
         except Exception as error:  # it says itself that it is broken

@@ -54,6 +54,10 @@ class Player:
         """Games that would be lost now: in play, or finished and not acknowledged. Of environments, unrolls."""
         return sum(group.in_play for group in self.groups) + self.worker.undelivered_games
 
+    @property
+    def has_moved(self) -> bool:
+        return any(group.moves for group in self.groups)
+
     def carry_on(self, folder: Callable[[], Path]) -> None:
         """Let games in play outlive this process by what is written into `folder`; go on with those found there.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -278,12 +279,32 @@ def playing(
             worker=SimpleNamespace(run=lambda should_stop: should_stop()),
             close=lambda *, over: closed.append(over),
             stats=lambda: {"moves": 3, "games_at_stake": 2},
+            has_moved=True,
         )
 
     monkeypatch.setattr("cluster.on_ray.actors.parts.make_player", make_player)
     config = tiny_config()
     given = Assignment(config, tiny_run(folder, config), 0, {"replay": ["replay"]}, True)
     return SelfPlayActor(given), lives
+
+
+def test_an_actor_lets_others_go_first_once_its_games_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor, _ = playing(Replay(refusals=0), tmp_path / "run", monkeypatch)
+    gave_way: list[bool] = []
+    monkeypatch.setattr("cluster.on_ray.actors.give_way", lambda: gave_way.append(True))
+    player: Any = actor._player
+    steps = iter([False, False, True, True])
+
+    def run(should_stop: Callable[[], bool]) -> None:
+        for player.has_moved in steps:
+            should_stop()
+            assert gave_way == [True] * player.has_moved
+
+    player.worker.run = run
+    actor.run()
+    assert next(steps, None) is None
 
 
 def test_an_actor_whose_life_cannot_be_noted_waits_for_the_disk_and_says_so(

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -253,6 +253,51 @@ def test_an_actor_that_could_not_be_made_is_no_death_that_a_spare_makes_good(
         played.loop_ends(not_made("a card is missing\n  why: test\n  do:  wait"))
 
     assert played.part.handle is played.dead
+
+
+def without_a_spare(played: Played, *begun: Any) -> None:
+    """Let no spare wait; who begins in an actor's place is next of `begun`, which raises where that is an error."""
+    heirs = iter(begun)
+
+    def begin(part: Part) -> Spare:
+        if isinstance(heir := next(heirs), Exception):
+            raise heir
+        return Spare(heir, "run/actor-9")
+
+    played.program._spares.take = lambda node: None  # type: ignore[method-assign]
+    played.program._spare = begin  # type: ignore[method-assign]
+
+
+def test_where_no_spare_waits_another_process_begins(ray: FakeRay, tmp_path: Path) -> None:
+    played, heir = Played(tmp_path), FakeHandle(pid=2)
+    without_a_spare(played, heir)
+    played.dies_and_a_spare_answers()
+
+    assert (played.part.handle, ray.killed) == (heir, [played.dead])
+    assert played.said == [
+        "actor died (worker exit type SYSTEM_ERROR); another process plays in its place, actor-9 in Ray's logs"
+    ]
+
+
+def test_another_process_is_begun_until_one_plays(
+    ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("cluster.on_ray.program.time", SimpleNamespace(monotonic=lambda: now[0]))
+    played, dead, heir = Played(tmp_path), FakeHandle(), FakeHandle(pid=3)
+    dead.stats = FakeMethod(DIED)
+    without_a_spare(played, RuntimeError("the head is away"), dead, heir)
+    played.dead.stats = FakeMethod(DIED)
+    played.loop_ends(DIED)
+    for _ in range(3):
+        now[0] += 0.5
+        played.program.supervise()
+    assert played.part.handle is dead  # not more often than every two seconds
+    for _ in range(6):
+        now[0] += 0.5
+        played.program.supervise()
+
+    assert (played.part.handle, played.part.restarts) == (heir, 1)
 
 
 def test_where_ray_is_too_busy_to_make_a_spare_the_run_goes_on_without(ray: FakeRay) -> None:
