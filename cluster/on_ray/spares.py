@@ -19,7 +19,8 @@ from core.restarts import RestartPolicy
 QUIET_SECONDS = 10.0
 """That the actors of a machine that joined have been there for, before a spare is made: its beginning takes a core."""
 REFILL_SECONDS = 1.0
-"""The same after a spare has taken a place: the next one takes as much whenever it begins, and may be wanted soon."""
+"""The same after a spare has taken a place and moved: the next one takes as much whenever it begins, and may be wanted
+soon."""
 REFUSED_SECONDS = 60.0
 """After which another is made where one refused to begin."""
 GIVEN_UP_SECONDS = 600.0
@@ -89,7 +90,7 @@ class Spares:
             self._end(self._places.pop(node).waiting)
         for node, there in actors.items():
             place = self._places.setdefault(node, _Place(now + QUIET_SECONDS))
-            if any(part.heard_at is None or part.running is None for part in there):
+            if not all(_plays(part) for part in there):
                 rest = REFILL_SECONDS if place.had_any else QUIET_SECONDS
                 place.next_at = max(place.next_at, now + rest)
             for spare in list(place.waiting):
@@ -160,6 +161,10 @@ class Spares:
     def _end(spares: Iterable[Spare]) -> None:
         for spare in spares:
             ray.kill(spare.handle)
+
+
+def _plays(part: Part) -> bool:
+    return part.running is not None and part.stats.get("moves", 0) > 0
 
 
 def _called(node: str) -> str:

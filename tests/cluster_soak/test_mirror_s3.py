@@ -165,11 +165,11 @@ def test_an_s3_that_does_not_answer_is_given_up_in_time(
     tmp_path: Path, bad_days: tuple[str, BadDays]
 ) -> None:
     (url, proxy), run = bad_days, a_run(tmp_path / "test")
-    mirror = mirror_of(run, url, timeout_seconds=0.5)
+    mirror = mirror_of(run, url, timeout_seconds=3.0)  # which a sound one keeps on a busy machine, too
     mirror.save()
 
     def hang(method: str, path: str) -> int | None:
-        time.sleep(5)
+        time.sleep(15)
         return 500
 
     proxy.fault = hang

@@ -42,7 +42,7 @@ def an_actor(name: str, node: str = AT_HOME) -> Part:
     """Return an actor that plays, and has answered."""
     part = Part(name, "actor", FakeHandle(), loops=True, node=node)
     part.run()
-    part.answered({"pid": 1}, 0.0)
+    part.answered({"pid": 1, "moves": 1}, 0.0)
     return part
 
 
@@ -86,12 +86,16 @@ def test_a_spare_is_made_on_each_machine_once_its_actors_have_played_for_a_while
 
 def test_nothing_is_begun_beside_an_actor_that_begins_itself(ray: FakeRay) -> None:
     beginner = an_actor("actor-0")
-    beginner.heard_at = None
+    beginner.stats = {}
     kept = Kept(beginner)
     kept.pass_by(3 * QUIET_SECONDS)
     assert kept.made == []
 
-    beginner.heard_at = kept.now
+    beginner.answered({"pid": 1, "moves": 0}, kept.now)
+    kept.pass_by(3 * QUIET_SECONDS)
+    assert kept.made == []
+
+    beginner.answered({"pid": 1, "moves": 1}, kept.now)
     kept.pass_by(QUIET_SECONDS + 2)
     assert len(kept.made) == 1
 
