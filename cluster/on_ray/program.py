@@ -420,10 +420,8 @@ class RayProgram:
         ray.kill(part.handle)
         try:
             heir = spare or self._spare(part)
-        except (
-            Exception
-        ):  # a dozen kinds while Ray's head is overloaded: the dead one is asked again, and this tried
-            return
+        except Exception:  # a dozen kinds, while Ray's head is overloaded
+            return  # the dead one is asked again, and this is tried again
         part.succeed(heir.handle, heir.ray_name, now, has_waited=spare is not None)
         part.ask(now)  # it plays once it has answered: its machine may be what was lost
 
