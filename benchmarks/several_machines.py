@@ -6,10 +6,10 @@
         --spares 0                                                              without an actor that waits
 
 `pairs` plays hex5 with untrained weights and no learner, the sides in turn; moves a second are the actors' own count.
-`events` notes the seconds from a machine's beginning to its first finished game, from an actor's death to its next
-move, and from a machine's death until its parts are dropped and others have finished games again. Health checks are
-as `HEALTH` says. `alone` is `tamen train hex5` as it comes, on all cores. An actor is killed when its spare is ready,
-unless there is to be none. Prints one JSON object.
+`events` notes the seconds from a machine's beginning until its actors move, and to its first finished game, from an
+actor's death to its next move, and from a machine's death until its parts are dropped and others have finished games
+again. Health checks are as `HEALTH` says. `alone` is `tamen train hex5` as it comes, on all cores. An actor is killed
+when its spare is ready, unless there is to be none. Prints one JSON object.
 """
 
 import argparse
@@ -33,9 +33,11 @@ HEALTH = {
     "RAY_health_check_timeout_ms": "4000",
     "RAY_health_check_failure_threshold": "2",
 }
+NO_WORKERS_AHEAD = {"RAY_prestart_worker_first_driver": "0"}
+"""As in the launch files: those have not a run's environment, so none of its parts."""
 environment.prepare()
 environment.prepare_ray(None)  # Ray reads what these set when it is imported
-os.environ.update(HEALTH)
+os.environ.update({**HEALTH, **NO_WORKERS_AHEAD})
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
@@ -117,6 +119,9 @@ class Rig:
             if part.role == role and bool(part.node) == far
         ]
 
+    def all_move(self, parts: list[str]) -> bool:
+        return bool(parts) and all(self.stats.get(name, {}).get("moves", 0) > 0 for name in parts)
+
     def games(self, parts: list[str]) -> int:
         return sum(self.stats.get(name, {}).get("games", 0) for name in parts)
 
@@ -167,7 +172,7 @@ def throughput(cores: list[set[int]], seconds: float, folder: Path) -> dict[str,
 def events(rounds: int, kills: int, spares: int, folder: Path) -> dict[str, list[float]]:
     """Return the seconds that each event took, in each round."""
     rig = Rig(folder, [{0}], spares=spares)
-    took: dict[str, list[float]] = {"join": [], "actor": [], "machine": []}
+    took: dict[str, list[float]] = {"starts": [], "join": [], "actor": [], "machine": []}
     try:
         rig.until(lambda: rig.games(rig.parts("actor", far=False)) > 0)
         for _ in range(rounds):
@@ -197,6 +202,8 @@ def one_round(rig: Rig, kills: int) -> Iterator[tuple[str, float]]:
     """Let a machine join, kill its actor some times, kill the machine; yield the seconds of each."""
     began = time.monotonic()
     node = rig.add({1})
+    rig.until(lambda: rig.all_move(rig.parts("actor", far=True)))
+    yield "starts", time.monotonic() - began
     rig.until(lambda: rig.games(rig.parts("actor", far=True)) > 0)
     yield "join", time.monotonic() - began
     for _ in range(kills):
