@@ -126,7 +126,7 @@ def test_a_client_that_dies_with_requests_on_their_way_leaves_the_others_alone(c
 @pytest.mark.parametrize("part", ["actor", "inference", "learner", "replay", "store", "evaluator"])
 def test_a_part_that_is_killed_comes_back_and_nothing_acknowledged_is_lost(part: str, circle: Circle) -> None:
     circle.turn()
-    games, epochs = circle.games, {epoch for _, epoch, _ in games_on_disk(circle.folder)}
+    games, lives = circle.games, {(actor, epoch) for actor, epoch, _ in games_on_disk(circle.folder)}
     taken_over = circle.program.games_taken_over
     circle.kill(part)
     circle.turn()
@@ -136,7 +136,7 @@ def test_a_part_that_is_killed_comes_back_and_nothing_acknowledged_is_lost(part:
     assert any(text.startswith(f"{part} died") for text in circle.said)
     assert_everything_came_once(circle)
     if part == "actor":
-        assert {epoch for _, epoch, _ in games_on_disk(circle.folder)} > epochs
+        assert {(actor, epoch) for actor, epoch, _ in games_on_disk(circle.folder)} > lives
         assert circle.program.games_taken_over > taken_over
 
 
