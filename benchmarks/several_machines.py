@@ -26,15 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster import environment
+from cluster.bench.recovery_rig import HEALTH, NO_WORKERS_AHEAD
 
-HEALTH = {
-    "RAY_health_check_initial_delay_ms": "5000",
-    "RAY_health_check_period_ms": "1000",
-    "RAY_health_check_timeout_ms": "4000",
-    "RAY_health_check_failure_threshold": "2",
-}
-NO_WORKERS_AHEAD = {"RAY_prestart_worker_first_driver": "0"}
-"""As in the launch files: those have not a run's environment, so none of its parts."""
 environment.prepare()
 environment.prepare_ray(None)  # Ray reads what these set when it is imported
 os.environ.update({**HEALTH, **NO_WORKERS_AHEAD})
